@@ -1,0 +1,1 @@
+"""What talks to the server over HTTP. Imports nothing else of this project."""

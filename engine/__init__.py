@@ -1,0 +1,1 @@
+"""The pipelined engine. Callers use this facade only."""

@@ -1,0 +1,227 @@
+"""What a model is and how an engine is set up: frozen values, checked when they are made.
+
+Knows no file, no tensor and no process. Sizes follow spec section 1.1 of the HiAR paper's reference model; nothing is
+fixed to one checkpoint.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+LATENT_CHANNELS_DEFAULT = 16
+
+
+class Order(StrEnum):
+    """The order in which (stage, block) cells are run."""
+
+    STEP_FIRST = "step_first"
+    """HiAR: each stage keeps context at its own output noise level (paper, Algorithm 1)."""
+    BLOCK_FIRST = "block_first"
+    """Self-Forcing: one shared clean cache, all stages of a block before the next block."""
+
+
+class DecoderKind(StrEnum):
+    """Which network turns latents into pixels."""
+
+    WAN = "wan"
+    TINY = "tiny"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition``."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes of the causal Wan transformer. Raises ``ValueError`` on sizes that do not fit together."""
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    text_dim: int
+    text_len: int
+    """Rows of a padded prompt embedding; the rows after the prompt are zero and are attended too."""
+    freq_dim: int = 256
+    in_dim: int = LATENT_CHANNELS_DEFAULT
+    """Latent channels, in and out."""
+    patch_px: int = 2
+    """Latent pixels a token covers, along height and along width."""
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Check that heads divide the width and that a head holds whole rotary pairs."""
+        require(self.dim % self.num_heads == 0, f"{self.num_heads=} does not divide {self.dim=}")
+        require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
+        require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How blocks are denoised: the noise levels and the context window (spec sections 3 and 4)."""
+
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
+    """Nominal timesteps, one a stage; warped by the shift before use."""
+    timestep_shift: float = 5.0
+    latent_frames_per_block: int = 3
+    window_latent_frames: int = 21
+    """Latent frames a segment attends to, its own block included."""
+    sink_latent_frames: int = 0
+    """First latent frames that are never evicted; they count in the window."""
+    context_timestep: int = 0
+    """Timestep of the clean cache pass. Only 0 (no noise on the context) has a defined meaning at inference."""
+    order: Order = Order.STEP_FIRST
+
+    def __post_init__(self) -> None:
+        """Check that the window is made of whole blocks and has room beside the sinks."""
+        per_block = self.latent_frames_per_block
+        require(per_block >= 1, f"{self.latent_frames_per_block=} is below 1")
+        require(len(self.denoising_steps) >= 1, "there is no denoising step")
+        descending = list(self.denoising_steps) == sorted(set(self.denoising_steps), reverse=True)
+        require(descending, f"{self.denoising_steps=} does not descend")
+        in_range = all(0 < step <= 1000 for step in self.denoising_steps)
+        require(in_range, f"{self.denoising_steps=} leaves 1..1000")
+        require(self.window_latent_frames % per_block == 0, f"{self.window_latent_frames=} splits a block")
+        require(self.sink_latent_frames % per_block == 0, f"{self.sink_latent_frames=} splits a block")
+        require(self.sink_blocks < self.window_blocks, "sinks leave no room for the own block")
+        require(self.context_timestep == 0, f"{self.context_timestep=}: only a clean context (0) is defined")
+
+    @property
+    def num_stages(self) -> int:
+        """Denoising stages S."""
+        return len(self.denoising_steps)
+
+    @property
+    def window_blocks(self) -> int:
+        """Blocks a segment attends to, its own included."""
+        return self.window_latent_frames // self.latent_frames_per_block
+
+    @property
+    def sink_blocks(self) -> int:
+        """First blocks that are never evicted."""
+        return self.sink_latent_frames // self.latent_frames_per_block
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes of the network that turns latents into pixels (spec sections 5.1-5.4 and ``vae`` section 5)."""
+
+    kind: DecoderKind
+    latent_channels: int = LATENT_CHANNELS_DEFAULT
+    dim: int = 96
+    """Wan only: base width."""
+    dim_mult: tuple[int, ...] = (1, 2, 4, 4)
+    """Wan only: width multipliers, from pixels to latents."""
+    num_res_blocks: int = 2
+    """Wan only: residual blocks a level of the encoder; the decoder has one more."""
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    """Wan only: which encoder levels halve time."""
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
+    """Wan only: per-channel statistics; ``latents * std + mean`` enters the decoder."""
+    widths: tuple[int, int, int, int] = (256, 128, 64, 64)
+    """Tiny only: channels at latent resolution, x2, x4 and x8."""
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels a latent pixel covers, along height and along width."""
+        return 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Sizes of the UMT5 text encoder (spec section 5.5)."""
+
+    vocab_size: int
+    dim: int
+    dim_attn: int
+    dim_ffn: int
+    num_heads: int
+    num_layers: int
+    num_buckets: int
+    text_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """What a model can be asked for: picture sizes and rates."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """Allowed (width_px, height_px); the first is the default."""
+    fps: int = 16
+    """Default playback rate, frames a second."""
+    max_fps: int = 60
+
+    def __post_init__(self) -> None:
+        """Check that there is a size and that every size cuts into whole tokens."""
+        require(len(self.sizes) >= 1, "a model must allow at least one size")
+        for width_px, height_px in self.sizes:
+            ok = width_px > 0 and height_px > 0 and width_px % 16 == 0 and height_px % 16 == 0
+            require(ok, f"size {width_px}x{height_px} is not a positive multiple of 16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One servable model: its parts, their files, and what it can be asked for."""
+
+    name: str
+    description: str = ""
+    transformer: TransformerConfig
+    rollout: RolloutConfig
+    video: VideoConfig
+    transformer_file: Path
+    decoder: DecoderConfig | None = None
+    """None only for roll-outs that stop at latents."""
+    decoder_file: Path | None = None
+    text: TextConfig | None = None
+    """None only when callers bring prompt embeddings."""
+    text_file: Path | None = None
+    tokenizer_file: Path | None = None
+    dtype: str = "float32"
+    """Type of weights and activations on a GPU: ``float32`` or ``bfloat16``. On a CPU it is always float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the engine runs a model."""
+
+    manifest: Manifest
+    devices: tuple[str, ...] = ("cpu",)
+    """One worker a device, in chain order: ``cpu`` or ``cuda:N``."""
+    max_sessions: int = 2
+    """Sessions that may hold pages at once; the page pool is sized for them."""
+    max_queue: int = 8
+    """Sessions that may wait for pages before more are refused."""
+    max_inflight_blocks: int = 2
+    """Tickets of one session that may be in the chain at once."""
+    lead_target_s: float = 3.0
+    """A realtime session waits while it is this far ahead of its viewer."""
+    backlog_limit_s: float = 30.0
+    """A session waits while this much encoded video has not been taken by its reader."""
+    start_timeout_s: float = 600.0
+    stage_timeout_s: float = 20.0
+    """A worker that makes no progress on pending work for this long is replaced."""
+    poison_pages: bool = False
+    """Fill free pages with NaN so that a stale read shows (tests)."""
+    num_threads: int | None = None
+    """CPU threads of a worker; None leaves the choice to torch."""
+    noise_file: Path | None = None
+    """Recorded noise tables to use in place of keyed noise (parity runs)."""
+
+    def __post_init__(self) -> None:
+        """Check devices and bounds."""
+        require(len(self.devices) >= 1, "there is no device")
+        for device in self.devices:
+            known = device == "cpu" or (device.startswith("cuda:") and device[5:].isdigit())
+            require(known, f"device {device!r} is neither 'cpu' nor 'cuda:N'")
+        require(self.max_sessions >= 1, f"{self.max_sessions=} is below 1")
+        require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
+        require(self.max_inflight_blocks >= 1, f"{self.max_inflight_blocks=} is below 1")
+        require(self.lead_target_s > 0, f"{self.lead_target_s=} is not positive")

@@ -1,0 +1,113 @@
+"""Every way the engine can refuse or fail, as types. Knows nothing of HTTP; the server maps them once.
+
+HiarError                     code, message, retryable
++-- RequestError              the caller's fault; names the field
+|   +-- UnknownSession        no such session, or it has ended
++-- Refused                   not now: ask again after ``retry_after_s``
+|   +-- Overloaded            the queue is full
+|   +-- EngineUnavailable     starting, restarting or draining
++-- SessionFailed             the engine could not go on with one session
+|   +-- EngineOutOfMemory     the device had no room for it
+|   +-- CorruptLatents        a block held NaN or infinity
+|   +-- WorkerLost            the worker that ran it died or hung
++-- StartError                the engine cannot start as configured
+    +-- WeightsError          a weight file is absent, truncated or does not fit the model
+"""
+
+
+class HiarError(Exception):
+    """Base of all typed errors. ``code`` is stable and machine readable; the message is for people."""
+
+    code = "internal_error"
+    retryable = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestError(HiarError):
+    """The request cannot be served as asked; ``param`` names the field at fault."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnknownSession(RequestError):
+    """No running session has this id."""
+
+    code = "not_found"
+
+
+class Refused(HiarError):
+    """The engine takes no new work now."""
+
+    code = "refused"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Refused):
+    """All pages are taken and the queue is full."""
+
+    code = "overloaded"
+
+
+class EngineUnavailable(Refused):
+    """The engine is starting, restarting or draining; ``code`` says which."""
+
+    code = "engine_unavailable"
+
+    def __init__(self, message: str, retry_after_s: float, code: str = "engine_unavailable") -> None:
+        super().__init__(message, retry_after_s)
+        self.code = code
+
+
+class SessionFailed(HiarError):
+    """One session ended by the engine's fault."""
+
+    code = "engine_error"
+    retryable = True
+
+
+class EngineOutOfMemory(SessionFailed):
+    """The device had no memory left for the session."""
+
+    code = "engine_oom"
+
+
+class CorruptLatents(SessionFailed):
+    """A block came out as NaN or infinity."""
+
+    code = "corrupt_latents"
+    retryable = False
+
+
+class WorkerLost(SessionFailed):
+    """The worker that held the session died or made no progress in time."""
+
+    code = "worker_lost"
+
+
+class StartError(HiarError):
+    """The engine cannot start: a setting, a device or a file is wrong."""
+
+    code = "start_failed"
+
+
+class WeightsError(StartError):
+    """A weight file does not hold what the model needs; the message names every tensor at fault."""
+
+    code = "bad_weights"
+
+
+SESSION_FAILURES: dict[str, type[SessionFailed]] = {
+    kind.code: kind for kind in (SessionFailed, EngineOutOfMemory, CorruptLatents, WorkerLost)
+}
+"""How a failure that crossed a process boundary as its code becomes an exception again."""

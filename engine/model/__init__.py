@@ -1,0 +1,1 @@
+"""Networks and their weights. No process, no session."""

@@ -1,0 +1,133 @@
+"""What a caller asks for and what it gets back: frozen values that cross from the API into the engine and out.
+
+Knows no HTTP field name and no tensor.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.config import require
+
+
+class Pace(StrEnum):
+    """How far ahead of its viewer a session may run."""
+
+    REALTIME = "realtime"
+    """At most ``lead_target_s`` ahead of playback."""
+    FAST = "fast"
+    """As fast as what is left of the chain allows."""
+
+
+class Quality(StrEnum):
+    """How many bits the encoder spends."""
+
+    DRAFT = "draft"
+    STANDARD = "standard"
+    HIGH = "high"
+
+
+class Output(StrEnum):
+    """What the last link of the chain returns."""
+
+    FRAGMENTS = "fragments"
+    """Encoded video: one fragment a block."""
+    LATENTS = "latents"
+    """The block's clean latents (parity runs and tests)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptAt:
+    """A prompt and the playback time from which it holds."""
+
+    at_s: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRequest:
+    """One video to generate. Raises ``ValueError`` on values no model could serve."""
+
+    prompts: tuple[PromptAt, ...]
+    """In order of time; the first holds from 0."""
+    width_px: int
+    height_px: int
+    fps: int
+    seconds: float | None = None
+    """Length of the video; None is endless."""
+    seed: int = 0
+    """0 .. 2**64 - 1."""
+    pace: Pace = Pace.REALTIME
+    quality: Quality = Quality.STANDARD
+    priority: int = 0
+    """Higher classes are served first; sessions of one class share by deadline."""
+    output: Output = Output.FRAGMENTS
+
+    def __post_init__(self) -> None:
+        """Check order and ranges."""
+        require(len(self.prompts) >= 1, "there is no prompt")
+        require(self.prompts[0].at_s == 0, f"the first prompt starts at {self.prompts[0].at_s} s, not at 0")
+        starts = [prompt.at_s for prompt in self.prompts]
+        require(starts == sorted(set(starts)), f"prompt times {starts} do not ascend")
+        require(0 <= self.seed < 2**64, f"{self.seed=} leaves 0..2**64-1")
+        require(self.fps >= 1, f"{self.fps=} is below 1")
+        require(self.seconds is None or self.seconds > 0, f"{self.seconds=} is not positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragment:
+    """One encoded block: a ``moof`` and its ``mdat``; or the block's latents for ``Output.LATENTS``."""
+
+    block: int
+    data: bytes
+    num_frames: int
+    start_s: float
+    """Playback time of its first frame."""
+    duration_s: float
+
+
+class EndReason(StrEnum):
+    """Why a session ended without an error."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    DRAIN = "drain"
+
+
+class EngineState(StrEnum):
+    """Life of the engine as a whole."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    DRAINING = "draining"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What a ready engine says about itself."""
+
+    model: str
+    device_names: tuple[str, ...]
+    stages_by_worker: tuple[tuple[str, ...], ...]
+    """Names of the stages each worker runs, in chain order."""
+    num_pages: int
+    page_bytes: int
+    attention: str
+    """Name of the attention implementation in use."""
+    decoder: str
+    encoder: str
+    codecs: str
+    """RFC 6381 string of the default size, for players (``avc1.PPCCLL``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLoad:
+    """How busy the engine is now."""
+
+    running: int
+    waiting: int
+    slots: int
+    pages_used: int
+    num_pages: int
