@@ -199,8 +199,9 @@ class EngineConfig:
     """Sessions that may hold pages at once; the page pool is sized for them."""
     max_queue: int = 8
     """Sessions that may wait for pages before more are refused."""
-    max_inflight_blocks: int = 2
-    """Tickets of one session that may be in the chain at once."""
+    max_inflight_blocks: int | None = None
+    """Block tickets of one session that may be in the chain at once. None: enough to keep every stage busy on GPUs;
+    2 on a CPU, where stages share the cores and a deeper chain only delays the first block."""
     lead_target_s: float = 3.0
     """A realtime session waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
@@ -223,5 +224,13 @@ class EngineConfig:
             require(known, f"device {device!r} is neither 'cpu' nor 'cuda:N'")
         require(self.max_sessions >= 1, f"{self.max_sessions=} is below 1")
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
-        require(self.max_inflight_blocks >= 1, f"{self.max_inflight_blocks=} is below 1")
+        in_flight = self.max_inflight_blocks
+        require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")
         require(self.lead_target_s > 0, f"{self.lead_target_s=} is not positive")
+
+    @property
+    def inflight_limit(self) -> int:
+        """Block tickets of one session that may be in the chain at once."""
+        if self.max_inflight_blocks is not None:
+            return self.max_inflight_blocks
+        return 2 if self.devices == ("cpu",) else self.manifest.rollout.num_stages + 2

@@ -1,0 +1,92 @@
+"""When a session may have its next block, and which session goes first: pure functions of progress and time.
+
+A realtime session runs at most ``lead_target_s`` ahead of its viewer; every session stops while too much encoded video
+waits for its reader. Among those that may go, the higher priority wins, then the earlier playback deadline (design,
+law 9). Knows no queue and no clock.
+"""
+
+from dataclasses import dataclass
+
+from engine.config import EngineConfig, RolloutConfig
+from engine.request import Pace, SessionRequest
+from engine.schedule import blocks_for_frames, frames_before_block, frames_in_block
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far one session has come. Counts are blocks, times are seconds of the injected clock."""
+
+    request: SessionRequest
+    rollout: RolloutConfig
+    opened_at: float
+    issued: int = 0
+    """Block tickets sent down the chain."""
+    done: int = 0
+    """Blocks that came back."""
+    taken: int = 0
+    """Blocks the reader has taken."""
+    playing_since: float | None = None
+    """When the reader took the first block."""
+    last_done_at: float | None = None
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the whole video, at least one; None when endless."""
+        seconds = self.request.seconds
+        return None if seconds is None else max(1, round(seconds * self.request.fps))
+
+    @property
+    def num_blocks(self) -> int | None:
+        """Blocks of the whole video; None when endless."""
+        return None if self.num_frames is None else blocks_for_frames(self.rollout, self.num_frames)
+
+    def shown_frames(self, block: int) -> int:
+        """Frames of a block that are shown: all, but for the last block of a finite video."""
+        full = frames_in_block(self.rollout, block)
+        if self.num_frames is None:
+            return full
+        return min(full, self.num_frames - frames_before_block(self.rollout, block))
+
+    def start_s(self, block: int) -> float:
+        """Playback time of a block's first frame."""
+        return frames_before_block(self.rollout, block) / self.request.fps
+
+    @property
+    def all_issued(self) -> bool:
+        """Whether every block of a finite video has its ticket."""
+        return self.num_blocks is not None and self.issued >= self.num_blocks
+
+
+def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | None:
+    """When the next block may be issued: ``now`` or earlier means at once, None means not before something happens."""
+    if progress.all_issued or progress.issued - progress.done >= config.inflight_limit:
+        return None
+    waiting_s = progress.start_s(progress.done) - progress.start_s(progress.taken)
+    if waiting_s >= config.backlog_limit_s:
+        return None
+    if progress.request.pace == Pace.FAST:
+        return now
+    lead_s = progress.start_s(progress.issued) - played_s(progress, now)
+    return now + lead_s - config.lead_target_s
+
+
+def played_s(progress: Progress, now: float) -> float:
+    """Seconds the viewer has seen: wall time since the first block was taken."""
+    return 0.0 if progress.playing_since is None else now - progress.playing_since
+
+
+def urgency(progress: Progress, now: float) -> tuple[int, float]:
+    """Sort key: the smallest goes first. Higher priority, then the earlier moment at which the next block is due."""
+    start = progress.opened_at if progress.playing_since is None else progress.playing_since
+    due_at = start + progress.start_s(progress.issued)
+    if progress.request.pace == Pace.FAST:
+        due_at += 1e9  # nobody watches: take what is left
+    return (-progress.request.priority, due_at)
+
+
+def realtime_factor(progress: Progress, now: float) -> float | None:
+    """Seconds of video made per second since the session opened; None before the first block."""
+    if progress.done == 0 or progress.last_done_at is None:
+        return None
+    end = progress.last_done_at if progress.all_issued else now
+    return progress.start_s(progress.done) / max(end - progress.opened_at, 1e-9)

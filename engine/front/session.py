@@ -1,0 +1,151 @@
+"""One session as its reader sees it, and the states it passes.
+
+=========  ==========================================  =====================
+state      meaning                                     next
+=========  ==========================================  =====================
+queued     admitted, no pages yet                      running, ended
+running    holds pages; blocks are being made          closing, ended
+closing    no more blocks; its close ticket rides      ended
+ended      pages are free again
+=========  ==========================================  =====================
+
+A video that ends by itself, a cancelled one and a broken one all pass ``closing``: pages are free only when the close
+ticket has passed the last stage. Knows no worker; the engine moves it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.errors import HiarError
+from engine.front.pacing import Progress
+from engine.request import EndReason, Fragment, SessionRequest
+
+
+class SessionState(StrEnum):
+    """Where a session stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+NEXT_STATES: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.QUEUED: frozenset({SessionState.RUNNING, SessionState.ENDED}),
+    SessionState.RUNNING: frozenset({SessionState.CLOSING, SessionState.ENDED}),
+    SessionState.CLOSING: frozenset({SessionState.ENDED}),
+    SessionState.ENDED: frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStatus:
+    """A session at one moment."""
+
+    id: str
+    state: SessionState
+    queue_position: int | None
+    """0 is next; None when not queued."""
+    blocks_done: int
+    seconds_done: float
+    realtime_factor: float | None
+    end_reason: EndReason | None
+
+
+class Session:
+    """A video in the making. Made by ``Engine.open``; read by one consumer."""
+
+    def __init__(
+        self,
+        session_id: str,
+        progress: Progress,
+        *,
+        on_taken: Callable[["Session"], None],
+        on_close: Callable[["Session"], Awaitable[None]],
+        on_prompt: Callable[["Session", str], Awaitable[int]],
+        on_status: Callable[["Session"], SessionStatus],
+    ) -> None:
+        self.id = session_id
+        self.progress = progress
+        self.state = SessionState.QUEUED
+        self.codecs: str | None = None
+        self.init_segment: bytes | None = None
+        self.end_reason: EndReason | None = None
+        self.failure: HiarError | None = None
+        self._on_taken, self._on_close, self._on_prompt, self._on_status = on_taken, on_close, on_prompt, on_status
+        self._ready: deque[Fragment] = deque()
+        self._changed = asyncio.Event()
+        self._freed = asyncio.Event()
+
+    @property
+    def request(self) -> SessionRequest:
+        """What was asked for."""
+        return self.progress.request
+
+    @property
+    def next_block(self) -> int:
+        """Blocks the reader has taken so far."""
+        return self.progress.taken
+
+    async def fragments(self) -> AsyncGenerator[Fragment, None]:
+        """Yield fragments as they are made; end when the video ends.
+
+        Raises:
+            SessionFailed: the engine could not go on; fragments made before are yielded first.
+            EngineUnavailable: the engine drained before the session got its turn.
+        """
+        while True:
+            while self._ready:
+                fragment = self._ready.popleft()
+                self.progress.taken += 1
+                self._on_taken(self)
+                yield fragment
+            if self.failure is not None:
+                raise self.failure
+            if self.end_reason is not None:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def change_prompt(self, text: str) -> int:
+        """Follow another prompt. Returns the first block it holds for; raises ``RequestError``."""
+        return await self._on_prompt(self, text)
+
+    async def close(self) -> None:
+        """Stop making blocks and free the pages; returns when they are free. Idempotent."""
+        await self._on_close(self)
+
+    def status(self) -> SessionStatus:
+        """Where the session stands now."""
+        return self._on_status(self)
+
+    # --- moved by the engine ---
+
+    def move(self, state: SessionState) -> None:
+        """Enter a state; anything but a step of the table above is our bug."""
+        assert state in NEXT_STATES[self.state], f"session {self.id}: {self.state} -> {state}"
+        self.state = state
+        if state == SessionState.ENDED:
+            self._freed.set()
+        self._changed.set()
+
+    def put(self, fragment: Fragment) -> None:
+        """Hand a fragment to the reader."""
+        self._ready.append(fragment)
+        self._changed.set()
+
+    def finish(self, outcome: EndReason | HiarError) -> None:
+        """Tell the reader how it ended, once what was made before is read. The first outcome counts."""
+        if self.end_reason is None and self.failure is None:
+            if isinstance(outcome, EndReason):
+                self.end_reason = outcome
+            else:
+                self.failure = outcome
+        self._changed.set()
+
+    async def freed(self) -> None:
+        """Wait until the pages are free."""
+        await self._freed.wait()

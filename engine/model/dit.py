@@ -1,0 +1,233 @@
+"""The causal Wan transformer over a batch of segments (spec section 1.3).
+
+One forward serves any mix of stages and sessions: each segment brings its own timestep, position, prompt and page
+list. Cache passes write their keys and values into their page before anyone attends in that layer, so a denoise pass
+may list a page that is written in the same forward. Knows nothing of schedules, sessions or devices.
+
+Parameter names are the original checkpoint's, so a state dict loads without renaming.
+
+Letters: G segments, L tokens of a segment, E width, H heads, K channels of a head, F latent frames, C latent channels,
+Y and X latent height and width, T text rows, N layers, P pages, R rotary pairs.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.config import TransformerConfig
+from engine.model.rope import rotations
+from engine.model.segments import PagedCache, SegmentBatch, TextContext
+from kernels.attention import paged_attention, text_attention
+from kernels.elementwise import gated_residual, modulated_norm, norm_rotate, rms_norm
+
+
+class RMSNorm(nn.Module):
+    """The weight of a root-mean-square norm over the full width."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+
+class Attention(nn.Module):
+    """Projections shared by self- and cross-attention."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.q = nn.Linear(config.dim, config.dim)
+        self.k = nn.Linear(config.dim, config.dim)
+        self.v = nn.Linear(config.dim, config.dim)
+        self.o = nn.Linear(config.dim, config.dim)
+        self.norm_q = RMSNorm(config.dim)
+        self.norm_k = RMSNorm(config.dim)
+
+
+class Block(nn.Module):
+    """One transformer layer."""
+
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.num_heads, self.eps = layer, config.num_heads, config.eps
+        self.modulation = nn.Parameter(torch.zeros(1, 6, config.dim))
+        self.self_attn = Attention(config)
+        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.cross_attn = Attention(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+        )
+
+    def forward(
+        self,
+        x_GLE: Tensor,
+        modulation_G6E: Tensor,
+        rotations_GLR: Tensor,
+        batch: SegmentBatch,
+        cache: PagedCache,
+        num_skipped: int,
+    ) -> Tensor:
+        """Run the layer. The first ``num_skipped`` segments only write their pages; the others are returned."""
+        live = slice(num_skipped, None)
+        shift_sa, scale_sa, *rest = (self.modulation + modulation_G6E).split(1, dim=1)
+        gate_sa, shift_ffn, scale_ffn, gate_ffn = (m[live] for m in rest)
+        hidden = modulated_norm(x_GLE, shift_sa, scale_sa, self.eps)
+        k_GLHK, v_GLHK = self._keys_values(hidden, rotations_GLR)
+        self._write_pages(k_GLHK, v_GLHK, batch, cache)
+        if num_skipped == len(x_GLE):
+            return x_GLE[live]
+        q_GLHK = self._queries(hidden[live], rotations_GLR[live])
+        k_pages, v_pages = cache.keys_NPLHK[self.layer], cache.values_NPLHK[self.layer]
+        attended = paged_attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, batch.page_lists[live])
+        x = gated_residual(x_GLE[live], self.self_attn.o(attended.flatten(-2)), gate_sa)
+        x = x + self._attend_text(self.norm3(x), batch.contexts[live])
+        return gated_residual(x, self.ffn(modulated_norm(x, shift_ffn, scale_ffn, self.eps)), gate_ffn)
+
+    def text_keys_values(self, text_TE: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of embedded text rows: two [T, H, K]."""
+        keys = rms_norm(self.cross_attn.k(text_TE), self.cross_attn.norm_k.weight, self.eps)
+        heads = (self.num_heads, -1)
+        return keys.unflatten(-1, heads), self.cross_attn.v(text_TE).unflatten(-1, heads)
+
+    def _queries(self, hidden_GLE: Tensor, rotations_GLR: Tensor) -> Tensor:
+        weight = self.self_attn.norm_q.weight
+        return norm_rotate(self.self_attn.q(hidden_GLE), weight, rotations_GLR, self.num_heads, self.eps)
+
+    def _keys_values(self, hidden_GLE: Tensor, rotations_GLR: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.self_attn.norm_k.weight
+        keys = norm_rotate(self.self_attn.k(hidden_GLE), weight, rotations_GLR, self.num_heads, self.eps)
+        return keys, self.self_attn.v(hidden_GLE).unflatten(-1, (self.num_heads, -1))
+
+    def _write_pages(self, k_GLHK: Tensor, v_GLHK: Tensor, batch: SegmentBatch, cache: PagedCache) -> None:
+        num_tokens = k_GLHK.shape[1]
+        for segment, page in enumerate(batch.write_pages):
+            cache.keys_NPLHK[self.layer, page, :num_tokens] = k_GLHK[segment]
+            cache.values_NPLHK[self.layer, page, :num_tokens] = v_GLHK[segment]
+
+    def _attend_text(self, hidden_GLE: Tensor, contexts: tuple[TextContext, ...]) -> Tensor:
+        """Cross-attention of each segment to its own prompt: no gate, no modulation, no positions."""
+        q_GLE = rms_norm(self.cross_attn.q(hidden_GLE), self.cross_attn.norm_q.weight, self.eps)
+        q_GLHK = q_GLE.unflatten(-1, (self.num_heads, -1))
+        attended = [
+            text_attention(q_LHK, context.keys_NTHK[self.layer], context.values_NTHK[self.layer], context.bias_T)
+            for q_LHK, context in zip(q_GLHK, contexts, strict=True)
+        ]
+        out: Tensor = self.cross_attn.o(torch.stack(attended).flatten(-2))
+        return out
+
+
+class Head(nn.Module):
+    """From tokens to latent patches."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
+        self.head = nn.Linear(config.dim, config.in_dim * config.patch_px**2)
+
+    def forward(self, x_GLE: Tensor, time_GE: Tensor) -> Tensor:
+        """Returns patches [G, L, patch_y * patch_x * C], channels fastest."""
+        shift, scale = (self.modulation + time_GE[:, None, :]).split(1, dim=1)
+        out: Tensor = self.head(modulated_norm(x_GLE, shift, scale, self.eps))
+        return out
+
+
+class CausalWan(nn.Module):
+    """Predicts the flow (noise minus clean block) of denoise passes and fills the pages of cache passes."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch = (1, config.patch_px, config.patch_px)
+        self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, kernel_size=patch, stride=patch)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.dim)
+        )
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim)
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.head = Head(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and activations."""
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.patch_embedding.weight.device
+
+    def encode_context(self, embedding_TX: Tensor) -> TextContext:
+        """Keys and values of a prompt for every layer.
+
+        Args:
+            embedding_TX: the prompt's valid rows [num_tokens, text_dim]; the text_len - num_tokens zero rows that
+                follow them in the padded embedding are attended too (spec section 1.3, item 7). They are equal, so
+                one row with logit bias ln(count) stands for them, exactly.
+
+        Raises:
+            ValueError: more rows than ``text_len``.
+        """
+        num_tokens = len(embedding_TX)
+        num_padding = self.config.text_len - num_tokens
+        if num_padding < 0:
+            raise ValueError(f"the prompt has {num_tokens} tokens, the model reads {self.config.text_len}")
+        rows = embedding_TX.to(self.device, self.dtype)
+        if num_padding:
+            rows = functional.pad(rows, (0, 0, 0, 1))
+        text_TE = self.text_embedding(rows)
+        layers = [block for block in self.blocks if isinstance(block, Block)]
+        keys, values = zip(*(layer.text_keys_values(text_TE) for layer in layers), strict=True)
+        bias_T = torch.zeros(len(rows), device=self.device)
+        if num_padding:
+            bias_T[-1] = math.log(num_padding)
+        return TextContext(torch.stack(keys), torch.stack(values), bias_T)
+
+    def forward(self, batch: SegmentBatch, cache: PagedCache) -> Tensor:
+        """Run all segments of a batch.
+
+        Returns:
+            The flow of the denoise passes only [G - num_cache_passes, F, C, Y, X], in batch order. The pages of the
+            cache passes hold their keys and values afterwards. In the last layer cache passes stop there.
+        """
+        _, num_frames, _, height, width = batch.latents_GFCYX.shape
+        grid = (num_frames, height // self.config.patch_px, width // self.config.patch_px)
+        rotations_GLR = rotations(batch.blocks_G, grid, self.config.head_dim)
+        time_GE = self.embed_time(batch.timesteps_G)
+        modulation_G6E = self.time_projection(time_GE).unflatten(-1, (6, -1))
+        x_GLE = self.patchify(batch.latents_GFCYX)
+        num_cache, last_layer = len(batch.write_pages), self.config.num_layers - 1
+        for layer, block in enumerate(self.blocks):
+            skip = num_cache if layer == last_layer else 0
+            x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, batch, cache, skip)
+        if num_cache == len(batch.blocks_G):
+            return batch.latents_GFCYX[:0]
+        return self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)
+
+    def embed_time(self, timesteps_G: Tensor) -> Tensor:
+        """Sinusoid in float64, cosines first, then the two-layer network. Returns [G, E]."""
+        half = self.config.freq_dim // 2
+        exponents = torch.arange(half, dtype=torch.float64, device=timesteps_G.device) / half
+        angles = timesteps_G.double()[:, None] * 10000.0**-exponents
+        sinusoid = torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.dtype)
+        embedded: Tensor = self.time_embedding(sinusoid)
+        return embedded
+
+    def patchify(self, latents_GFCYX: Tensor) -> Tensor:
+        """Cut latents into tokens, (latent frame, row, column) order, and embed them. Returns [G, L, E]."""
+        size = self.config.patch_px
+        patches = latents_GFCYX.to(self.dtype).unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
+        patches_GLX = patches.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
+        embedded: Tensor = functional.linear(
+            patches_GLX, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias
+        )
+        return embedded
+
+    def unpatchify(self, patches_GLX: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Put patches, channels fastest, back into latents [G, F, C, Y, X]."""
+        size = self.config.patch_px
+        x = patches_GLX.unflatten(1, grid).unflatten(-1, (size, size, -1))
+        return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)

@@ -1,0 +1,95 @@
+"""The page pool of a worker and the pages each session holds in it (design, law 6).
+
+A page is the keys and values of one block in all layers of one stage. Pages never move: eviction gives a page back and
+nothing is copied. Knows nothing of noise levels or tickets.
+
+Letters: N layers, P pages, L tokens of a page, H heads, K channels of a head.
+"""
+
+import torch
+
+from engine.config import RolloutConfig
+from engine.model.segments import PagedCache
+from engine.schedule import attended_blocks, evicted_block
+
+
+class PagePool:
+    """A fixed number of pages, allocated once; taking and giving back never touches the device's allocator."""
+
+    def __init__(
+        self,
+        *,
+        num_pages: int,
+        num_layers: int,
+        page_tokens: int,
+        num_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        poison: bool = False,
+    ) -> None:
+        """Allocate the pool. With ``poison``, pages hold NaN whenever nobody owns them, so a stale read shows."""
+        shape = (num_layers, num_pages, page_tokens, num_heads, head_dim)
+        self.num_pages = num_pages
+        self.cache = PagedCache(
+            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
+        )
+        self._poison = poison
+        self._free = list(reversed(range(num_pages)))
+        for page in self._free:
+            self._fill(page)
+
+    @property
+    def num_used(self) -> int:
+        """Pages that somebody owns."""
+        return self.num_pages - len(self._free)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page: keys and values, all layers."""
+        return 2 * self.cache.keys_NPLHK[:, 0].nbytes
+
+    def take(self) -> int:
+        """Hand out a free page. Admission counts pages before a session opens, so one is always there."""
+        assert self._free, "the pool is empty: admission let in more than it holds"
+        return self._free.pop()
+
+    def give_back(self, page: int) -> None:
+        """Return a page; its content is void from now on."""
+        assert page not in self._free, f"page {page} was given back twice"
+        self._fill(page)
+        self._free.append(page)
+
+    def _fill(self, page: int) -> None:
+        if self._poison:
+            self.cache.keys_NPLHK[:, page] = torch.nan
+            self.cache.values_NPLHK[:, page] = torch.nan
+
+
+class SessionPages:
+    """The pages of one session in one stage, by block."""
+
+    def __init__(self, pool: PagePool, rollout: RolloutConfig) -> None:
+        self._pool, self._rollout = pool, rollout
+        self._page_by_block: dict[int, int] = {}
+
+    def attended(self, block: int) -> tuple[int, ...]:
+        """Pages that the passes of ``block`` attend to, oldest first."""
+        return tuple(self._page_by_block[b] for b in attended_blocks(self._rollout, block))
+
+    def claim(self, block: int) -> int:
+        """The page that C(block) will write."""
+        assert block not in self._page_by_block, f"block {block} has a page already"
+        self._page_by_block[block] = self._pool.take()
+        return self._page_by_block[block]
+
+    def evict_after(self, block: int) -> None:
+        """Give back the page that left the window when C(block) was written."""
+        gone = evicted_block(self._rollout, block)
+        if gone is not None:
+            self._pool.give_back(self._page_by_block.pop(gone))
+
+    def release(self) -> None:
+        """Give back everything."""
+        while self._page_by_block:
+            self._pool.give_back(self._page_by_block.popitem()[1])
