@@ -12,7 +12,7 @@ from pathlib import Path
 import ftfy
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.config import TextConfig
@@ -69,13 +69,14 @@ def load_text_encoder(
 def load_encoder(config: TextConfig, path: Path, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
     """The UMT5 encoder with its weights. Raises ``WeightsError``."""
     with torch.device("meta"):
-        model = UMT5EncoderModel(_umt5_config(config))
+        encoder = umt5_encoder(config)
     tensors = text_names(read_tensors(path))
     if "shared.weight" in tensors:
         tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]
-    load_strictly(model, tensors, path)
-    model.to(device=device, dtype=dtype)
-    return model.eval().requires_grad_(False)
+    load_strictly(encoder, tensors, path)
+    module: nn.Module = encoder
+    module.to(device, dtype).eval().requires_grad_(False)
+    return encoder
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -89,8 +90,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _umt5_config(config: TextConfig) -> UMT5Config:
-    return UMT5Config(
+def umt5_encoder(config: TextConfig) -> UMT5EncoderModel:
+    """The encoder's network with weights as torch initialises them."""
+    umt5 = UMT5Config(
         vocab_size=config.vocab_size,
         d_model=config.dim,
         d_kv=config.dim_attn // config.num_heads,
@@ -103,3 +105,4 @@ def _umt5_config(config: TextConfig) -> UMT5Config:
         layer_norm_epsilon=1e-6,
         feed_forward_proj="gated-gelu",
     )
+    return UMT5EncoderModel(umt5)

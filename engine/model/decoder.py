@@ -1,0 +1,30 @@
+"""The one type through which the decode stage sees whichever network turns latents into pixels.
+
+Knows no weights, no session and no video format. Sources: spec section 5 (Wan) and ``vae`` spec section 5 (tiny).
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from engine.config import DecoderConfig, DecoderKind
+from engine.model.decode_state import DecodeState
+from engine.model.tiny_vae import TinyVae
+from engine.model.vae import WanVae
+
+__all__ = ["DecodeState", "Decoder", "build_decoder"]
+
+
+class Decoder(Protocol):
+    """Decodes a stream part by part, with the same result as all at once."""
+
+    def decode(self, latents_TCHW: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        """Return RGB pixels in [0, 1] as float32 and the next state; see the networks for shapes and frame counts."""
+        ...
+
+
+def build_decoder(config: DecoderConfig) -> WanVae | TinyVae:
+    """Return the network ``config`` describes with fresh weights: all of the Wan autoencoder, or the tiny decoder."""
+    if config.kind is DecoderKind.WAN:
+        return WanVae(config)
+    return TinyVae(config, with_encoder=False)

@@ -1,0 +1,158 @@
+"""The Wan2.1 video autoencoder: latents of a stream in, frames out, block by block and without seams; and back.
+
+Knows neither sessions nor weight files. Source: spec sections 5.1 (constants), 5.3 (graph) and 5.4 (streaming);
+``state_dict`` keys are the original checkpoint's (section 2.3).
+
+Shape suffixes: C channels, T frames in time (latent frames on the latent side), H and W height and width.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import DecoderConfig
+from engine.model.decode_state import DecodeState
+from engine.model.vae_layers import AttentionBlock, CacheTape, Downsample, Head, ResidualBlock, Upsample, causal_conv
+
+RGB = 3
+
+
+class WanVae(nn.Module):
+    """Encoder and decoder of Wan2.1; all sizes come from ``config``.
+
+    Computes in the type of its weights; latents and pixels may come in any float type and leave as float32.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        moments = 2 * config.latent_channels
+        self.encoder = WanEncoder(config)
+        self.conv1 = nn.Conv3d(moments, moments, 1)
+        self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
+        self.decoder = WanDecoder(config)
+
+    def decode(self, latents_TCHW: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        """Decode the next latent frames of a stream.
+
+        ``latents_TCHW``: any number of latent frames from 1 on, normalised as the transformer makes them. ``state``:
+        what the previous call returned, None at the start of a stream; it is left as it was. Returns RGB pixels in
+        [0, 1], [T', 3, 8H, 8W], and the next state. With the published sizes a latent frame gives 4 frames, and the
+        first of a stream 1. Raises ``ValueError`` when there is no latent frame.
+        """
+        num_latent_frames = latents_TCHW.shape[0]
+        if num_latent_frames == 0:
+            raise ValueError("0 latent frames cannot be decoded")
+        mean_C11, std_C11 = self._statistics(latents_TCHW.device)
+        z_TCHW = (latents_TCHW.float() * std_C11 + mean_C11).to(self.conv2.weight.dtype)
+        z_CTHW = self.conv2(z_TCHW.transpose(0, 1))
+        # A stream's first latent frame skips the doubling of time, so it goes through the network alone.
+        first = 1 if state is None else num_latent_frames
+        chunks_CTHW = z_CTHW.tensor_split([first], dim=1)
+        out_CTHW, caches = run_chunks(self.decoder, chunks_CTHW, () if state is None else state.caches)
+        pixels_TCHW = (out_CTHW.transpose(0, 1).float() + 1) / 2
+        return pixels_TCHW.clamp_(0, 1), DecodeState(caches)
+
+    def encode(self, pixels_TCHW: Tensor) -> Tensor:
+        """Encode a whole clip: RGB in [0, 1], [1 + 4k, 3, 8H, 8W], to the posterior mean, normalised, [1 + k, C, H, W].
+
+        (The 4 is two to the number of halvings of time in ``config``.) Raises ``ValueError`` for other frame counts.
+        """
+        num_frames, stride = pixels_TCHW.shape[0], 2 ** sum(self.config.temporal_downsample)
+        if num_frames < 1 or (num_frames - 1) % stride:
+            raise ValueError(f"{num_frames} frames cannot be encoded: one more than a multiple of {stride} can")
+        x_CTHW = (pixels_TCHW.float() * 2 - 1).to(self.conv1.weight.dtype).transpose(0, 1)
+        chunks_CTHW = [x_CTHW[:, :1], *torch.split(x_CTHW[:, 1:], stride, dim=1)]
+        h_CTHW, _ = run_chunks(self.encoder, chunks_CTHW, ())
+        moments_TCHW = self.conv1(h_CTHW).transpose(0, 1).float()
+        posterior_mean_TCHW = moments_TCHW[:, : self.config.latent_channels]
+        mean_C11, std_C11 = self._statistics(pixels_TCHW.device)
+        latents_TCHW: Tensor = (posterior_mean_TCHW - mean_C11) / std_C11
+        return latents_TCHW
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # Made at each call, in float32: as buffers they would be rounded with the weights, by up to 0.4 % in bf16.
+        mean_C11 = torch.tensor(self.config.latents_mean or (0.0,), device=device).view(-1, 1, 1)
+        std_C11 = torch.tensor(self.config.latents_std or (1.0,), device=device).view(-1, 1, 1)
+        return mean_C11, std_C11
+
+
+class WanEncoder(nn.Module):
+    """From pixels in [-1, 1] to the moments before ``conv1``."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        widths = [config.dim * mult for mult in config.dim_mult]
+        channels = config.dim
+        self.conv1 = causal_conv(RGB, channels)
+        layers: list[nn.Module] = []
+        for level, width in enumerate(widths):
+            for _ in range(config.num_res_blocks):
+                layers.append(ResidualBlock(channels, width))
+                channels = width
+            if level < len(widths) - 1:
+                layers.append(Downsample(width, halve_time=config.temporal_downsample[level]))
+        self.downsamples = nn.ModuleList(layers)
+        self.middle = middle_layers(channels)
+        self.head = Head(channels, 2 * config.latent_channels)
+
+    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+        """Encode one chunk: a stream's first frame alone, or as many frames as make one latent frame."""
+        h_CTHW: Tensor = self.conv1(tape.extend(x_CTHW))
+        for layer in [*self.downsamples, *self.middle, self.head]:
+            h_CTHW = layer(h_CTHW, tape)
+        return h_CTHW
+
+
+class WanDecoder(nn.Module):
+    """From latents after ``conv2`` to pixels in about [-1, 1]."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        widths = [config.dim * mult for mult in reversed(config.dim_mult)]
+        double_time = list(reversed(config.temporal_downsample))
+        channels = widths[0]
+        self.conv1 = causal_conv(config.latent_channels, channels)
+        self.middle = middle_layers(channels)
+        layers: list[nn.Module] = []
+        for level, width in enumerate(widths):
+            for _ in range(config.num_res_blocks + 1):
+                layers.append(ResidualBlock(channels, width))
+                channels = width
+            if level < len(widths) - 1:
+                layers.append(Upsample(width, double_time=double_time[level]))
+                channels = width // 2
+        self.upsamples = nn.ModuleList(layers)
+        self.head = Head(channels, RGB)
+
+    def forward(self, z_CTHW: Tensor, tape: CacheTape) -> Tensor:
+        """Decode one chunk: a stream's first latent frame alone, or any number of later ones."""
+        h_CTHW: Tensor = self.conv1(tape.extend(z_CTHW))
+        for layer in [*self.middle, *self.upsamples, self.head]:
+            h_CTHW = layer(h_CTHW, tape)
+        return h_CTHW
+
+
+def middle_layers(channels: int) -> nn.ModuleList:
+    """Return the layers between the resolution levels and the latents, the same on both sides."""
+    blocks = [ResidualBlock(channels, channels), AttentionBlock(channels), ResidualBlock(channels, channels)]
+    return nn.ModuleList(blocks)
+
+
+def run_chunks(
+    network: nn.Module, chunks_CTHW: Iterable[Tensor], caches: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Push chunks in order through one side of the autoencoder; empty chunks are passed over.
+
+    ``caches``: as the previous chunk left them, none at the start of a stream. Returns the outputs
+    joined in time, and the caches for the chunk that comes after.
+    """
+    outputs_CTHW = []
+    for chunk_CTHW in chunks_CTHW:
+        if chunk_CTHW.shape[1] == 0:
+            continue
+        tape = CacheTape(caches)
+        outputs_CTHW.append(network(chunk_CTHW, tape))
+        caches = tape.written
+    return torch.cat(outputs_CTHW, dim=1), caches

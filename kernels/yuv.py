@@ -1,0 +1,63 @@
+"""Colour conversion from RGB to the 4:2:0 planes that video encoders take; the plain twin of a fused kernel.
+
+Knows no codec and no container. Source: ITU-R BT.709-6 sections 3 and 4 (8-bit, limited range); planes as in I420.
+
+Shape letters: T frames, C colour channels (R, G, B), H height_px, W width_px, P = H * 3 / 2 rows of the planes.
+"""
+
+import torch
+from torch import Tensor
+
+RED_WEIGHT = 0.2126
+GREEN_WEIGHT = 0.7152
+BLUE_WEIGHT = 0.0722
+
+BLACK = 16
+WHITE = 235
+GREY_CHROMA = 128
+CHROMA_SPAN = 224
+"""Chroma levels run from 16 to 240, around grey."""
+
+
+def rgb_to_yuv420p(pixels_TCHW: Tensor) -> Tensor:
+    """Convert frames to BT.709 limited-range I420.
+
+    Args:
+        pixels_TCHW: gamma-encoded RGB, floating point, values in [0, 1]; beyond them the result is undefined.
+
+    Returns:
+        uint8 [T, H * 3 / 2, W] on the same device: a frame is H rows of luma, then the U plane and the V plane
+        ([H / 2, W / 2] each) one after the other without padding, two of their rows in one row of W.
+
+    Raises:
+        ValueError: there are not three channels, or a side is odd.
+    """
+    num_frames, channels, height_px, width_px = pixels_TCHW.shape
+    if channels != 3 or height_px % 2 or width_px % 2:
+        raise ValueError(f"frames must be [T, 3, even H, even W], not {list(pixels_TCHW.shape)}")
+
+    full_TCHW = pixels_TCHW.float()
+    half_TCHW = _mean_2x2(full_TCHW)  # chroma is linear in RGB: its mean is that of the mean RGB, at less work
+    luma_half = _luma(half_TCHW)
+    red_half, blue_half = half_TCHW[:, 0], half_TCHW[:, 2]
+
+    y = BLACK + (WHITE - BLACK) * _luma(full_TCHW)
+    u = GREY_CHROMA + CHROMA_SPAN * (blue_half - luma_half) / (2 * (1 - BLUE_WEIGHT))
+    v = GREY_CHROMA + CHROMA_SPAN * (red_half - luma_half) / (2 * (1 - RED_WEIGHT))
+    planes = [_round(plane).flatten(1) for plane in (y, u, v)]
+    return torch.cat(planes, dim=1).view(num_frames, height_px * 3 // 2, width_px)
+
+
+def _luma(rgb_TCHW: Tensor) -> Tensor:
+    red, green, blue = rgb_TCHW.unbind(1)
+    return RED_WEIGHT * red + GREEN_WEIGHT * green + BLUE_WEIGHT * blue
+
+
+def _mean_2x2(x_TCHW: Tensor) -> Tensor:
+    top, bottom = x_TCHW[..., 0::2, :], x_TCHW[..., 1::2, :]
+    return (top[..., 0::2] + top[..., 1::2] + bottom[..., 0::2] + bottom[..., 1::2]) / 4
+
+
+def _round(level: Tensor) -> Tensor:
+    """Round half up; the cast alone cuts the fraction off."""
+    return (level + 0.5).to(torch.uint8)

@@ -1,0 +1,95 @@
+"""The application: which address is answered by what.
+
+Knows no logic; the routes, the error shape and the limits live in their own files.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from engine import Engine
+from server.body import body_schema
+from server.envelope import Envelope
+from server.errors import ErrorAnswer, answer_in_one_shape
+from server.limits import BodyLimit
+from server.routes import InfoRoutes, PlayerRoutes, VideoRoutes
+from server.schemas import GenerateRequest, PromptChange
+from server.settings import Settings
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _errors(*codes: int) -> Responses:
+    return {code: {"model": ErrorAnswer} for code in codes}
+
+
+_VIDEO: Responses = {
+    200: {
+        "description": "Fragmented MP4, sent while it is generated. The status is sent with the first fragment.",
+        "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+def create_app(settings: Settings, engine: Engine) -> FastAPI:
+    """Build the application on an engine that the caller starts and stops."""
+    app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
+    _add_video_routes(app, VideoRoutes(engine, settings))
+    _add_info_routes(app, InfoRoutes(engine, settings))
+    _add_player(app, PlayerRoutes())
+    app.add_middleware(BodyLimit, limits=settings.transport)
+    app.add_middleware(Envelope)
+    answer_in_one_shape(app)
+    _complete_document(app)
+    return app
+
+
+def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
+    app.add_api_route(
+        "/v1/generate",
+        routes.generate,
+        methods=["POST"],
+        responses={**_VIDEO, **_errors(400, 408, 413, 415, 429, 502, 503, 504)},
+        openapi_extra=body_schema(GenerateRequest),
+        response_class=Response,
+    )
+    session = "/v1/sessions/{session_id}"
+    app.add_api_route(session, routes.status, methods=["GET"], responses=_errors(404))
+    app.add_api_route(
+        session, routes.cancel, methods=["DELETE"], status_code=204, response_class=Response, responses=_errors(404)
+    )
+    app.add_api_route(
+        session + "/prompt",
+        routes.change_prompt,
+        methods=["POST"],
+        responses=_errors(400, 404, 415, 503),
+        openapi_extra=body_schema(PromptChange),
+    )
+
+
+def _add_info_routes(app: FastAPI, routes: InfoRoutes) -> None:
+    app.add_api_route("/v1/models", routes.models, methods=["GET"])
+    app.add_api_route("/v1/capabilities", routes.capabilities, methods=["GET"])
+    app.add_api_route("/livez", routes.livez, methods=["GET"], responses=_errors(503))
+    app.add_api_route("/readyz", routes.readyz, methods=["GET"], responses=_errors(503))
+
+
+def _add_player(app: FastAPI, routes: PlayerRoutes) -> None:
+    app.add_api_route("/", routes.page, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/player.js", routes.script, methods=["GET"], include_in_schema=False)
+
+
+def _complete_document(app: FastAPI) -> None:
+    """Add the bodies that we read ourselves to the OpenAPI document; drop the 422 that the framework supposes."""
+    document = app.openapi()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    schemas = document["components"]["schemas"]
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    for model in (GenerateRequest, PromptChange):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema

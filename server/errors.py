@@ -1,0 +1,181 @@
+"""The one error shape of the API and the one table from engine errors to status codes.
+
+Knows no route. Every refusal is ``{"error": {"code", "message", "param"}}``; ``param`` names the field at fault.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine import EngineUnavailable, HiarError, Overloaded, Refused, RequestError, SessionFailed, UnknownSession
+
+_SHOWN_NAME_LENGTH = 64
+_UNION_TAGS = frozenset({"text", "schedule"})
+"""Names that pydantic puts into a location for the branch it took; callers never wrote them."""
+
+_PLAIN_WORDS = {
+    "extra_forbidden": "this field is not known; remove it or check its spelling",
+    "missing": "this field is required",
+    "model_type": "this must be a JSON object",
+    "string_pattern_mismatch": "this must be WIDTHxHEIGHT, such as 832x480",
+    "string_unicode": "this holds half of a surrogate pair, which is not text",
+}
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable and machine readable.", examples=["invalid_request"])
+    message: str = Field(description="For people: what is wrong and how to mend it.")
+    param: str | None = Field(
+        description="The field at fault, such as `prompt[1].at_seconds`; null when there is none."
+    )
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """An answer that is not a success, ready to send."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The JSON body, in ASCII: a lone surrogate in a field name must not break the answer."""
+        return json.dumps({"error": {"code": self.code, "message": self.message, "param": self.param}}).encode("ascii")
+
+    def response(self) -> Response:
+        """The whole answer."""
+        return Response(self.body(), self.status, self.headers, media_type="application/json")
+
+
+# First match wins, so a subclass stands above its base.
+_STATUS: tuple[tuple[type[HiarError], int], ...] = (
+    (UnknownSession, 404),
+    (RequestError, 400),
+    (Overloaded, 429),
+    (EngineUnavailable, 503),
+    (Refused, 503),
+)
+
+
+def from_engine(error: HiarError) -> ApiError:
+    """Turn an engine error that came before the first byte of video into an answer."""
+    headers = {"Retry-After": str(retry_after_seconds(error))} if error.retryable else {}
+    param = error.param if isinstance(error, RequestError) else None
+    return ApiError(_status_of(error), error.code, error.message, param=param, headers=headers)
+
+
+def retry_after_seconds(error: HiarError) -> int:
+    """Whole seconds after which asking again makes sense, at least 1."""
+    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, Refused) else 1
+
+
+def _status_of(error: HiarError) -> int:
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return status
+    if isinstance(error, SessionFailed):
+        return 503 if error.retryable else 502
+    return 500
+
+
+def from_validation(error: ValidationError) -> ApiError:
+    """Describe the first field at fault. The value itself is never echoed: it may be huge or not printable."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    param = _param(first["loc"])
+    message = _PLAIN_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    text = f"{param}: {message}" if param else message
+    return ApiError(400, "invalid_request", text, param=param)
+
+
+def _param(location: tuple[int | str, ...]) -> str | None:
+    text = ""
+    for part in location:
+        if part in _UNION_TAGS:
+            continue
+        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
+    return text.removeprefix(".") or None
+
+
+def _printable(name: str) -> str:
+    safe = name.encode("ascii", "backslashreplace").decode("ascii")
+    shown = "".join(char if char.isprintable() else "?" for char in safe)
+    return shown if len(shown) <= _SHOWN_NAME_LENGTH else shown[:_SHOWN_NAME_LENGTH] + "..."
+
+
+def answer_in_one_shape(app: FastAPI) -> None:
+    """Register the handlers that give every error of ``app`` the shape above."""
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HiarError, _on_engine_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _on_engine_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HiarError)
+    return from_engine(error).response()
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return ApiError(404, "not_found", "there is nothing at this address; see /openapi.json").response()
+    if error.status_code == 405:
+        return _wrong_method(request)
+    return ApiError(error.status_code, "invalid_request", error.detail, headers=error.headers).response()
+
+
+def _wrong_method(request: Request) -> Response:
+    allowed = _allowed_methods(request)
+    headers = {"Allow": ", ".join(allowed)}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=headers)
+    message = f"this address does not answer {_printable(request.method)}; use {' or '.join(allowed)}"
+    return ApiError(405, "method_not_allowed", message, headers=headers).response()
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Methods of all routes that share the path: the router itself reports only those of the first."""
+    found = {"OPTIONS"}
+    for route in request.app.routes:
+        regex: Any = getattr(route, "path_regex", None)
+        if regex is not None and regex.match(request.url.path):
+            found |= route.methods
+    if "GET" in found:
+        found.add("HEAD")
+    return sorted(found)
+
+
+async def _on_bug(_request: Request, _error: Exception) -> Response:
+    """Answer for an exception nobody foresaw; the framework logs its traceback once."""
+    return ApiError(500, "internal_error", "the server has a bug; its log has the details").response()

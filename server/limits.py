@@ -1,0 +1,102 @@
+"""Bounds on a request body, before any route sees it: its size and the time it takes to arrive.
+
+Pure ASGI. Knows no route and no field. The whole body is read here, so what lies behind never waits for a slow sender.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import ApiError
+from server.settings import TransportLimits
+
+_CLOSE = {"Connection": "close"}
+_LINGER_S = 1.0
+_LINGER_BYTES = 1_048_576
+
+
+class BodyLimit:
+    """Reads at most ``limits.body_bytes`` within ``limits.body_timeout_s``, else answers 413 or 408 and closes."""
+
+    def __init__(self, app: ASGIApp, limits: TransportLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(Headers(scope=scope), receive)
+        except ApiError as error:
+            await _answer_and_linger(error, receive, send)
+            return
+        if body is not None:
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """Return the body, or None if the client left before its end."""
+        if not self._declares_body(headers):
+            return b""
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                return await self._collect(receive)
+        except TimeoutError:
+            message = f"the body did not arrive within {self._limits.body_timeout_s:g} s"
+            raise ApiError(408, "request_timeout", message, headers=_CLOSE) from None
+
+    def _declares_body(self, headers: Headers) -> bool:
+        length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+        if length is not None and coding is not None:
+            # Two framings of one body: a proxy in front may have believed the other one.
+            message = "send Content-Length or Transfer-Encoding, not both"
+            raise ApiError(400, "invalid_request", message, headers=_CLOSE)
+        if length is not None and int(length) > self._limits.body_bytes:
+            raise self._too_large()
+        return coding is not None or int(length or 0) > 0
+
+    async def _collect(self, receive: Receive) -> bytes | None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._limits.body_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self) -> ApiError:
+        message = f"the body is larger than {self._limits.body_bytes} bytes"
+        return ApiError(413, "payload_too_large", message, headers=_CLOSE)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hand out ``body`` once; afterwards what really happens on the connection."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
+
+
+async def _answer_and_linger(error: ApiError, receive: Receive, send: Send) -> None:
+    """Answer at once, then read on for a moment: closing on unread bytes resets the connection and loses the answer."""
+    linger_s = 0.0 if error.status == 408 else _LINGER_S
+    response = error.response()
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    drained = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(linger_s):
+            while drained < _LINGER_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})

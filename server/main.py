@@ -1,0 +1,138 @@
+"""The ``hiar-server`` command: reads settings, starts the engine, serves until told to stop.
+
+Knows no route. Everything that keeps it from serving is one sentence on stderr and exit status 1.
+"""
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+
+from engine import Engine, EngineConfig, StartError, read_manifest
+from server.app import create_app
+from server.delivery import HideAborts
+from server.protocol import HttpConfig
+from server.settings import SettingError, Settings, settings_from_process
+
+_log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves until a signal; then goes on listening, and refusing, until the running videos have ended."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, drain_timeout_s: float) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._drain_timeout_s = drain_timeout_s
+        self._draining: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal. Unlike the base class's, it is not raised again at the end: the exit status is 0."""
+        self._loop.call_soon_threadsafe(self._signalled)
+
+    def _signalled(self) -> None:
+        if self._draining is None:
+            _log.info("stopping: running videos end at their next block (send the signal again to stop at once)")
+            self._draining = self._loop.create_task(self._drain())
+        else:
+            self._leave_now()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._drain_timeout_s):
+                await self._engine.drain()
+        except TimeoutError:
+            _log.warning("videos still ran after %g s and are cut off", self._drain_timeout_s)
+            self._leave_now()
+        self.should_exit = True
+
+    def _leave_now(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        self.force_exit = True
+        self.should_exit = True
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the server; exits the process."""
+    try:
+        settings = settings_from_process(sys.argv[1:] if arguments is None else arguments)
+        _configure_logging(settings.log_level)
+        config = _engine_config(settings)
+        listener = _listen(settings.host, settings.port)
+    except (SettingError, StartError) as error:
+        sys.exit(f"hiar-server: {error}")
+    sys.exit(asyncio.run(_serve(settings, config, listener)))
+
+
+async def _serve(settings: Settings, config: EngineConfig, listener: socket.socket) -> int:
+    """Serve until told to stop. Returns the exit status."""
+    engine = Engine(config)
+    server = DrainingServer(
+        HttpConfig(create_app(settings, engine), settings.transport), engine, settings.drain_timeout_s
+    )
+    _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
+    _log.info("listening on %s", _address(listener))
+    starting = asyncio.create_task(_start(engine, server, _address(listener)))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        starting.cancel()
+        await engine.stop()
+    with suppress(asyncio.CancelledError):
+        await starting
+    return 1 if engine.failure else 0
+
+
+async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
+    began_s, ready = time.monotonic(), False
+    try:
+        await engine.start()
+        await engine.wait_ready()
+        ready = True
+    except StartError as error:
+        _log.error("cannot start: %s", error)
+        return
+    finally:
+        server.should_exit |= not ready
+    took_s = time.monotonic() - began_s
+    _log.info("ready after %.1f s; open %s in a browser, or run: hiar generate 'a red fox' -o fox.mp4", took_s, address)
+
+
+def _engine_config(settings: Settings) -> EngineConfig:
+    return EngineConfig(
+        manifest=read_manifest(settings.model),
+        devices=settings.devices,
+        max_sessions=settings.max_sessions,
+        max_queue=settings.max_queue,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is loaded, so that a taken port is known at once."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("uvicorn.error").addFilter(HideAborts())
+    if level != "debug":
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,0 +1,96 @@
+"""What the server says of itself, and steering of running sessions."""
+
+import httpx
+import pytest
+
+from engine import EngineState, StartError
+from tests.server.fake_engine import Behaviour, FakeEngine
+from tests.server.live_server import LiveServer, eventually, serving
+
+
+@pytest.mark.parametrize(
+    ("state", "live_status", "ready_status", "code"),
+    [
+        (EngineState.STARTING, 200, 503, "starting"),
+        (EngineState.READY, 200, 200, None),
+        (EngineState.RESTARTING, 200, 503, "engine_unavailable"),
+        (EngineState.DRAINING, 200, 503, "draining"),
+        (EngineState.FAILED, 503, 503, "engine_unavailable"),
+    ],
+)
+def test_health_tells_the_state(
+    live: LiveServer, state: EngineState, live_status: int, ready_status: int, code: str | None
+) -> None:
+    live.engine.state = state
+    live.engine.failure = StartError("no weights") if state is EngineState.FAILED else None
+    ready = httpx.get(f"{live.url}/readyz")
+    assert httpx.get(f"{live.url}/livez").status_code == live_status
+    assert ready.status_code == ready_status
+    if code is not None:
+        assert ready.json()["error"]["code"] == code
+        assert "retry-after" in ready.headers
+    new_work = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a", "seconds": 0.5})
+    assert new_work.status_code == (200 if state is EngineState.READY else 503)
+
+
+def test_capabilities_and_models(live: LiveServer) -> None:
+    answer = httpx.get(f"{live.url}/v1/capabilities").json()
+    assert answer["mime"] == 'video/mp4; codecs="avc1.64000d"'
+    assert (answer["sizes"], answer["fps"], answer["block_seconds"]) == (["416x240", "832x480"], 16, 0.75)
+    assert answer["limits"]["max_seconds"] is None
+    models = httpx.get(f"{live.url}/v1/models").json()["models"]
+    assert [model["name"] for model in models] == ["fake"]
+
+
+def test_capabilities_before_the_model_is_loaded(live: LiveServer) -> None:
+    live.engine.state = EngineState.STARTING
+    answer = httpx.get(f"{live.url}/v1/capabilities").json()
+    assert (answer["state"], answer["mime"], answer["facts"]) == ("starting", None, None)
+
+
+def test_a_running_session_is_steered() -> None:
+    with (
+        serving(FakeEngine(Behaviour(block_s=0.1))) as live,
+        httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
+    ):
+        session = f"{live.url}/v1/sessions/{answer.headers['x-session-id']}"
+        assert httpx.get(session).json()["state"] == "running"
+        changed = httpx.post(session + "/prompt", json={"prompt": "a wolf"}).json()
+        assert changed["block"] >= 1
+        assert httpx.post(session + "/prompt", json={"prompt": ""}).json()["error"]["param"] == "prompt"
+        assert httpx.delete(session).status_code == 204
+        assert httpx.delete(session).status_code == 204
+        eventually(lambda: live.engine.load.running == 0)
+        answer.read()
+        assert b'"cancelled"' in answer.content
+
+
+def test_an_unknown_session_is_not_found(live: LiveServer) -> None:
+    for answer in (
+        httpx.get(f"{live.url}/v1/sessions/s_9"),
+        httpx.delete(f"{live.url}/v1/sessions/s_9"),
+        httpx.post(f"{live.url}/v1/sessions/s_9/prompt", json={"prompt": "a"}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_the_player_is_served(live: LiveServer) -> None:
+    page = httpx.get(live.url)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert httpx.get(f"{live.url}/player.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_the_document_shows_body_and_errors(live: LiveServer) -> None:
+    document = httpx.get(f"{live.url}/openapi.json").json()
+    generate = document["paths"]["/v1/generate"]["post"]
+    schema = generate["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/GenerateRequest"}
+    assert list(generate["responses"]["200"]["content"]) == ["video/mp4"]
+    assert "ErrorAnswer" in str(generate["responses"]["400"])
+    schemas = document["components"]["schemas"]
+    assert schemas["GenerateRequest"]["additionalProperties"] is False
+    references = {part.split('"')[0] for part in str(document).replace("'", '"').split("#/components/schemas/")[1:]}
+    assert references <= set(schemas)

@@ -1,0 +1,147 @@
+"""The server as a process: how it starts, how it fails to, and how signals end it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from clients.boxes import BoxSplitter
+from clients.boxes import signal as signal_of
+
+ROOT = Path(__file__).parents[2]
+REAL = "from server.main import main; main()"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")}
+
+
+def run_real(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", REAL, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False)
+
+
+def fake_command(pace: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.server.serve_fake", pace, "--port", "0", *arguments]
+
+
+@contextmanager
+def running(pace: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The process and its address, once it is ready."""
+    command = fake_command(pace, *arguments)
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, address_when_ready(process)
+        finally:
+            process.kill()
+
+
+def address_when_ready(process: "subprocess.Popen[str]") -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready after" in line:
+            found = re.search(r"http://[0-9.:]+", line)
+            assert found is not None
+            return found[0]
+    raise AssertionError("the server never became ready")
+
+
+def assert_one_line(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
+    assert done.returncode == 1
+    assert done.stderr.startswith("hiar-server: ")
+    assert done.stderr.count("\n") == 1
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_a_bad_setting_is_one_line() -> None:
+    assert_one_line(run_real("--port", "http"), "--port is 'http'", "0..65535")
+
+
+def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
+    assert_one_line(run_real("--model", str(tmp_path / "none")), str(tmp_path / "none"))
+
+
+def test_a_taken_port_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [*fake_command("0.1"), "--port", str(port)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False
+        )
+    assert_one_line(done, f"127.0.0.1:{port}", "in use")
+
+
+def test_weights_that_do_not_load_end_the_process() -> None:
+    command = fake_command("broken")
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "cannot start: model.safetensors is truncated" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ready" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_server_stops_with_status_0(number: signal.Signals) -> None:
+    with running("0.1") as (process, url):
+        with httpx.Client(base_url=url) as kept_alive:
+            assert kept_alive.get("/readyz").status_code == 200
+            began_s = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(5) == 0
+        assert time.monotonic() - began_s < 2
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_an_aborted_stream_is_one_line_in_the_log() -> None:
+    with running("failing") as (process, url):
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.post(f"{url}/v1/generate", json={"prompt": "x"})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+        assert process.stderr is not None
+        logged = process.stderr.read()
+    assert logged.count("a worker died") == 1
+    assert "Traceback" not in logged
+
+
+def test_a_stream_ends_in_band_on_sigterm() -> None:
+    with running("0.3") as (process, url), httpx.stream("POST", f"{url}/v1/generate", json={"prompt": "x"}) as answer:
+        splitter, boxes = BoxSplitter(), []
+        for data in answer.iter_raw():
+            if not boxes:
+                process.send_signal(signal.SIGTERM)
+            boxes += splitter.feed(data)
+        payload = signal_of(boxes[-1])
+        assert payload is not None
+        assert payload["reason"] == "drain"
+        assert process.wait(5) == 0
+
+
+def test_a_second_signal_ends_at_once_and_quietly() -> None:
+    with running("30") as (process, url), socket.create_connection(address_of(url)) as waiting:
+        waiting.sendall(
+            b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+            b'{"prompt": "x"}'
+        )
+        while httpx.get(f"{url}/v1/capabilities").json()["load"]["running"] == 0:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(2) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def address_of(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)

@@ -1,0 +1,1 @@
+"""How the small model is made. Never imported by the server."""
