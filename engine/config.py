@@ -194,11 +194,14 @@ class EngineConfig:
 
     manifest: Manifest
     devices: tuple[str, ...] = ("cpu",)
-    """One worker a device, in chain order: ``cpu`` or ``cuda:N``."""
+    """One worker a device, in chain order: ``cpu`` or ``cuda:N``. For now exactly one, which runs all stages."""
     max_sessions: int = 2
     """Sessions that may hold pages at once; the page pool is sized for them."""
     max_queue: int = 8
     """Sessions that may wait for pages before more are refused."""
+    max_segments: int | None = None
+    """Segments of one forward. None: every stage at once on a GPU; 2 on a CPU, a denoise pass and the cache pass it
+    needs, because a larger batch saves nothing there. 1 never fuses (parity runs)."""
     max_inflight_blocks: int | None = None
     """Block tickets of one session that may be in the chain at once. None: enough to keep every stage busy on GPUs;
     2 on a CPU, where stages share the cores and a deeper chain only delays the first block."""
@@ -213,12 +216,12 @@ class EngineConfig:
     """Fill free pages with NaN so that a stale read shows (tests)."""
     num_threads: int | None = None
     """CPU threads of a worker; None leaves the choice to torch."""
-    noise_file: Path | None = None
-    """Recorded noise tables to use in place of keyed noise (parity runs)."""
+    recording_file: Path | None = None
+    """Recorded noise and prompt embedding to use in place of keyed noise and the text encoder (parity runs)."""
 
     def __post_init__(self) -> None:
         """Check devices and bounds."""
-        require(len(self.devices) >= 1, "there is no device")
+        require(len(self.devices) == 1, f"{len(self.devices)} devices given; this version runs all stages on one")
         for device in self.devices:
             known = device == "cpu" or (device.startswith("cuda:") and device[5:].isdigit())
             require(known, f"device {device!r} is neither 'cpu' nor 'cuda:N'")
@@ -234,3 +237,10 @@ class EngineConfig:
         if self.max_inflight_blocks is not None:
             return self.max_inflight_blocks
         return 2 if self.devices == ("cpu",) else self.manifest.rollout.num_stages + 2
+
+    @property
+    def segments_limit(self) -> int:
+        """Segments of one forward."""
+        if self.max_segments is not None:
+            return self.max_segments
+        return 2 if self.devices == ("cpu",) else 2 * self.manifest.rollout.num_stages

@@ -230,4 +230,5 @@ class CausalWan(nn.Module):
         """Put patches, channels fastest, back into latents [G, F, C, Y, X]."""
         size = self.config.patch_px
         x = patches_GLX.unflatten(1, grid).unflatten(-1, (size, size, -1))
-        return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        latents: Tensor = x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        return latents

@@ -65,8 +65,8 @@ class Runner:
         deliver: Deliver,
         max_segments: int,
     ) -> None:
-        """``max_segments`` bounds a forward: 2 is one fused step, 2S keeps every stage of a GPU busy at once."""
-        assert max_segments >= 2, "a denoise pass and the cache pass it needs must fit"
+        """``max_segments`` bounds a forward: 1 never fuses, 2 is one fused step, 2S runs all stages at once."""
+        assert max_segments >= 1, "a forward needs room for a segment"
         self._model, self._rollout, self._pool, self._noise = model, rollout, pool, noise
         self._deliver, self._max_segments = deliver, max_segments
         self._levels = noise_levels(rollout)

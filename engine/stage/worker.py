@@ -14,9 +14,11 @@ import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.config import EngineConfig
@@ -67,6 +69,27 @@ def run_worker(config: EngineConfig, connection: Connection) -> None:
         worker.run(inbox)
 
 
+class Prompts(Protocol):
+    """Where prompt embeddings come from."""
+
+    def embed(self, prompt: str) -> Tensor:
+        """The prompt's valid rows [num_tokens, text_dim]."""
+        ...
+
+
+class RecordedPrompt:
+    """The embedding of a recording, whatever the prompt says."""
+
+    def __init__(self, path: Path) -> None:
+        padded_TX = load_file(path)["context"]
+        num_tokens = int(padded_TX.any(dim=1).nonzero().max()) + 1
+        self._rows_TX = padded_TX[:num_tokens]
+
+    def embed(self, prompt: str) -> Tensor:
+        """The recorded rows [num_tokens, text_dim]."""
+        return self._rows_TX
+
+
 class Worker:
     """All stages of a model on one device."""
 
@@ -82,13 +105,14 @@ class Worker:
         self._decode = DecodeStage(self._load_decoder(), _open_encoder, self._emit)
         self._pool = self._allocate_pages()
         self._muted = False
+        self._codecs = ""
         self._runner = Runner(
             model=model,
             rollout=self._manifest.rollout,
             pool=self._pool,
             noise=self._noise_source(),
             deliver=self._deliver,
-            max_segments=2 if self._device.type == "cpu" else 2 * self._manifest.rollout.num_stages,
+            max_segments=config.segments_limit,
         )
         self._warm_up()
 
@@ -134,8 +158,10 @@ class Worker:
 
     # --- parts ---
 
-    def _load_text(self) -> Any:
+    def _load_text(self) -> Prompts | None:
         manifest = self._manifest
+        if self._config.recording_file is not None:
+            return RecordedPrompt(self._config.recording_file)
         if manifest.text is None or manifest.text_file is None or manifest.tokenizer_file is None:
             return None
         from engine.model.text import load_text_encoder  # noqa: PLC0415 - slow to import; not every run has text
@@ -149,8 +175,8 @@ class Worker:
         return load_decoder(manifest.decoder, manifest.decoder_file, self._device, self._dtype)
 
     def _noise_source(self) -> Noise:
-        if self._config.noise_file is not None:
-            return RecordedNoise(self._config.noise_file, self._device)
+        if self._config.recording_file is not None:
+            return RecordedNoise(self._config.recording_file, self._device)
         return KeyedNoise(self._device)
 
     def _allocate_pages(self) -> PagePool:
@@ -177,32 +203,33 @@ class Worker:
 
     def _warm_up(self) -> None:
         """Send a short session through the whole chain, so that the first caller does not pay for first calls."""
-        if self._text is None or self._decode is None or self._config.noise_file is not None:
+        if self._text is None or self._manifest.decoder is None:
             return
         self._muted = True
-        embedding = to_bytes(self._text.embed("warm up"))
-        width_px, height_px = self._manifest.video.sizes[0]
-        self._runner.submit(
-            OpenTicket(
-                session=WARM_UP_SESSION,
-                seed=0,
-                latent_height=height_px // LATENT_STRIDE_PX,
-                latent_width=width_px // LATENT_STRIDE_PX,
-                fps=self._manifest.video.fps,
-                quality=Quality.STANDARD,
-                output=Output.FRAGMENTS,
-                embedding=embedding,
-            )
-        )
-        rollout = self._manifest.rollout
+        opening = self._warm_up_ticket(self._text)
+        self._codecs = _codecs_of(opening)
+        self._runner.submit(opening)
         for block in range(2):
-            frames = frames_in_block(rollout, block)
+            frames = frames_in_block(self._manifest.rollout, block)
             self._runner.submit(BlockTicket(session=WARM_UP_SESSION, block=block, num_frames=frames, last=block == 1))
         self._runner.submit(CloseTicket(session=WARM_UP_SESSION))
         while self._runner.tick():
             pass
         assert self._runner.pages_used == 0, "warm-up kept pages"
         self._muted = False
+
+    def _warm_up_ticket(self, text: Prompts) -> OpenTicket:
+        width_px, height_px = self._manifest.video.sizes[0]
+        return OpenTicket(
+            session=WARM_UP_SESSION,
+            seed=0,
+            latent_height=height_px // LATENT_STRIDE_PX,
+            latent_width=width_px // LATENT_STRIDE_PX,
+            fps=self._manifest.video.fps,
+            quality=Quality.STANDARD,
+            output=Output.FRAGMENTS,
+            embedding=to_bytes(text.embed("warm up")),
+        )
 
     def _facts(self) -> EngineFacts:
         decoder = self._manifest.decoder
@@ -216,7 +243,7 @@ class Worker:
             attention="torch-sdpa",
             decoder=decoder.kind if decoder else "none",
             encoder="libx264",
-            codecs="",
+            codecs=self._codecs,
         )
 
 
@@ -229,6 +256,13 @@ def _open_encoder(ticket: OpenTicket) -> Encoder:
         fps=ticket.fps,
         quality=ticket.quality,
     )
+
+
+def _codecs_of(ticket: OpenTicket) -> str:
+    encoder = _open_encoder(ticket)
+    codecs = encoder.codecs
+    encoder.close()
+    return codecs
 
 
 def _tie_to_parent() -> None:
