@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def main() -> None:
 
 def compare(folder: Path, worker_counts: list[int]) -> Iterator[Line]:
     """Compare everything a folder records. Raises ``ValueError`` when its files tell no kind."""
-    kinds = {
+    kinds: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
         "rollout.safetensors": lambda config: compare_rollout(folder, config, worker_counts),
         "codec.safetensors": lambda config: compare_vae(folder, config),
         "encoding.safetensors": lambda config: compare_text(folder, config),

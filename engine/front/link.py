@@ -7,6 +7,7 @@ loop. Knows no session and no restart policy.
 import asyncio
 import logging
 import multiprocessing
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -89,7 +90,12 @@ class WorkerLink:
 
 
 def _enter_worker(config: EngineConfig, connection: Any) -> None:
-    """First code of the new process; the front itself never imports torch."""
+    """First code of the new process; the front itself never imports torch.
+
+    Threads that wait for each other yield their core: spinning, the default, gains a quarter on an idle machine and
+    costs half the speed as soon as anything else, the encoder's reader say, wants one of the cores.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from engine.stage.worker import run_worker  # noqa: PLC0415 - imports torch, which the front must not
 
     run_worker(config, connection)

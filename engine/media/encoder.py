@@ -173,7 +173,7 @@ class BlockEncoder:
             track = muxer.add_stream_from_template(stream)
             for packet in packets:
                 packet.stream = track
-                packet.duration = 1  # frame; x264 leaves it 0, and a fragment's last frame has no successor to tell
+                packet.duration = 1  # frame; x264 leaves it open, and no successor tells it for a fragment's last one
                 muxer.mux_one(packet)
         self._next_sequence += 1
 

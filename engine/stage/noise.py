@@ -59,8 +59,8 @@ class KeyedNoise:
 class RecordedNoise:
     """Noise tables from a file, for runs that must repeat somebody else's numbers (parity).
 
-    The recording holds ``initial_noise`` [F, C, Y, X] and ``renoise.{s}``, the noise between stage s and s + 1, with F the
-    latent frames of all blocks in order.
+    The recording holds ``initial_noise`` [F, C, Y, X] and ``renoise.{s}``, the noise between stage s and s + 1, with
+    F the latent frames of all blocks in order.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 from engine.media.boxes import split_boxes
 
@@ -34,6 +35,7 @@ class Picture:
     time_s: Fraction
     planes: np.ndarray
     is_key: bool
+    is_intra: bool
 
 
 def children(data: bytes) -> dict[str, bytes]:
@@ -102,7 +104,8 @@ def decode(data: bytes) -> list[Picture]:
         with av.logging.Capture() as complaints, av.open(io.BytesIO(data)) as container:
             for frame in container.decode(video=0):
                 planes = frame.to_ndarray(format="yuv420p")
-                pictures.append(Picture(frame.pts * frame.time_base, planes, frame.key_frame))
+                is_intra = frame.pict_type == PictureType.I
+                pictures.append(Picture(frame.pts * frame.time_base, planes, frame.key_frame, is_intra))
     finally:
         av.logging.set_level(level)
     assert complaints == []

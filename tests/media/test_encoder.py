@@ -20,6 +20,8 @@ from tests.media.mp4_reading import FragmentFields, decode, media_timescale, rea
 FPS = 16
 SIDE_PX = 64
 TILE_PX = 16
+CODED_SLICE = 1
+"""NAL unit type of a slice of a frame that is no IDR."""
 BITS = (SIDE_PX // TILE_PX) ** 2
 BLOCK_LENGTHS = [9, 12, 12, 12, 5, 1]
 """The first block of a causal VAE is short, and the last one is cut."""
@@ -123,10 +125,30 @@ def test_stream_is_whole_at_every_fragment_boundary(stream: tuple[bytes, list[by
     assert [number_in(picture.planes) for picture in pictures] == list(range(sum(BLOCK_LENGTHS[: last + 1])))
 
 
-def test_slices_of_several_threads_do_not_delay_frames() -> None:
-    encoder = small_encoder(num_threads=2)
-    data = encode_lengths(encoder, [12, 12])
-    assert [number_in(picture.planes) for picture in decode(encoder.init_segment + b"".join(data))] == list(range(24))
+def test_a_cut_of_scene_inside_a_block_makes_no_other_key_frame() -> None:
+    scenes = np.random.default_rng(0).integers(16, 236, (3, 96, SIDE_PX), dtype=np.uint8)
+    encoder = small_encoder()
+    fragments = [encoder.encode_block(scenes.repeat(4, axis=0)) for _ in range(4)]
+    pictures = decode(encoder.init_segment + b"".join(fragments))
+    assert [n for n, picture in enumerate(pictures) if picture.is_intra] == [0, 12, 24, 36]
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_threads_cut_frames_into_slices_and_do_not_delay_them(num_threads: int) -> None:
+    encoder = BlockEncoder(128, 128, FPS, Quality.STANDARD, num_threads)  # x264 needs 64 rows a slice
+    fragment = encoder.encode_block(painted_block(0, 12).repeat(2, axis=1).repeat(2, axis=2))
+    assert len(decode(encoder.init_segment + fragment)) == 12
+    assert slices_of_last_frame(fragment) == num_threads
+
+
+def slices_of_last_frame(fragment: bytes) -> int:
+    sample = fragment[-read_fragment(fragment).sizes[-1] :]
+    slices = 0
+    while sample:
+        unit_bytes = int.from_bytes(sample[:4], "big")
+        slices += sample[4] & 0x1F == CODED_SLICE
+        sample = sample[4 + unit_bytes :]
+    return slices
 
 
 # --- the init segment ---
@@ -290,7 +312,8 @@ def grown_bytes(process: psutil.Process, since: int) -> int:
 
 
 def test_three_hundred_blocks_leave_no_memory_behind() -> None:
-    process, encoder, block = psutil.Process(), small_encoder(), painted_block(0, 12)
+    process, encoder = psutil.Process(), small_encoder()
+    block = np.random.default_rng(0).integers(16, 236, (12, 96, SIDE_PX), dtype=np.uint8)  # large fragments
     for _ in range(50):
         encoder.encode_block(block)
     before = process.memory_info().rss

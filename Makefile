@@ -1,0 +1,53 @@
+# The commands of this project; `make` alone lists them.
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+DEMO_SECONDS ?= 8
+DEMO_OUT ?= demo.mp4
+BIN := .venv/bin
+INPUTS := pyproject.toml constraints.txt deploy/install.py
+
+.PHONY: help install install-dev demo test lint clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+
+install: .venv/.installed ## create .venv with what the server needs
+
+install-dev: .venv/.installed-dev ## the same and what the tests need
+
+demo: .venv/.installed ## make a short video on this machine (DEMO_SECONDS=8 DEMO_OUT=demo.mp4)
+	@$(BIN)/python -m clients.demo --seconds $(DEMO_SECONDS) --out "$(DEMO_OUT)"
+
+test: .venv/.installed-dev ## everything that CI checks: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -rs
+
+lint: .venv/.installed-dev ## format, fix what can be fixed, check types
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+clean: ## remove .venv, caches and the demo's video
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info demo.mp4
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name it with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing; install it with: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.created $(INPUTS)
+	$(BIN)/python deploy/install.py
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed $(INPUTS)
+	$(BIN)/python deploy/install.py --extras dev
+	@touch $@

@@ -1,0 +1,136 @@
+"""The page pool and the pages of a session: counted, never moved, void when free."""
+
+import pytest
+import torch
+
+from engine.config import RolloutConfig
+from engine.schedule import attended_blocks
+from engine.stage.pages import PagePool, SessionPages
+
+
+def make_pool(num_pages: int, *, poison: bool = False, dtype: torch.dtype = torch.float32) -> PagePool:
+    return PagePool(
+        num_pages=num_pages,
+        num_layers=2,
+        page_tokens=5,
+        num_heads=3,
+        head_dim=4,
+        dtype=dtype,
+        device=torch.device("cpu"),
+        poison=poison,
+    )
+
+
+def windowed(window_blocks: int, sink_blocks: int) -> RolloutConfig:
+    return RolloutConfig(window_latent_frames=3 * window_blocks, sink_latent_frames=3 * sink_blocks)
+
+
+def test_every_page_is_handed_out_once() -> None:
+    pool = make_pool(4)
+    assert pool.num_used == 0
+    assert {pool.take() for _ in range(4)} == {0, 1, 2, 3}
+    assert pool.num_used == 4
+    pool.give_back(2)
+    assert pool.num_used == 3
+    assert pool.take() == 2
+
+
+def test_an_empty_pool_refuses() -> None:
+    pool = make_pool(1)
+    pool.take()
+    with pytest.raises(AssertionError, match="the pool is empty"):
+        pool.take()
+
+
+def test_giving_back_twice_is_refused() -> None:
+    pool = make_pool(2)
+    page = pool.take()
+    pool.give_back(page)
+    with pytest.raises(AssertionError, match=f"page {page} was given back twice"):
+        pool.give_back(page)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_page_bytes_count_keys_and_values_of_all_layers(dtype: torch.dtype, size: int) -> None:
+    pool = make_pool(3, dtype=dtype)
+    assert pool.page_bytes == 2 * 2 * 5 * 3 * 4 * size
+    assert pool.cache.keys_NPLHK.nbytes + pool.cache.values_NPLHK.nbytes == 3 * pool.page_bytes
+
+
+def test_free_pages_hold_nan_when_poisoned() -> None:
+    pool = make_pool(3, poison=True)
+    cache = pool.cache
+    assert bool(cache.keys_NPLHK.isnan().all())
+    assert bool(cache.values_NPLHK.isnan().all())
+    page, other = pool.take(), pool.take()
+    for owned in (page, other):
+        cache.keys_NPLHK[:, owned] = 1.0
+        cache.values_NPLHK[:, owned] = 2.0
+    pool.give_back(page)
+    assert bool(cache.keys_NPLHK[:, page].isnan().all())
+    assert bool(cache.values_NPLHK[:, page].isnan().all())
+    assert bool((cache.keys_NPLHK[:, other] == 1.0).all())
+    assert bool((cache.values_NPLHK[:, other] == 2.0).all())
+
+
+def test_free_pages_are_left_alone_without_poison() -> None:
+    pool = make_pool(1)
+    page = pool.take()
+    pool.cache.keys_NPLHK[:, page] = 1.0
+    pool.give_back(page)
+    assert bool((pool.cache.keys_NPLHK == 1.0).all())
+
+
+@pytest.mark.parametrize(
+    ("window", "sinks"), [(7, 0), (7, 1), (4, 2), (2, 0), pytest.param(3, 2), pytest.param(1, 0)]
+)
+def test_fifty_blocks_in_a_window_of_pages(window: int, sinks: int) -> None:
+    rollout = windowed(window, sinks)
+    pool = make_pool(window, poison=True)
+    allocated = pool.cache.keys_NPLHK.data_ptr()
+    pages = SessionPages(pool, rollout)
+    page_of: dict[int, int] = {}
+    for block in range(50):
+        seen = attended_blocks(rollout, block)
+        assert pages.attended(block) == tuple(page_of[b] for b in seen), "a page moved"
+        page_of[block] = pages.claim(block)
+        assert page_of[block] not in [page_of[b] for b in seen]
+        pool.cache.keys_NPLHK[:, page_of[block]] = float(block)
+        assert pool.num_used <= window
+        pages.evict_after(block)
+        for b in attended_blocks(rollout, block + 1):
+            assert bool((pool.cache.keys_NPLHK[:, page_of[b]] == float(b)).all())
+        assert pool.num_used == len(attended_blocks(rollout, block + 1))
+    assert pool.cache.keys_NPLHK.data_ptr() == allocated
+    pages.release()
+    assert pool.num_used == 0
+    assert bool(pool.cache.keys_NPLHK.isnan().all())
+
+
+def test_releasing_twice_is_harmless() -> None:
+    pool = make_pool(2)
+    pages = SessionPages(pool, windowed(2, 0))
+    pages.claim(0)
+    pages.release()
+    pages.release()
+    assert pool.num_used == 0
+
+
+def test_a_block_claims_one_page() -> None:
+    pages = SessionPages(make_pool(2), windowed(2, 0))
+    pages.claim(0)
+    with pytest.raises(AssertionError, match="block 0 has a page already"):
+        pages.claim(0)
+
+
+def test_two_sessions_share_a_pool_and_no_page() -> None:
+    pool = make_pool(6)
+    first, second = SessionPages(pool, windowed(3, 0)), SessionPages(pool, windowed(3, 0))
+    for block in range(20):
+        first.claim(block)
+        second.claim(block)
+        assert set(first.attended(block)).isdisjoint(second.attended(block))
+        first.evict_after(block)
+        second.evict_after(block)
+    first.release()
+    assert pool.num_used == len(second.attended(20))

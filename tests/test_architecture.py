@@ -1,0 +1,129 @@
+"""Who may import whom, what must load without torch or web packages, and that our top-level names are ours."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
+PURE = {f"engine.{name}" for name in ("config", "errors", "request", "messages", "schedule")}
+LEAVES = PURE | {"engine.manifest"}
+MODEL = {"engine.model", "kernels", *PURE}
+MAY_IMPORT: dict[str, set[str]] = {
+    **dict.fromkeys(LEAVES, PURE),
+    "kernels": {"kernels"},
+    "engine.model": MODEL,
+    "engine.oracle": MODEL,
+    "engine.media": {"engine.media", *MODEL},
+    "engine.stage": {"engine.stage", "engine.media", *MODEL},
+    "engine.front": {"engine.front", *LEAVES},
+    "engine": {"engine.front", *LEAVES},
+    "server": {"server", "=engine"},
+    "clients": {"clients"},
+    "training": {"training", "engine", "kernels"},
+    "benchmarks": {"benchmarks", "engine", "kernels", "clients"},
+}
+"""Importer -> what of ours it may import; ``=engine`` is the facade without its submodules."""
+
+WORKER_ENTRY = ("engine.front.link", "engine.stage.worker")
+"""The one upward import: the front names what a new worker process runs, inside the function that runs there."""
+
+NO_TORCH = (*sorted(LEAVES), "engine.front.engine", "engine", "server.app", "server.main", "clients.cli")
+WITHOUT_WEB = (
+    "engine.stage.worker",
+    "engine.media.decode",
+    "engine.model.dit",
+    "engine.model.weights",
+    "engine.oracle",
+    "kernels",
+    "kernels.attention",
+    "kernels.elementwise",
+    "kernels.yuv",
+    "benchmarks",
+)
+WEB_PACKAGES = ("fastapi", "uvicorn", "pydantic", "av")
+
+
+def covers(rule: str, module: str) -> bool:
+    if rule.startswith("="):
+        return module == rule[1:]
+    return module == rule or module.startswith(f"{rule}.")
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def imports(source: str) -> set[str]:
+    """Every module of ours that is imported anywhere in ``source``, inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in inside if name.split(".")[0] in OURS and is_module(name)}
+            found |= modules if len(modules) == len(inside) else modules | {node.module}
+    return {name for name in found if name.split(".")[0] in OURS}
+
+
+def upward(importer: str, source: str) -> set[str]:
+    rules = MAY_IMPORT[max((rule for rule in MAY_IMPORT if covers(rule, importer)), key=len)]
+    return {name for name in imports(source) if not any(covers(rule, name) for rule in rules)}
+
+
+def run_python(program: str) -> None:
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("path", [path for top in OURS for path in sorted((ROOT / top).rglob("*.py"))], ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    importer = name_of(path)
+    found = {(importer, name) for name in upward(importer, path.read_text())}
+    assert found <= {WORKER_ENTRY}
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("engine.config", "from engine.front.engine import Engine"),
+        ("engine.schedule", "import engine.model.dit"),
+        ("engine.front.engine", "def late():\n    from engine.stage.runner import Runner"),
+        ("engine.model.dit", "from engine.stage.pages import PagePool"),
+        ("kernels.yuv", "from engine.config import VideoConfig"),
+        ("server.app", "from engine.config import Manifest"),
+        ("server.app", "from engine import config"),
+        ("clients.cli", "from server.settings import Settings"),
+        ("clients.cli", "import engine"),
+        ("engine.oracle", "from server import app"),
+    ],
+)
+def test_an_upward_import_is_found(importer: str, source: str) -> None:
+    assert upward(importer, source)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_top_level_name_is_ours(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin == str(ROOT / name / "__init__.py")
+
+
+@pytest.mark.slow
+def test_the_api_process_does_not_import_torch() -> None:
+    run_python(f"import sys, {', '.join(NO_TORCH)}; assert 'torch' not in sys.modules, 'torch was imported'")
+
+
+@pytest.mark.slow
+def test_workers_need_no_web_package() -> None:
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({WEB_PACKAGES!r}))"
+    run_python(f"{blocked}; import {', '.join(WITHOUT_WEB)}")
