@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind, RolloutConfig, TextConfig, TransformerConfig, VideoConfig
 from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.text import END_OF_TEXT, umt5_encoder
+from engine.model.tiny_vae import TinyVae
 
 SEED = 20260923
+PICTURE_STD = 0.2
 SPECIAL_TOKENS = ("<pad>", END_OF_TEXT, "<unk>")
 
 TRANSFORMER = TransformerConfig(
@@ -65,10 +67,30 @@ def write_model(folder: Path) -> None:
         if name.endswith("modulation"):
             nn.init.normal_(parameter, std=TRANSFORMER.dim**-0.5)
     _save(transformer, folder / FILES["transformer"])
-    _save(build_decoder(DECODER), folder / FILES["decoder"])
+    _save(visible_decoder(), folder / FILES["decoder"])
     _save(umt5_encoder(TEXT), folder / FILES["text"])
     byte_tokenizer().save(str(folder / FILES["tokenizer"]))
     (folder / "manifest.json").write_text(json.dumps(manifest(), indent=2) + "\n")
+
+
+def visible_decoder() -> nn.Module:
+    """A random decoder whose pictures are neither black nor flat: its last layer is scaled by what it puts out."""
+    decoder = build_decoder(DECODER)
+    assert isinstance(decoder, TinyVae)
+    for module in decoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    last = decoder.decoder[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    seen: list[Tensor] = []
+    hook = last.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        decoder.decode(torch.randn(6, DECODER.latent_channels, 16, 16), None)
+        hook.remove()
+        mean, std = seen[-1].mean(dim=(0, 2, 3)), seen[-1].std(dim=(0, 2, 3))
+        last.weight *= (PICTURE_STD / std)[:, None, None, None]
+        last.bias.copy_(0.5 - (mean - last.bias) * PICTURE_STD / std)
+    return decoder
 
 
 def manifest() -> dict[str, Any]:
