@@ -84,7 +84,7 @@ def _read_ours(folder: Path) -> Manifest:
     files = content.pop("files", {})
     content.pop("training", None)
     for part in ("transformer", "decoder", "text", "tokenizer"):
-        if part not in files:
+        if not isinstance(files, dict) or part not in files:
             raise StartError(f"{source}: files.{part} is missing")
         sections[f"{part}_file"] = _inside(folder, files[part], source)
     return _checked(Manifest, {**content, **sections}, source)
@@ -104,7 +104,7 @@ def _read_diffusers(folder: Path) -> Manifest:
             freq_dim=config["freq_dim"],
             in_dim=config["in_channels"],
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
     return Manifest(
         name=folder.name,
@@ -133,7 +133,7 @@ def _read_original(folder: Path) -> Manifest:
                 for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "freq_dim", "in_dim")
             },
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
     return Manifest(
         name=folder.name,
@@ -153,7 +153,8 @@ def _read_original(folder: Path) -> Manifest:
 
 def _student_file(folder: Path) -> Path:
     """The distilled transformer: ``hiar.pt``, a Self-Forcing ``.pt``, or a safetensors export."""
-    others = sorted({*folder.glob("*.pt"), *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")})
+    kinds = ("*.pt", "*.safetensors.index.json", "*.safetensors")
+    others = [file for kind in kinds for file in sorted(folder.glob(kind))]
     preferred = [folder / "hiar.pt", *others]
     found = next((file for file in preferred if file.is_file()), None)
     if found is None:
@@ -189,7 +190,7 @@ def _checked(kind: type[Section], values: Mapping[str, Any], source: Path, secti
         raise StartError(f"{source}: {section} has unknown keys {', '.join(unknown)}")
     try:
         return kind(**{key: _convert(key, value) for key, value in values.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {section}: {error}") from error
 
 

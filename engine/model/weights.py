@@ -106,13 +106,13 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
-        shard_by_name: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        shards = {str(shard) for shard in json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{index} is no shard index: {error}") from error
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(shard_by_name.values())):
-        if Path(shard).name != shard:
-            raise WeightsError(f"{index} names a shard outside its folder: {shard}")
+    for shard in sorted(shards):
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise WeightsError(f"{index} names a shard that is no .safetensors file of its folder: {shard}")
         tensors |= read_tensors(index.parent / shard)
     return tensors
 
@@ -131,6 +131,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} cannot be read as plain tensors: {error}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in _TRAINER_KEYS if key in content), content)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise WeightsError(f"{path} holds no dictionary of tensors")
     return content

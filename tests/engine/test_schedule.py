@@ -157,6 +157,7 @@ def test_wrong_rollouts_are_refused_by_name(wrong: dict[str, Any], named: str) -
     ("wrong", "named"),
     [
         ({"num_heads": 5}, "num_heads=5"),
+        ({"num_heads": 0}, "num_heads=0"),
         ({"num_heads": 64}, "head width 1 is odd"),
         ({"freq_dim": 33}, "freq_dim=33"),
     ],

@@ -145,9 +145,7 @@ def test_history_matters(model: CausalWan, prompt: Tensor) -> None:
     alone, _ = oracle_forward(model, latents(1), LEVELS[0], 1, [], prompt)
     pool = make_pool(model, 1)
     put(pool, 0, own)
-    flow = model(
-        make_batch([(latents(1), LEVELS[0], 1, (0,))], [model.encode_context(prompt[:7])], ()), pool.cache
-    )
+    flow = model(make_batch([(latents(1), LEVELS[0], 1, (0,))], [model.encode_context(prompt[:7])], ()), pool.cache)
     assert error_of(flow[0], alone) > 1e-3
 
 

@@ -28,9 +28,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
         ),
     ],
 )
-def test_philox_known_answers(
-    counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
-) -> None:
+def test_philox_known_answers(counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]) -> None:
     words = philox([torch.tensor([word], dtype=torch.int64) for word in counter], key)
     assert [hex(int(word)) for word in words] == [hex(word) for word in expected]
 

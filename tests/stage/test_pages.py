@@ -81,9 +81,7 @@ def test_free_pages_are_left_alone_without_poison() -> None:
     assert bool((pool.cache.keys_NPLHK == 1.0).all())
 
 
-@pytest.mark.parametrize(
-    ("window", "sinks"), [(7, 0), (7, 1), (4, 2), (2, 0), pytest.param(3, 2), pytest.param(1, 0)]
-)
+@pytest.mark.parametrize(("window", "sinks"), [(7, 0), (7, 1), (4, 2), (2, 0), pytest.param(3, 2), pytest.param(1, 0)])
 def test_fifty_blocks_in_a_window_of_pages(window: int, sinks: int) -> None:
     rollout = windowed(window, sinks)
     pool = make_pool(window, poison=True)

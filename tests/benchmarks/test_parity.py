@@ -1,0 +1,47 @@
+"""The command that compares us with the reference's numbers, and that it can say no."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path("tests/data/golden")
+
+
+def parity(folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "benchmarks.parity", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["public-a", "public-b", "public-vae", "public-text"])
+def test_recorded_numbers_are_met(name: str) -> None:
+    result = parity(GOLDEN / name)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all within 0.0001" in result.stdout
+    if name in {"public-a", "public-b"}:
+        assert result.stdout.count("engine ") == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "file", "tensor"),
+    [("public-vae", "codec", "encoded"), ("public-text", "encoding", "embeddings")],
+)
+def test_a_wrong_number_is_reported(tmp_path: Path, name: str, file: str, tensor: str) -> None:
+    folder = Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+    path = folder / f"{file}.safetensors"
+    tensors = load_file(path)
+    tensors[tensor].view(-1)[0] += 0.01
+    save_file(tensors, path)
+    result = parity(folder)
+    assert result.returncode == 1 and "TOO FAR" in result.stdout
+
+
+def test_a_folder_of_no_kind_is_refused(tmp_path: Path) -> None:
+    result = parity(tmp_path)
+    assert result.returncode == 1 and "needed one" in result.stderr

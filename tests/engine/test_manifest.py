@@ -1,0 +1,291 @@
+"""Model folders: our manifest, the two layouts people have, and every way a folder can be wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import DecoderKind, Manifest, Order, RolloutConfig, TransformerConfig
+from engine.errors import StartError
+from engine.manifest import UMT5_XXL, read_manifest
+
+TINY = Path(__file__).parents[2] / "models" / "tiny"
+PUBLISHED = TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=4096, text_len=512)
+DIFFUSERS = {
+    "_class_name": "WanTransformer3DModel",
+    "attention_head_dim": 128,
+    "cross_attn_norm": True,
+    "eps": 1e-06,
+    "ffn_dim": 8960,
+    "freq_dim": 256,
+    "in_channels": 16,
+    "num_attention_heads": 12,
+    "num_layers": 30,
+    "out_channels": 16,
+    "patch_size": [1, 2, 2],
+    "qk_norm": "rms_norm_across_heads",
+    "text_dim": 4096,
+}
+ORIGINAL = {
+    "_class_name": "WanModel",
+    "dim": 1536,
+    "eps": 1e-06,
+    "ffn_dim": 8960,
+    "freq_dim": 256,
+    "in_dim": 16,
+    "model_type": "t2v",
+    "num_heads": 12,
+    "num_layers": 30,
+    "out_dim": 16,
+    "text_len": 512,
+}
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads((TINY / "manifest.json").read_text())
+    return parsed
+
+
+def read(folder: Path, content: Any) -> Manifest:
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return read_manifest(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+# --- ours ---
+
+
+def test_the_shipped_model() -> None:
+    manifest = read_manifest(TINY)
+    assert manifest.name == "tiny"
+    assert manifest.transformer.dim == 192
+    assert manifest.rollout == RolloutConfig()
+    assert manifest.rollout.order is Order.STEP_FIRST
+    assert manifest.video.sizes == ((128, 128), (96, 96))
+    assert manifest.decoder is not None
+    assert manifest.decoder.kind is DecoderKind.TINY
+    assert manifest.decoder.widths == (64, 48, 32, 16)
+    assert manifest.text is not None
+    assert manifest.text.dim == manifest.transformer.text_dim
+    files = (manifest.transformer_file, manifest.decoder_file, manifest.text_file, manifest.tokenizer_file)
+    assert all(file is not None and file.is_file() for file in files)
+    hash(manifest)
+
+
+@pytest.mark.parametrize("section", [None, "transformer", "rollout", "video", "decoder", "text"])
+def test_unknown_keys_are_named(tmp_path: Path, content: dict[str, Any], section: str | None) -> None:
+    target = content if section is None else content[section]
+    target |= {"zebra": 1, "colour": 2}
+    with pytest.raises(StartError, match=rf"manifest\.json: {section or 'manifest'} has unknown keys colour, zebra"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("section", ["transformer", "rollout", "video", "decoder", "text"])
+def test_missing_sections_are_named(tmp_path: Path, content: dict[str, Any], section: str) -> None:
+    del content[section]
+    with pytest.raises(StartError, match=f"section '{section}' is missing"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("section", ["transformer", "video", "text"])
+@pytest.mark.parametrize("value", [None, 3, [1], "words"])
+def test_sections_are_objects(tmp_path: Path, content: dict[str, Any], section: str, value: Any) -> None:
+    content[section] = value
+    with pytest.raises(StartError, match=f"section '{section}' is no object"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("part", ["transformer", "decoder", "text", "tokenizer"])
+def test_missing_file_entries_are_named(tmp_path: Path, content: dict[str, Any], part: str) -> None:
+    del content["files"][part]
+    with pytest.raises(StartError, match=rf"files\.{part} is missing"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("files", [None, 3, [], {}, "transformer decoder text tokenizer"])
+def test_files_must_be_an_object(tmp_path: Path, content: dict[str, Any], files: Any) -> None:
+    content["files"] = files
+    with pytest.raises(StartError, match="files"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/../../x", 3, None])
+def test_files_stay_in_the_folder(tmp_path: Path, content: dict[str, Any], name: Any) -> None:
+    content["files"]["decoder"] = name
+    with pytest.raises(StartError, match="outside the model's folder"):
+        read(tmp_path, content)
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    content["files"]["text"] = "link"
+    with pytest.raises(StartError, match="file 'link' is outside"):
+        read(folder, content)
+
+
+def test_missing_name_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["name"]
+    with pytest.raises(StartError, match="name"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "named"),
+    [
+        ("transformer", "num_heads", 5, "num_heads=5"),
+        ("transformer", "num_heads", 0, "transformer"),
+        ("transformer", "dim", "wide", "transformer"),
+        ("rollout", "window_latent_frames", 20, "window_latent_frames=20"),
+        ("rollout", "order", "sideways", "sideways"),
+        ("rollout", "denoising_steps", [250, 1000], r"\(250, 1000\)"),
+        ("video", "sizes", [[100, 100]], "100x100"),
+        ("video", "sizes", [], "at least one size"),
+        ("video", "sizes", [[128]], "video"),
+        ("decoder", "kind", "huge", "huge"),
+    ],
+)
+def test_wrong_values_are_named(
+    tmp_path: Path, content: dict[str, Any], section: str, key: str, value: Any, named: str
+) -> None:
+    content[section][key] = value
+    with pytest.raises(StartError, match=named) as caught:
+        read(tmp_path, content)
+    assert str(tmp_path / "manifest.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"words"', '{"name": "x",}'])
+def test_broken_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(StartError, match=r"manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_json_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(StartError, match=r"manifest\.json is not readable JSON"):
+        read_manifest(tmp_path)
+
+
+# --- folders ---
+
+
+def test_absent_folder(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="gone does not exist"):
+        read_manifest(tmp_path / "gone")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match="file does not exist"):
+        read_manifest(tmp_path / "file")
+
+
+def test_folder_of_nothing_known(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"holds no model: needed manifest\.json"):
+        read_manifest(tmp_path)
+
+
+# --- diffusers ---
+
+
+def test_diffusers_layout(tmp_path: Path) -> None:
+    write_json(tmp_path / "transformer" / "config.json", DIFFUSERS)
+    manifest = read_manifest(tmp_path)
+    assert manifest.transformer == PUBLISHED
+    assert manifest.rollout == RolloutConfig()
+    assert manifest.text == UMT5_XXL
+    assert manifest.video.sizes[0] == (832, 480)
+    assert manifest.dtype == "bfloat16"
+    assert manifest.transformer_file == tmp_path / "transformer"
+    assert manifest.decoder_file == tmp_path / "vae"
+    assert manifest.text_file == tmp_path / "text_encoder"
+    assert manifest.tokenizer_file == tmp_path / "tokenizer"
+
+
+def test_wan_latent_statistics(tmp_path: Path) -> None:
+    write_json(tmp_path / "transformer" / "config.json", DIFFUSERS)
+    decoder = read_manifest(tmp_path).decoder
+    assert decoder is not None
+    golden = TINY.parents[1] / "tests" / "data" / "golden" / "public-vae" / "config.json"
+    recorded = json.loads(golden.read_text())
+    assert list(decoder.latents_mean) == recorded["latents_mean"]
+    assert list(decoder.latents_std) == recorded["latents_std"]
+
+
+# --- original ---
+
+
+def test_original_layout(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", ORIGINAL)
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
+    (tmp_path / "a_self_forcing.pt").touch()
+    (tmp_path / "hiar.pt").touch()
+    manifest = read_manifest(tmp_path)
+    assert manifest.transformer == PUBLISHED
+    assert manifest.rollout == RolloutConfig()
+    assert manifest.text == UMT5_XXL
+    assert manifest.dtype == "bfloat16"
+    assert manifest.transformer_file == tmp_path / "hiar.pt"
+    assert manifest.decoder_file == tmp_path / "Wan2.1_VAE.pth"
+    assert manifest.text_file == tmp_path / "models_t5_umt5-xxl-enc-bf16.pth"
+    assert manifest.tokenizer_file == tmp_path / "google" / "umt5-xxl"
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        (["self_forcing_dmd.pt"], "self_forcing_dmd.pt"),
+        (["student.safetensors"], "student.safetensors"),
+        (
+            ["w-00001-of-00002.safetensors", "w-00002-of-00002.safetensors", "w.safetensors.index.json"],
+            "w.safetensors.index.json",
+        ),
+        (["a_base.safetensors", "student.pt"], "student.pt"),
+    ],
+)
+def test_student_of_the_original_layout(tmp_path: Path, present: list[str], chosen: str) -> None:
+    write_json(tmp_path / "config.json", ORIGINAL)
+    for name in present:
+        (tmp_path / name).touch()
+    assert read_manifest(tmp_path).transformer_file == tmp_path / chosen
+
+
+def test_original_layout_without_a_student(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", ORIGINAL)
+    with pytest.raises(StartError, match=r"holds no transformer: needed hiar\.pt"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "where", "lost"),
+    [
+        (DIFFUSERS, "transformer/config.json", "num_attention_heads"),
+        (DIFFUSERS, "transformer/config.json", "text_dim"),
+        (ORIGINAL, "config.json", "dim"),
+        (ORIGINAL, "config.json", "text_len"),
+    ],
+)
+def test_incomplete_configs_are_named(tmp_path: Path, layout: dict[str, Any], where: str, lost: str) -> None:
+    (tmp_path / "hiar.pt").touch()
+    write_json(tmp_path / where, {key: value for key, value in layout.items() if key != lost})
+    with pytest.raises(StartError, match=lost) as caught:
+        read_manifest(tmp_path)
+    assert str(tmp_path / where) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "where", "key"),
+    [(DIFFUSERS, "transformer/config.json", "num_attention_heads"), (ORIGINAL, "config.json", "num_heads")],
+)
+@pytest.mark.parametrize("value", ["twelve", 0, None])
+def test_wrong_configs_are_named(tmp_path: Path, layout: dict[str, Any], where: str, key: str, value: Any) -> None:
+    (tmp_path / "hiar.pt").touch()
+    write_json(tmp_path / where, layout | {key: value})
+    with pytest.raises(StartError, match=r"config\.json"):
+        read_manifest(tmp_path)

@@ -1,0 +1,229 @@
+"""The engine with a real worker process and the model that ships."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine import (
+    EndReason,
+    Engine,
+    EngineConfig,
+    EngineState,
+    EngineUnavailable,
+    Output,
+    Overloaded,
+    Pace,
+    PromptAt,
+    RequestError,
+    Session,
+    SessionRequest,
+    StartError,
+    UnknownSession,
+    WeightsError,
+    WorkerLost,
+    read_manifest,
+)
+
+pytestmark = pytest.mark.slow
+
+TINY = Path("models/tiny")
+REQUEST = SessionRequest(
+    prompts=(PromptAt(at_s=0, text="a red ball"),),
+    width_px=96,
+    height_px=96,
+    fps=16,
+    seconds=3,
+    seed=11,
+    pace=Pace.FAST,
+    output=Output.LATENTS,
+)
+ENDLESS = replace(REQUEST, seconds=None)
+
+
+@asynccontextmanager
+async def running(max_sessions: int = 2, max_queue: int = 8) -> AsyncIterator[Engine]:
+    config = EngineConfig(
+        manifest=read_manifest(TINY), poison_pages=True, max_sessions=max_sessions, max_queue=max_queue
+    )
+    engine = Engine(config)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def read(session: Session) -> list[bytes]:
+    return [fragment.data async for fragment in session.fragments()]
+
+
+async def first_fragment(session: Session) -> None:
+    async for _ in session.fragments():
+        return
+
+
+def digest(blocks: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(blocks)).hexdigest()
+
+
+def test_one_seed_gives_one_video_in_two_runs_two_sessions_and_two_processes() -> None:
+    async def twice_in_one_process() -> list[str]:
+        async with running() as engine:
+            alone = digest(await read(await engine.open(REQUEST)))
+            both = await asyncio.gather(*[read(await engine.open(REQUEST)) for _ in range(2)])
+            other = digest(await read(await engine.open(replace(REQUEST, seed=12))))
+            assert other != alone
+            return [alone, *map(digest, both)]
+
+    first, second = asyncio.run(twice_in_one_process()), asyncio.run(twice_in_one_process())
+    assert len({*first, *second}) == 1
+
+
+def test_a_timed_prompt_changes_the_video_from_its_block_on() -> None:
+    async def body() -> None:
+        later = (PromptAt(at_s=0, text="a red ball"), PromptAt(at_s=1.3, text="a blue square"))
+        async with running() as engine:
+            plain = await read(await engine.open(REQUEST))
+            changed = await read(await engine.open(replace(REQUEST, prompts=later)))
+        # blocks start at 0, 0.5625, 1.3125, 2.0625 s: the change holds from block 2 on
+        assert plain[:2] == changed[:2] and plain[2] != changed[2]
+
+    asyncio.run(body())
+
+
+def test_closing_frees_the_pages_every_time() -> None:
+    async def body() -> None:
+        async with running(max_sessions=1, max_queue=0) as engine:
+            for _ in range(20):
+                session = await engine.open(ENDLESS)
+                await first_fragment(session)
+                began = time.monotonic()
+                await session.close()
+                assert time.monotonic() - began < 2
+                assert engine.load.running == 0 and session.end_reason == EndReason.CANCELLED
+                with pytest.raises(UnknownSession):
+                    engine.session(session.id)
+
+    asyncio.run(body())
+
+
+def test_overload_is_refused_and_the_queue_is_served_in_turn() -> None:
+    async def body() -> None:
+        async with running(max_sessions=1, max_queue=1) as engine:
+            first, second = await engine.open(ENDLESS), await engine.open(REQUEST)
+            await first_fragment(first)
+            assert second.status().queue_position == 0
+            with pytest.raises(Overloaded) as refusal:
+                await engine.open(REQUEST)
+            assert refusal.value.retry_after_s >= 1
+            await first.close()
+            assert len(await read(second)) == 5
+            assert second.end_reason == EndReason.COMPLETED
+
+    asyncio.run(body())
+
+
+def test_what_the_model_does_not_make_is_refused_by_field() -> None:
+    async def body() -> None:
+        async with running() as engine:
+            with pytest.raises(RequestError, match="128x128") as refusal:
+                await engine.open(replace(REQUEST, width_px=64, height_px=64))
+            assert refusal.value.param == "size"
+            with pytest.raises(RequestError) as refusal:
+                await engine.open(replace(REQUEST, fps=61))
+            assert refusal.value.param == "fps"
+
+    asyncio.run(body())
+
+
+def test_a_killed_worker_ends_its_sessions_typed_and_is_replaced() -> None:
+    async def body() -> None:
+        async with running(max_sessions=1) as engine:
+            holding, waiting = await engine.open(ENDLESS), await engine.open(REQUEST)
+            await first_fragment(holding)
+            assert engine.worker_pid is not None
+            os.kill(engine.worker_pid, signal.SIGKILL)
+            began = time.monotonic()
+            with pytest.raises(WorkerLost):
+                await read(holding)
+            assert time.monotonic() - began < 1
+            assert engine.state == EngineState.RESTARTING
+            with pytest.raises(EngineUnavailable):
+                await engine.open(REQUEST)
+            assert len(await read(waiting)) == 5  # it had no pages to lose, and got its turn from the next worker
+            assert engine.state == EngineState.READY
+
+    asyncio.run(body())
+
+
+def test_draining_ends_videos_at_a_block_boundary() -> None:
+    async def body() -> None:
+        async with running(max_sessions=1) as engine:
+            session, queued = await engine.open(ENDLESS), await engine.open(REQUEST)
+            reading = asyncio.create_task(read(session))
+            while session.next_block < 2:
+                await asyncio.sleep(0.01)
+            await engine.drain()
+            assert len(await reading) >= 2 and session.end_reason == EndReason.DRAIN
+            with pytest.raises(EngineUnavailable):
+                await read(queued)
+            with pytest.raises(EngineUnavailable):
+                await engine.open(REQUEST)
+
+    asyncio.run(body())
+
+
+def test_stopping_leaves_no_process() -> None:
+    async def body() -> int:
+        async with running() as engine:
+            assert engine.worker_pid is not None
+            return engine.worker_pid
+
+    assert not psutil.pid_exists(asyncio.run(body()))
+
+
+@pytest.mark.parametrize("part", ["transformer.safetensors", "decoder.safetensors", "text_encoder.safetensors"])
+@pytest.mark.parametrize("harm", ["absent", "truncated"])
+def test_a_harmed_weight_file_stops_the_start_and_is_named(tmp_path: Path, part: str, harm: str) -> None:
+    folder = Path(shutil.copytree(TINY, tmp_path / "model"))
+    file = folder / part
+    if harm == "absent":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1000])
+
+    async def body() -> None:
+        engine = Engine(EngineConfig(manifest=read_manifest(folder)))
+        await engine.start()
+        try:
+            with pytest.raises(WeightsError, match=part):
+                await engine.wait_ready()
+            assert engine.state == EngineState.FAILED
+        finally:
+            await engine.stop()
+
+    asyncio.run(body())
+
+
+def test_a_device_that_is_not_there_stops_the_start() -> None:
+    async def body() -> None:
+        engine = Engine(EngineConfig(manifest=read_manifest(TINY), devices=("cuda:31",)))
+        await engine.start()
+        try:
+            with pytest.raises(StartError, match="cuda:31"):
+                await engine.wait_ready()
+        finally:
+            await engine.stop()
+
+    asyncio.run(body())

@@ -1,0 +1,73 @@
+"""When blocks may go and who goes first, on invented clocks."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.front.pacing import Progress, ready_at, realtime_factor, urgency
+from engine.manifest import read_manifest
+from engine.request import Pace, PromptAt, SessionRequest
+
+MANIFEST = read_manifest(Path("models/tiny"))
+CONFIG = EngineConfig(manifest=MANIFEST, lead_target_s=3.0, backlog_limit_s=5.0, max_inflight_blocks=2)
+
+
+def progress(pace: Pace = Pace.REALTIME, seconds: float | None = None, priority: int = 0) -> Progress:
+    request = SessionRequest(
+        prompts=(PromptAt(at_s=0, text="x"),),
+        width_px=128,
+        height_px=128,
+        fps=16,
+        seconds=seconds,
+        pace=pace,
+        priority=priority,
+    )
+    return Progress(request=request, rollout=MANIFEST.rollout, opened_at=100.0)
+
+
+def test_only_so_many_blocks_are_in_the_chain() -> None:
+    one = progress()
+    one.issued = 1
+    assert ready_at(one, CONFIG, 100.0) is not None
+    one.issued = 2
+    assert ready_at(one, CONFIG, 100.0) is None
+
+
+def test_realtime_waits_at_its_lead_and_goes_on_as_playback_does() -> None:
+    one = progress()
+    one.issued = one.done = one.taken = 6  # 9 + 5 * 12 frames = 4.3125 s
+    one.playing_since = 100.0
+    moment = ready_at(one, CONFIG, 100.5)
+    assert moment == pytest.approx(100.0 + 4.3125 - 3.0)
+
+
+def test_fast_does_not_wait_for_playback_but_for_its_reader() -> None:
+    one = progress(Pace.FAST)
+    one.issued = one.done = one.taken = 60
+    assert ready_at(one, CONFIG, 100.5) == 100.5
+    one.taken = 52  # eight blocks of 0.75 s are not taken: more than 5 s
+    assert ready_at(one, CONFIG, 100.5) is None
+
+
+def test_a_finite_video_ends_and_its_last_block_is_cut() -> None:
+    one = progress(seconds=2.0)  # 32 frames: 9 + 12 + 11
+    assert one.num_blocks == 3
+    assert [one.shown_frames(block) for block in range(3)] == [9, 12, 11]
+    one.issued = one.done = 3
+    assert ready_at(one, CONFIG, 101.0) is None
+
+
+def test_priority_first_then_the_earliest_deadline_then_fast_ones() -> None:
+    behind, ahead, fast, high = progress(), progress(), progress(Pace.FAST), progress(priority=1)
+    for one, issued in ((behind, 3), (ahead, 5), (fast, 0), (high, 9)):
+        one.issued = issued
+    order = sorted([fast, ahead, behind, high], key=lambda one: urgency(one, 101.0))
+    assert order == [high, behind, ahead, fast]
+
+
+def test_realtime_factor_is_video_seconds_per_second() -> None:
+    one = progress()
+    assert realtime_factor(one, 101.0) is None
+    one.done, one.last_done_at = 9, 103.0
+    assert realtime_factor(one, 103.0) == pytest.approx((9 + 8 * 12) / 16 / 3.0)
