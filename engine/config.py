@@ -53,6 +53,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Check that heads divide the width and that a head holds whole rotary pairs."""
+        for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "patch_px"):
+            size = getattr(self, name)
+            require(size >= 1, f"{name}={size} is below 1")
         require(self.dim % self.num_heads == 0, f"{self.num_heads=} does not divide {self.dim=}")
         require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
         require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")

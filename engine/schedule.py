@@ -95,9 +95,12 @@ def attended_blocks(rollout: RolloutConfig, block: int) -> tuple[int, ...]:
 
 
 def evicted_block(rollout: RolloutConfig, block: int) -> int | None:
-    """The block whose page nobody needs once C(block) has run, or None while the window still fills."""
+    """The block whose page nobody needs once C(block) has run, or None while the window still fills.
+
+    It is ``block`` itself when the sinks leave room for nothing but the own block.
+    """
     still_needed = set(attended_blocks(rollout, block + 1))
-    gone = [b for b in attended_blocks(rollout, block) if b not in still_needed]
+    gone = [b for b in (*attended_blocks(rollout, block), block) if b not in still_needed]
     assert len(gone) <= 1, f"{gone} left the window at once"
     return gone[0] if gone else None
 

@@ -84,7 +84,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise StartError(f"tokenizer file {file} does not exist")
-    tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise StartError(f"tokenizer file {file} cannot be read: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -110,7 +110,7 @@ def test_decoding_in_parts_gives_the_same_frames(vae: TinyVae, sizes: list[int])
     for part_TCHW in torch.split(random_latents(7), sizes):
         pixels_TCHW, state = vae.decode(part_TCHW, state)
         parts.append(pixels_TCHW)
-    torch.testing.assert_close(torch.cat(parts), expected_TCHW, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts), expected_TCHW, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
