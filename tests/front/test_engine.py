@@ -157,7 +157,7 @@ def test_a_killed_worker_ends_its_sessions_typed_and_is_replaced() -> None:
             began = time.monotonic()
             with pytest.raises(WorkerLost):
                 await read(holding)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 3  # tens of milliseconds on an idle machine
             assert engine.state == EngineState.RESTARTING
             with pytest.raises(EngineUnavailable):
                 await engine.open(REQUEST)

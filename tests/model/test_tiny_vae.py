@@ -90,7 +90,7 @@ def test_decode_matches_the_naive_twin(vae: TinyVae) -> None:
     inside = (expected_TCHW > 0) & (expected_TCHW < 1)
     assert 0.2 < float(inside.float().mean()) < 1, "the clamp hides the network, or never acts"
     pixels_TCHW, _ = vae.decode(random_latents(7), None)
-    torch.testing.assert_close(pixels_TCHW, expected_TCHW, rtol=0, atol=1e-5)
+    torch.testing.assert_close(pixels_TCHW, expected_TCHW, rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -99,7 +99,7 @@ def test_encode_matches_the_naive_twin(vae: TinyVae, num_frames: int) -> None:
     latents_TCHW = vae.encode(random_pixels(num_frames))
     assert latents_TCHW.shape == (-(-num_frames // 4), 16, 4, 6)
     expected_TCHW = naive_encode(vae.state_dict(), random_pixels(num_frames))
-    torch.testing.assert_close(latents_TCHW, expected_TCHW, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latents_TCHW, expected_TCHW, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()
