@@ -107,12 +107,16 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
 
 
 def _engine_config(settings: Settings) -> EngineConfig:
-    return EngineConfig(
-        manifest=read_manifest(settings.model),
-        devices=settings.devices,
-        max_sessions=settings.max_sessions,
-        max_queue=settings.max_queue,
-    )
+    manifest = read_manifest(settings.model)
+    try:
+        return EngineConfig(
+            manifest=manifest,
+            devices=settings.devices,
+            max_sessions=settings.max_sessions,
+            max_queue=settings.max_queue,
+        )
+    except ValueError as error:
+        raise SettingError(str(error)) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

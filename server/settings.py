@@ -120,7 +120,7 @@ _OPTIONS = (
         name="devices",
         read=_devices,
         expected="'cpu' or a list like 'cuda:0,cuda:1'",
-        help="one worker a device, in chain order: cpu, or cuda:0,cuda:1,...",
+        help="one worker a device, in chain order; this version takes one: cpu, or cuda:0",
     ),
     _Option(name="host", read=_word, expected="a host name or address", help="address to listen on"),
     _Option(name="port", read=_whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
@@ -147,7 +147,7 @@ _EXAMPLES = """\
 examples:
   hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
   hiar-server --port 9000 --max-sessions 1         one video at a time
-  hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
+  hiar-server --model models/hiar --devices cuda:0 --host 0.0.0.0
 
 Each flag can be given as an environment variable too: HIAR_PORT=9000 means --port 9000; a flag wins.
 SIGTERM or Ctrl-C ends running videos at the end of their block; a second one ends at once.

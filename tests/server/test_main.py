@@ -64,6 +64,10 @@ def test_a_bad_setting_is_one_line() -> None:
     assert_one_line(run_real("--port", "http"), "--port is 'http'", "0..65535")
 
 
+def test_more_devices_than_this_version_uses_are_refused_in_one_line() -> None:
+    assert_one_line(run_real("--devices", "cpu,cuda:0"), "2 devices given")
+
+
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     assert_one_line(run_real("--model", str(tmp_path / "none")), str(tmp_path / "none"))
 
