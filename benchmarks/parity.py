@@ -24,6 +24,7 @@ from torch import Tensor
 
 from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
 from engine.config import (
+    LATENT_STRIDE_PX,
     DecoderConfig,
     DecoderKind,
     Order,
@@ -40,7 +41,6 @@ from engine.schedule import frames_before_block
 from engine.stage.noise import RecordedNoise
 
 TOLERANCE = 1e-4
-LATENT_STRIDE_PX = 8
 CPU = torch.device("cpu")
 TRANSFORMER_KEYS = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "in_dim")
 TEXT_KEYS = ("vocab_size", "dim", "dim_attn", "dim_ffn", "num_heads", "num_layers", "num_buckets", "text_len")

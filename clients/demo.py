@@ -101,6 +101,7 @@ def _generate(url: str, prompt: str, seconds: float, out: Path) -> Progress:
         file.write(video.init_segment)
         for fragment in video:
             file.write(fragment.data)
+            file.flush()
             progress.advance(fragment)
     if not progress.num_blocks:
         raise DemoError("the video ended before its first block")

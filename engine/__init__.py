@@ -3,7 +3,6 @@
 from engine.config import EngineConfig, Manifest
 from engine.errors import (
     CorruptLatents,
-    EngineOutOfMemory,
     EngineUnavailable,
     HiarError,
     Overloaded,
@@ -38,7 +37,6 @@ __all__ = [
     "EngineConfig",
     "EngineFacts",
     "EngineLoad",
-    "EngineOutOfMemory",
     "EngineState",
     "EngineUnavailable",
     "Fragment",

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 LATENT_CHANNELS_DEFAULT = 16
+LATENT_STRIDE_PX = 8
+"""Pixels a latent pixel covers, along height and along width (spec section 1.2)."""
 
 
 class Order(StrEnum):
@@ -132,11 +134,6 @@ class DecoderConfig:
     widths: tuple[int, int, int, int] = (256, 128, 64, 64)
     """Tiny only: channels at latent resolution, x2, x4 and x8."""
 
-    @property
-    def stride_px(self) -> int:
-        """Pixels a latent pixel covers, along height and along width."""
-        return 8
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
@@ -213,8 +210,6 @@ class EngineConfig:
     backlog_limit_s: float = 30.0
     """A session waits while this much encoded video has not been taken by its reader."""
     start_timeout_s: float = 600.0
-    stage_timeout_s: float = 20.0
-    """A worker that makes no progress on pending work for this long is replaced."""
     poison_pages: bool = False
     """Fill free pages with NaN so that a stale read shows (tests)."""
     num_threads: int | None = None

@@ -7,7 +7,6 @@ HiarError                     code, message, retryable
 |   +-- Overloaded            the queue is full
 |   +-- EngineUnavailable     starting, restarting or draining
 +-- SessionFailed             the engine could not go on with one session
-|   +-- EngineOutOfMemory     the device had no room for it
 |   +-- CorruptLatents        a block held NaN or infinity
 |   +-- WorkerLost            the worker that ran it died or hung
 +-- StartError                the engine cannot start as configured
@@ -76,12 +75,6 @@ class SessionFailed(HiarError):
     retryable = True
 
 
-class EngineOutOfMemory(SessionFailed):
-    """The device had no memory left for the session."""
-
-    code = "engine_oom"
-
-
 class CorruptLatents(SessionFailed):
     """A block came out as NaN or infinity."""
 
@@ -108,6 +101,6 @@ class WeightsError(StartError):
 
 
 SESSION_FAILURES: dict[str, type[SessionFailed]] = {
-    kind.code: kind for kind in (SessionFailed, EngineOutOfMemory, CorruptLatents, WorkerLost)
+    kind.code: kind for kind in (SessionFailed, CorruptLatents, WorkerLost)
 }
 """How a failure that crossed a process boundary as its code becomes an exception again."""

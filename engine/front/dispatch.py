@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from engine.config import EngineConfig
+from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
 from engine.front.pacing import ready_at, realtime_factor, urgency
 from engine.front.prompts import PromptEncoder
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-LATENT_STRIDE_PX = 8
 DEFAULT_RETRY_S = 10.0
 
 

@@ -48,7 +48,6 @@ class Supervisor:
         self.state = EngineState.STARTING
         self.failure: StartError | None = None
         self.facts: EngineFacts | None = None
-        self.num_restarts = 0
         self._link: WorkerLink | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deaths: list[float] = []
@@ -119,11 +118,7 @@ class Supervisor:
         self._enter(EngineState.RESTARTING)
         pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (len(self._deaths) - 1))
         logger.warning("restarting the worker in %.0f s", pause_s)
-        self._timer = asyncio.get_running_loop().call_later(pause_s, self._restart)
-
-    def _restart(self) -> None:
-        self.num_restarts += 1
-        self.start()
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self.start)
 
     def _start_timed_out(self) -> None:
         assert self._link is not None

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.config import EngineConfig
+from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import HiarError, StartError
 from engine.media.decode import DecodeStage, Encoder
 from engine.messages import (
@@ -50,7 +50,6 @@ from engine.stage.runner import Runner
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
-LATENT_STRIDE_PX = 8
 WARM_UP_SESSION = "warm-up"
 
 Send = Callable[[Any], None]
