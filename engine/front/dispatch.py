@@ -49,6 +49,8 @@ class Dispatcher:
         self._waiting: deque[Session] = deque()
         self._coming_prompts: dict[str, dict[int, TensorBytes]] = {}
         """By session: the prompts that still lie ahead, by the block from which they hold."""
+        self._prepared: set[str] = set()
+        """Sessions whose own prompts are all embedded: only these may start."""
         self._closing_reason: dict[str, EndReason] = {}
         self._preparing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -198,7 +200,10 @@ class Dispatcher:
         except HiarError as error:
             session.finish(error)
             return
+        if session.state != SessionState.QUEUED:
+            return  # closed meanwhile
         self._coming_prompts[session.id] = coming | self._coming_prompts.get(session.id, {})
+        self._prepared.add(session.id)
         self._pump()
 
     def _pump(self) -> None:
@@ -217,7 +222,7 @@ class Dispatcher:
         for session in list(self._waiting):
             if self._num_holding >= self._config.max_sessions:
                 return
-            if session.id in self._coming_prompts:
+            if session.id in self._prepared:
                 self._waiting.remove(session)
                 self._open(session)
 
@@ -288,6 +293,7 @@ class Dispatcher:
     def _remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
         self._coming_prompts.pop(session.id, None)
+        self._prepared.discard(session.id)
         self._closing_reason.pop(session.id, None)
         if session in self._waiting:
             self._waiting.remove(session)

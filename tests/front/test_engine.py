@@ -102,6 +102,18 @@ def test_a_timed_prompt_changes_the_video_from_its_block_on() -> None:
     asyncio.run(body())
 
 
+def test_a_prompt_change_before_the_start_replaces_the_first_prompt() -> None:
+    async def body() -> None:
+        blue = replace(REQUEST, prompts=(PromptAt(at_s=0, text="a blue square"),))
+        async with running() as engine:
+            expected = await read(await engine.open(blue))
+            session = await engine.open(REQUEST)
+            assert await session.change_prompt("a blue square") == 0
+            assert await read(session) == expected
+
+    asyncio.run(body())
+
+
 def test_closing_frees_the_pages_every_time() -> None:
     async def body() -> None:
         async with running(max_sessions=1, max_queue=0) as engine:
