@@ -112,7 +112,10 @@ def _status(client: HiarClient, _options: argparse.Namespace) -> int:
     print(f"{client.base_url}: {answer['state']}, model {answer['model']}")
     print(f"videos: {load['running']} running of {load['slots']}, {load['waiting']} waiting")
     if facts:
-        print(f"runs on {', '.join(facts['devices'])}; attention {facts['attention']}, encoder {facts['encoder']}")
+        for worker in facts["workers"]:
+            print(f"worker {worker['rank']} on {worker['device']}: {' '.join(worker['stages'])}")
+        rate = facts["frames_per_second"]
+        print(f"predicted {rate:g} frames/s; attention {facts['attention']}, encoder {facts['encoder']}")
     return 0 if answer["state"] == "ready" else 1
 
 

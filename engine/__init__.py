@@ -1,8 +1,10 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import EngineConfig, Manifest
+from engine.config import EngineConfig, Manifest, Nodes
 from engine.errors import (
     CorruptLatents,
+    EncoderFailed,
+    EngineOutOfMemory,
     EngineUnavailable,
     HiarError,
     Overloaded,
@@ -14,8 +16,8 @@ from engine.errors import (
     WeightsError,
     WorkerLost,
 )
-from engine.front.engine import Engine
-from engine.front.session import Session, SessionState, SessionStatus
+from engine.front.engine import Engine, run_agent
+from engine.front.session import Recovery, Session, SessionState, SessionStatus
 from engine.manifest import read_manifest
 from engine.request import (
     EndReason,
@@ -32,21 +34,25 @@ from engine.request import (
 
 __all__ = [
     "CorruptLatents",
+    "EncoderFailed",
     "EndReason",
     "Engine",
     "EngineConfig",
     "EngineFacts",
     "EngineLoad",
+    "EngineOutOfMemory",
     "EngineState",
     "EngineUnavailable",
     "Fragment",
     "HiarError",
     "Manifest",
+    "Nodes",
     "Output",
     "Overloaded",
     "Pace",
     "PromptAt",
     "Quality",
+    "Recovery",
     "Refused",
     "RequestError",
     "Session",
@@ -59,4 +65,5 @@ __all__ = [
     "WeightsError",
     "WorkerLost",
     "read_manifest",
+    "run_agent",
 ]

@@ -188,57 +188,137 @@ class Manifest:
     """Type of weights and activations on a GPU: ``float32`` or ``bfloat16``. On a CPU it is always float32."""
 
 
+class FaultKind(StrEnum):
+    """What a rehearsed worker can be made to do."""
+
+    OUT_OF_MEMORY = "oom"
+    NAN = "nan"
+    HANG = "hang"
+    EXIT = "exit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A failure at one denoise pass, once in the life of a worker."""
+
+    kind: FaultKind
+    stage: int
+    block: int
+    seed: int
+    """Of the session it strikes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """Passes that sleep in place of computing, and pictures that show frame numbers.
+
+    Everything else is real: processes, tickets, hand-over, pages, encoder. It measures the schedule apart from the
+    speed of the device, and lets tests read from a video what was made, lost or made twice.
+    """
+
+    pass_s: float
+    """Length of a denoise pass and of a cache pass; a forward takes the sum of its passes."""
+    decode_s: float = 0.0
+    faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check lengths."""
+        require(self.pass_s > 0, f"{self.pass_s=} is not positive")
+        require(self.decode_s >= 0, f"{self.decode_s=} is negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """The hosts that share one engine. Rank 0 has the front; the others lend it their devices."""
+
+    num_nodes: int
+    rank: int
+    master_addr: str
+    """Host of rank 0, as the others reach it."""
+    master_port: int = 29500
+    """Where the workers of all nodes find each other; the front talks to the other nodes at the next port."""
+
+    def __post_init__(self) -> None:
+        """Check ranks and ports."""
+        require(self.num_nodes >= 2, f"{self.num_nodes=}: one node needs no others")
+        require(0 <= self.rank < self.num_nodes, f"node rank {self.rank} leaves 0..{self.num_nodes - 1}")
+        require(bool(self.master_addr), "there is no master address")
+        require(1 <= self.master_port <= 65534, f"{self.master_port=} leaves 1..65534")
+
+    @property
+    def control_port(self) -> int:
+        """Where the front listens for other nodes."""
+        return self.master_port + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the engine runs a model."""
 
     manifest: Manifest
     devices: tuple[str, ...] = ("cpu",)
-    """One worker a device, in chain order: ``cpu`` or ``cuda:N``. For now exactly one, which runs all stages."""
+    """One worker a device of this host, in chain order: ``cpu`` or ``cuda:N``. ``cpu`` may be named several times."""
+    nodes: Nodes | None = None
+    """None for an engine on one host."""
     max_sessions: int = 2
-    """Sessions that may hold pages at once; the page pool is sized for them."""
+    """Sessions of one chain that may hold pages at once; each worker's page pool is sized for them."""
     max_queue: int = 8
-    """Sessions that may wait for pages before more are refused."""
+    """Sessions that may wait for a place before more are refused."""
     max_segments: int | None = None
     """Segments of one forward. None: every stage at once on a GPU; 2 on a CPU, a denoise pass and the cache pass it
     needs, because a larger batch saves nothing there. 1 never fuses (parity runs)."""
     max_inflight_blocks: int | None = None
-    """Block tickets of one session that may be in the chain at once. None: enough to keep every stage busy on GPUs;
-    2 on a CPU, where stages share the cores and a deeper chain only delays the first block."""
+    """Block tickets of one session that may be in the chain at once. None: enough to keep every stage busy;
+    2 for a single CPU worker, whose stages share the cores, so that a deeper chain only delays the first block."""
     lead_target_s: float = 3.0
     """A realtime session waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
     """A session waits while this much encoded video has not been taken by its reader."""
     start_timeout_s: float = 600.0
+    stage_timeout_s: float = 20.0
+    """A worker that has work and makes no progress for this long is hung, and its group is replaced."""
+    recovery_grace_s: float = 60.0
+    """How long a session waits for a new worker group, and how long making its blocks again may take."""
     poison_pages: bool = False
     """Fill free pages with NaN so that a stale read shows (tests)."""
     num_threads: int | None = None
-    """CPU threads of a worker; None leaves the choice to torch."""
+    """CPU threads of a worker; None leaves the choice to torch, or shares the cores among several CPU workers."""
     recording_file: Path | None = None
     """Recorded noise and prompt embedding to use in place of keyed noise and the text encoder (parity runs)."""
+    rehearsal: Rehearsal | None = None
+    """Sleep in place of computing (measuring the schedule, testing failures)."""
 
     def __post_init__(self) -> None:
         """Check devices and bounds."""
-        require(len(self.devices) == 1, f"{len(self.devices)} devices given; this version runs all stages on one")
+        require(len(self.devices) >= 1, "there is no device")
         for device in self.devices:
             known = device == "cpu" or (device.startswith("cuda:") and device[5:].isdigit())
             require(known, f"device {device!r} is neither 'cpu' nor 'cuda:N'")
+        gpus = [device for device in self.devices if device != "cpu"]
+        require(len(gpus) in {0, len(self.devices)}, f"devices {','.join(self.devices)} mix CPU and GPU")
+        require(len(set(gpus)) == len(gpus), f"devices {','.join(self.devices)} name a GPU twice")
         require(self.max_sessions >= 1, f"{self.max_sessions=} is below 1")
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks
         require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")
-        require(self.lead_target_s > 0, f"{self.lead_target_s=} is not positive")
+        for name in ("lead_target_s", "stage_timeout_s", "recovery_grace_s"):
+            require(getattr(self, name) > 0, f"{name}={getattr(self, name)} is not positive")
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether workers run on GPUs."""
+        return self.devices[0] != "cpu"
 
     @property
     def inflight_limit(self) -> int:
         """Block tickets of one session that may be in the chain at once."""
         if self.max_inflight_blocks is not None:
             return self.max_inflight_blocks
-        return 2 if self.devices == ("cpu",) else self.manifest.rollout.num_stages + 2
+        return 2 if self.devices == ("cpu",) and self.nodes is None else self.manifest.rollout.num_stages + 2
 
     @property
     def segments_limit(self) -> int:
         """Segments of one forward."""
         if self.max_segments is not None:
             return self.max_segments
-        return 2 if self.devices == ("cpu",) else 2 * self.manifest.rollout.num_stages
+        return 2 * self.manifest.rollout.num_stages if self.on_gpu else 2

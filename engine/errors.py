@@ -8,6 +8,8 @@ HiarError                     code, message, retryable
 |   +-- EngineUnavailable     starting, restarting or draining
 +-- SessionFailed             the engine could not go on with one session
 |   +-- CorruptLatents        a block held NaN or infinity
+|   +-- EngineOutOfMemory     the device had no memory left for it
+|   +-- EncoderFailed         the video encoder gave up on it
 |   +-- WorkerLost            the worker that ran it died or hung
 +-- StartError                the engine cannot start as configured
     +-- WeightsError          a weight file is absent, truncated or does not fit the model
@@ -82,6 +84,18 @@ class CorruptLatents(SessionFailed):
     retryable = False
 
 
+class EngineOutOfMemory(SessionFailed):
+    """The device had no memory left for the session's pass; the others go on."""
+
+    code = "engine_oom"
+
+
+class EncoderFailed(SessionFailed):
+    """The video encoder raised an error or lost a frame."""
+
+    code = "encoder_failed"
+
+
 class WorkerLost(SessionFailed):
     """The worker that held the session died or made no progress in time."""
 
@@ -101,6 +115,6 @@ class WeightsError(StartError):
 
 
 SESSION_FAILURES: dict[str, type[SessionFailed]] = {
-    kind.code: kind for kind in (SessionFailed, CorruptLatents, WorkerLost)
+    kind.code: kind for kind in (SessionFailed, CorruptLatents, EngineOutOfMemory, EncoderFailed, WorkerLost)
 }
 """How a failure that crossed a process boundary as its code becomes an exception again."""

@@ -1,11 +1,14 @@
 """The process boundary between front and worker: every message, grouped by direction. Frozen, no behaviour.
 
-Tickets are executed by every stage in the order in which they are sent (design, law 2); no message carries a sentinel.
+Each ticket is sent to every worker of a chain, in one order, and executed in it (design, law 2). Only latents travel
+from worker to worker, one tensor a block ticket, so they need no header and no sentinel.
 """
 
 from dataclasses import dataclass
 
-from engine.request import EngineFacts, Output, Quality
+from engine.placement import PassCosts, Plan
+from engine.request import Output, Quality
+from engine.trace import Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,35 @@ class TensorBytes:
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+
+# --- front -> worker: the start, in this order ---
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureCosts:
+    """Load the model and tell what its passes cost; answered by ``CostsMeasured``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendezvous:
+    """Where the workers of one group meet."""
+
+    store: str
+    """``file:PATH`` for one host, ``tcp:HOST:PORT`` for several."""
+    interface: str | None
+    """Network interface of the hand-over; None leaves the choice to the backend."""
+    generation: int
+    """Groups before this one; a worker of an earlier group cannot join."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assign:
+    """Become worker ``rank`` of the plan: load what it needs, meet the others; answered by ``WorkerReady``."""
+
+    rank: int
+    plan: Plan
+    rendezvous: Rendezvous
 
 
 # --- front -> worker: tickets, which ride the chain stage by stage ---
@@ -32,6 +64,24 @@ class OpenTicket:
     quality: Quality
     output: Output
     embedding: TensorBytes
+    first_block: int = 0
+    """Blocks before this one reached their reader already: they are made again, not encoded again."""
+    first_frame: int = 0
+    """The first frame of ``first_block``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreTicket:
+    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it.
+
+    A session may begin at any block with these; what it attends to before them is lost, so what follows resembles the
+    undisturbed video and does not equal it.
+    """
+
+    session: str
+    block: int
+    latents: tuple[tuple[int, TensorBytes], ...]
+    """By stage: what its cache pass read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +93,8 @@ class BlockTicket:
     num_frames: int
     last: bool
     """No block of the session follows, so no cache pass is needed."""
+    save: bool = False
+    """Send what the cache passes read to the front, for a ``RestoreTicket`` later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +112,7 @@ class CloseTicket:
     session: str
 
 
-Ticket = OpenTicket | BlockTicket | PromptTicket | CloseTicket
+Ticket = OpenTicket | RestoreTicket | BlockTicket | PromptTicket | CloseTicket
 
 
 # --- front -> worker: beside the chain ---
@@ -90,10 +142,41 @@ class Shutdown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerReady:
-    """The model is loaded and warm."""
+class CostsMeasured:
+    """Answer to ``MeasureCosts``."""
 
-    facts: EngineFacts
+    costs: PassCosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFacts:
+    """What a worker says of itself once it can serve."""
+
+    device_name: str
+    num_pages: int
+    page_bytes: int
+    attention: str
+    encoder: str | None
+    codecs: str | None
+    """RFC 6381 string of the default size; None unless it encodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReady:
+    """The worker has loaded its parts and met the others."""
+
+    facts: WorkerFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """A sign of life after each step of work. Counts are since the start of the worker."""
+
+    tickets_passed: int
+    """Tickets this worker is done with, but for cache passes that nobody waits for."""
+    pages_used: int
+    spans: tuple[Span, ...]
+    """What it did since the last beat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +218,24 @@ class BlockDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockRepeated:
+    """A block before the session's ``first_block`` left the chain."""
+
+    session: str
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsSaved:
+    """What a stage's cache pass of a block reads."""
+
+    session: str
+    block: int
+    stage: int
+    latents: TensorBytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionBroken:
     """The worker gave up on one session; a close ticket is still needed to free it."""
 
@@ -145,7 +246,7 @@ class SessionBroken:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionClosed:
-    """The close ticket passed the last stage; ``pages_used`` counts what is still taken in the pool."""
+    """The close ticket passed this worker; ``pages_used`` counts what is still taken in its pool."""
 
     session: str
     pages_used: int

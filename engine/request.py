@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.config import require
+from engine.placement import Plan
 
 
 class Pace(StrEnum):
@@ -110,9 +111,12 @@ class EngineFacts:
 
     model: str
     device_names: tuple[str, ...]
-    stages_by_worker: tuple[tuple[str, ...], ...]
-    """Names of the stages each worker runs, in chain order."""
+    plan: Plan
+    """What each worker runs, and what that is predicted to cost."""
+    frames_per_s: float
+    """Predicted rate of all chains together, at the default size."""
     num_pages: int
+    """Of all workers."""
     page_bytes: int
     attention: str
     """Name of the attention implementation in use."""
@@ -130,4 +134,7 @@ class EngineLoad:
     waiting: int
     slots: int
     pages_used: int
+    """As the workers' own pools count them."""
     num_pages: int
+    restarts: int
+    """Worker groups that were lost and replaced."""

@@ -1,10 +1,12 @@
 """The ``hiar-server`` command: reads settings, starts the engine, serves until told to stop.
 
-Knows no route. Everything that keeps it from serving is one sentence on stderr and exit status 1.
+Of several nodes, node 0 does so; the others lend it their devices and serve nothing. Knows no route. Everything that
+keeps it from serving is one sentence on stderr and exit status 1.
 """
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 import time
@@ -14,7 +16,7 @@ from types import FrameType
 
 import uvicorn
 
-from engine import Engine, EngineConfig, StartError, read_manifest
+from engine import Engine, EngineConfig, Nodes, StartError, read_manifest
 from server.app import create_app
 from server.delivery import HideAborts
 from server.protocol import HttpConfig
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = settings_from_process(sys.argv[1:] if arguments is None else arguments)
         _configure_logging(settings.log_level)
         config = _engine_config(settings)
+        if settings.node_rank > 0:
+            sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
         listener = _listen(settings.host, settings.port)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
@@ -106,17 +110,62 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
     _log.info("ready after %.1f s; open %s in a browser, or run: hiar generate 'a red fox' -o fox.mp4", took_s, address)
 
 
+async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:
+    """Lend this node's devices to node 0 until that stops or a signal comes. Returns the exit status.
+
+    A whole group is told to stop at once, so SIGTERM leaves node 0 the time it has to end its running videos.
+    Raises ``StartError``.
+    """
+    from engine import run_agent  # noqa: PLC0415 - node 0, and a server on one host, never need it
+
+    nodes = config.nodes
+    assert nodes is not None
+    loop, leave = asyncio.get_running_loop(), asyncio.Event()
+    lending = loop.create_task(run_agent(config, leave))
+
+    def signalled(number: signal.Signals) -> None:
+        if leave.is_set() or number is signal.SIGINT:
+            lending.cancel()
+        else:
+            _log.info("stopping with node 0 (send the signal again to stop at once)")
+            leave.set()
+            loop.call_later(drain_timeout_s, lending.cancel)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled, number)
+    master = f"{nodes.master_addr}:{nodes.control_port}"
+    _log.info("node %d of %d: lends %s to %s", nodes.rank, nodes.num_nodes, ",".join(config.devices), master)
+    with suppress(asyncio.CancelledError):
+        await lending
+    return 0
+
+
 def _engine_config(settings: Settings) -> EngineConfig:
     manifest = read_manifest(settings.model)
     try:
         return EngineConfig(
             manifest=manifest,
             devices=settings.devices,
+            nodes=_nodes(settings),
             max_sessions=settings.max_sessions,
             max_queue=settings.max_queue,
+            lead_target_s=settings.lead_target_s,
+            stage_timeout_s=settings.stage_timeout_s,
+            recovery_grace_s=settings.recovery_grace_s,
         )
     except ValueError as error:
         raise SettingError(str(error)) from error
+
+
+def _nodes(settings: Settings) -> Nodes | None:
+    if settings.nnodes == 1:
+        return None
+    return Nodes(
+        num_nodes=settings.nnodes,
+        rank=settings.node_rank,
+        master_addr=settings.master_addr,
+        master_port=settings.master_port,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

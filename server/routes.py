@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.responses import Response
 
-from engine import Engine, EngineFacts, EngineState, EngineUnavailable
+from engine import Engine, EngineFacts, EngineLoad, EngineState, EngineUnavailable
 from server.body import body_of
 from server.delivery import LiveVideo
 from server.schemas import (
@@ -23,6 +23,7 @@ from server.schemas import (
     PromptChange,
     PromptChanged,
     SessionAnswer,
+    WorkerAnswer,
     session_request,
     size_names,
 )
@@ -96,7 +97,7 @@ class InfoRoutes:
             max_fps=manifest.video.max_fps,
             block_seconds=block_frames / manifest.video.fps,
             limits=self._limits(),
-            load=LoadAnswer(running=load.running, waiting=load.waiting, slots=load.slots),
+            load=_load(load),
             facts=_facts(facts) if facts else None,
         )
 
@@ -147,10 +148,31 @@ class PlayerRoutes:
 
 
 def _facts(facts: EngineFacts) -> FactsAnswer:
+    parts = zip(facts.plan.parts, facts.device_names, strict=True)
     return FactsAnswer(
-        devices=list(facts.device_names),
-        stages_by_worker=[list(stages) for stages in facts.stages_by_worker],
+        workers=[
+            WorkerAnswer(
+                rank=part.rank,
+                device=part.device if part.device == name else f"{part.device} ({name})",
+                chain=part.chain,
+                stages=list(part.names),
+                load_s=round(part.load_s, 4),
+            )
+            for part, name in parts
+        ],
+        frames_per_second=round(facts.frames_per_s, 2),
         attention=facts.attention,
         decoder=facts.decoder,
         encoder=facts.encoder,
+    )
+
+
+def _load(load: EngineLoad) -> LoadAnswer:
+    return LoadAnswer(
+        running=load.running,
+        waiting=load.waiting,
+        slots=load.slots,
+        pages_used=load.pages_used,
+        num_pages=load.num_pages,
+        restarts=load.restarts,
     )

@@ -122,6 +122,13 @@ class PromptChanged(BaseModel):
     block: int = Field(description="First block that follows the new prompt.")
 
 
+class RecoveryAnswer(BaseModel):
+    """A loss of workers that the video outlived."""
+
+    block: int = Field(description="The first block after it.")
+    exact: bool = Field(description="False if what follows resembles the undisturbed video and does not equal it.")
+
+
 class SessionAnswer(BaseModel):
     """One video that is being generated, or has just ended."""
 
@@ -132,6 +139,9 @@ class SessionAnswer(BaseModel):
     seconds_done: float = Field(description="Seconds of video delivered so far.")
     realtime_factor: float | None = Field(description="Seconds of video generated a second; null before it is known.")
     end_reason: EndReason | None = None
+    stalls: int = Field(description="Times that playback would have stood still, waiting for a block.")
+    stalled_seconds: float
+    recoveries: list[RecoveryAnswer]
 
     @classmethod
     def of(cls, status: SessionStatus) -> Self:
@@ -144,6 +154,9 @@ class SessionAnswer(BaseModel):
             seconds_done=status.seconds_done,
             realtime_factor=status.realtime_factor,
             end_reason=status.end_reason,
+            stalls=status.num_stalls,
+            stalled_seconds=round(status.stalled_s, 3),
+            recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
         )
 
 
@@ -180,13 +193,26 @@ class LoadAnswer(BaseModel):
     running: int
     waiting: int
     slots: int
+    pages_used: int = Field(description="Pages taken in the workers' pools, as the pools count them.")
+    num_pages: int
+    restarts: int = Field(description="Worker groups that were lost and replaced.")
+
+
+class WorkerAnswer(BaseModel):
+    """What one worker runs."""
+
+    rank: int
+    device: str
+    chain: int
+    stages: list[str]
+    load_s: float = Field(description="Predicted seconds of work a block of the default size.")
 
 
 class FactsAnswer(BaseModel):
     """How the model is run."""
 
-    devices: list[str]
-    stages_by_worker: list[list[str]]
+    workers: list[WorkerAnswer] = Field(description="The plan: which worker runs which stages.")
+    frames_per_second: float = Field(description="Predicted rate of all chains together, at the default size.")
     attention: str
     decoder: str
     encoder: str

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
-PURE = {f"engine.{name}" for name in ("config", "errors", "request", "messages", "schedule")}
+PURE = {f"engine.{name}" for name in ("config", "errors", "request", "messages", "placement", "schedule", "trace")}
 LEAVES = PURE | {"engine.manifest"}
 MODEL = {"engine.model", "kernels", *PURE}
 MAY_IMPORT: dict[str, set[str]] = {

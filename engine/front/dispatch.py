@@ -1,36 +1,43 @@
 """Admits sessions, issues their tickets in one order, and routes what comes back (design, laws 2 and 9).
 
-Event driven: every arrival, delivery, close or passing of time ends in ``_pump``, which admits who has room, issues
-every block that may go, the most urgent session first, and sets one timer for the next that may go later. Knows no
-process; it is given a ``send``.
+Event driven: every arrival, delivery, close or passing of time ends in ``_pump``, which starts who has room, issues
+every block that may go, the most urgent session first, and sets one timer for the next that may go later. What a lost
+worker group means to sessions is in ``engine.front.recovery``. Knows no process; it is given a way to send.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
+from engine.front.admission import HOLDING, chain_with_room, num_startable
+from engine.front.course import Course
 from engine.front.pacing import ready_at, realtime_factor, urgency
 from engine.front.prompts import PromptEncoder
+from engine.front.recovery import Recoveries
 from engine.front.session import Session, SessionState, SessionStatus
 from engine.messages import (
     BlockDone,
+    BlockRepeated,
     BlockTicket,
     Cancel,
     CloseTicket,
+    EncodePrompt,
     InitReady,
+    LatentsSaved,
     OpenTicket,
     PromptEncoded,
-    PromptTicket,
     SessionBroken,
     SessionClosed,
     TensorBytes,
+    Ticket,
 )
-from engine.request import EndReason, EngineLoad, Fragment
-from engine.schedule import block_at_frame, pages_per_session
+from engine.placement import Plan
+from engine.request import EndReason, Fragment
+from engine.schedule import block_at_frame, frames_before_block
 
 logger = logging.getLogger(__name__)
 
@@ -39,34 +46,49 @@ Clock = Callable[[], float]
 DEFAULT_RETRY_S = 10.0
 
 
-class Dispatcher:
-    """All sessions of one chain."""
+class Workers(Protocol):
+    """The way to the workers."""
 
-    def __init__(self, config: EngineConfig, send: Callable[[Any], None], clock: Clock) -> None:
-        self._config, self._send, self._clock = config, send, clock
-        self._prompts = PromptEncoder(send)
+    def send_chain(self, chain: int, message: Ticket | Cancel) -> None:
+        """To every worker of a chain."""
+        ...
+
+    def ask(self, question: EncodePrompt) -> None:
+        """To the one that embeds text."""
+        ...
+
+
+class Dispatcher:
+    """All sessions of an engine."""
+
+    def __init__(self, config: EngineConfig, workers: Workers, clock: Clock) -> None:
+        self._config, self._workers, self._clock = config, workers, clock
+        self._prompts = PromptEncoder(workers.ask)
+        self._recoveries = Recoveries(config, self._give_up)
         self._sessions: dict[str, Session] = {}
         self._waiting: deque[Session] = deque()
-        self._coming_prompts: dict[str, dict[int, TensorBytes]] = {}
-        """By session: the prompts that still lie ahead, by the block from which they hold."""
-        self._prepared: set[str] = set()
-        """Sessions whose own prompts are all embedded: only these may start."""
+        self._courses: dict[str, Course] = {}
+        """Of sessions whose own prompts are all embedded: only these may start."""
+        self._early_prompts: dict[str, TensorBytes] = {}
+        """Prompt changes of sessions whose own prompts are still being embedded."""
         self._closing_reason: dict[str, EndReason] = {}
+        self._still_open: dict[str, set[int]] = {}
+        """Workers that have not passed a session's close ticket, by rank."""
         self._preparing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._serving = False
+        self._plan: Plan | None = None
+        """What is served; None while no group is."""
 
     @property
-    def load(self) -> EngineLoad:
-        """How busy the chain is."""
-        per_session = pages_per_session(self._config.manifest.rollout)
-        return EngineLoad(
-            running=self._num_holding,
-            waiting=len(self._waiting),
-            slots=self._config.max_sessions,
-            pages_used=self._num_holding * per_session,
-            num_pages=self._config.max_sessions * per_session,
-        )
+    def num_running(self) -> int:
+        """Sessions that hold pages, or held some until their group was lost."""
+        states = HOLDING | {SessionState.RECOVERING}
+        return sum(session.state in states for session in self._sessions.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Sessions in the queue."""
+        return len(self._waiting)
 
     def session(self, session_id: str) -> Session:
         """A session that has not ended. Raises ``UnknownSession``."""
@@ -77,9 +99,8 @@ class Dispatcher:
 
     def admit(self, session: Session) -> None:
         """Queue a new session. Raises ``Overloaded`` when the queue is full."""
-        free = self._config.max_sessions - self._num_holding
-        if len(self._waiting) - free >= self._config.max_queue:
-            message = f"{self._num_holding} sessions run and {len(self._waiting)} wait; all places are taken"
+        if self._num_queued_with(session) > self._config.max_queue:
+            message = f"{self.num_running} sessions run and {len(self._waiting)} wait; there is no room for another"
             raise Overloaded(message, self._retry_after_s())
         self._sessions[session.id] = session
         self._waiting.append(session)
@@ -90,10 +111,13 @@ class Dispatcher:
     async def change_prompt(self, session: Session, text: str) -> int:
         """Follow another prompt from the next block that has no ticket yet; returns that block."""
         embedding = await self._prompts.embed(text)
-        if session.state not in {SessionState.QUEUED, SessionState.RUNNING}:
+        if session.state not in {SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING}:
             raise UnknownSession(f"session {session.id} takes no more prompts: it is {session.state}", "id")
-        block = session.progress.issued
-        self._coming_prompts.setdefault(session.id, {})[block] = embedding
+        block = max(session.progress.issued, session.progress.done)
+        if session.id in self._courses:
+            self._courses[session.id].set_prompt(block, embedding)
+        else:
+            self._early_prompts[session.id] = embedding
         return block
 
     async def cancel(self, session: Session) -> None:
@@ -113,47 +137,58 @@ class Dispatcher:
             seconds_done=progress.start_s(progress.done),
             realtime_factor=realtime_factor(progress, self._clock()),
             end_reason=session.end_reason,
+            num_stalls=progress.num_stalls,
+            stalled_s=progress.stalled_s,
+            recoveries=tuple(session.recoveries),
         )
 
     def taken(self, session: Session) -> None:
         """The reader took a block: playback runs, and there may be room for the next."""
-        if session.progress.playing_since is None:
-            session.progress.playing_since = self._clock()
+        session.progress.take(self._clock())
         self._pump()
 
     def drain(self, refusal: HiarError) -> None:
         """End every running session at the next block boundary; queued ones end with ``refusal``."""
         for session in list(self._sessions.values()):
-            if session.state == SessionState.QUEUED:
-                session.finish(refusal)
-                self._remove(session)
-            elif session.state == SessionState.RUNNING:
-                self._close_behind_blocks(session, EndReason.DRAIN)
+            match session.state:
+                case SessionState.QUEUED:
+                    session.finish(refusal)
+                    self._remove(session)
+                case SessionState.RUNNING:
+                    self._close_behind_blocks(session, EndReason.DRAIN)
+                case SessionState.RECOVERING:
+                    session.finish(EndReason.DRAIN)
+                    self._remove(session)
 
     async def emptied(self) -> None:
         """Wait until no session holds pages."""
         for session in list(self._sessions.values()):
             await session.freed()
 
-    # --- the worker's side ---
+    # --- the workers' side ---
 
-    def worker_ready(self) -> None:
-        """A worker serves: ask it what is open, and go on."""
-        self._serving = True
+    def serve(self, plan: Plan) -> None:
+        """A worker group serves: take up what the last one lost, and go on."""
+        self._plan = plan
         self._prompts.ask_again()
+        for session, block in self._recoveries.resume(plan):
+            self._reopen(session, block)
         self._pump()
 
-    def worker_lost(self, error: HiarError, *, for_good: bool) -> None:
-        """The worker is gone and with it all pages: sessions that held some end; queued ones wait for the next."""
-        self._serving = False
+    def group_lost(self, error: HiarError, *, for_good: bool) -> None:
+        """All workers are gone and with them all pages: sessions that held some wait for the next group."""
+        self._plan = None
+        self._still_open.clear()
         for session in list(self._sessions.values()):
-            if for_good or session.state != SessionState.QUEUED:
+            if for_good:
                 session.finish(error)
                 self._remove(session)
+            elif session.state in HOLDING:
+                self._lose(session, error)
         if for_good:
             self._prompts.fail(error)
 
-    def receive(self, message: Any) -> None:
+    def receive(self, rank: int, message: Any) -> None:
         """Route a worker's message."""
         if isinstance(message, PromptEncoded):
             self._prompts.answer(message)
@@ -166,19 +201,26 @@ class Dispatcher:
                 session.init_segment, session.codecs = message.data, message.codecs
             case BlockDone():
                 self._block_done(session, message)
+            case BlockRepeated():
+                session.progress.returned = message.block + 1
+            case LatentsSaved():
+                self._courses[session.id].save(message)
             case SessionBroken():
                 session.finish(SESSION_FAILURES.get(message.code, SessionFailed)(message.message))
                 self._abandon(session)
             case SessionClosed():
-                session.finish(self._closing_reason.pop(session.id, EndReason.CANCELLED))
-                self._remove(session)
-                self._check_pages(message.pages_used)
+                self._closed_at(session, rank)
         self._pump()
 
     def _block_done(self, session: Session, message: BlockDone) -> None:
         progress = session.progress
+        progress.returned = message.block + 1
+        if session.has_outcome:
+            return  # cancelled or broken: its reader takes no more
+        assert message.block == progress.done, f"block {message.block} came, {progress.done} is next"
         progress.done += 1
         progress.last_done_at = self._clock()
+        self._recoveries.note_progress(session, self._courses[session.id], self._plan)
         fragment = Fragment(
             block=message.block,
             data=message.data if message.latents is None else message.latents.data,
@@ -188,28 +230,38 @@ class Dispatcher:
         )
         session.put(fragment)
 
+    def _closed_at(self, session: Session, rank: int) -> None:
+        """A worker has freed the session's pages; the last one to do so ends it."""
+        waiting_for = self._still_open[session.id]
+        waiting_for.discard(rank)
+        if not waiting_for:
+            session.finish(self._closing_reason.get(session.id, EndReason.CANCELLED))
+            self._remove(session)
+
     # --- tickets ---
 
     async def _prepare(self, session: Session) -> None:
         """Have all prompts of a new session embedded; only then can it start."""
-        coming = {}
+        prompts = {}
         try:
             for prompt in session.request.prompts:
                 block = block_at_frame(self._config.manifest.rollout, round(prompt.at_s * session.request.fps))
-                coming[block] = await self._prompts.embed(prompt.text)
+                prompts[block] = await self._prompts.embed(prompt.text)
         except HiarError as error:
             session.finish(error)
             return
         if session.state != SessionState.QUEUED:
             return  # closed meanwhile
-        self._coming_prompts[session.id] = coming | self._coming_prompts.get(session.id, {})
-        self._prepared.add(session.id)
+        early = self._early_prompts.pop(session.id, None)
+        if early is not None:
+            prompts[0] = early
+        self._courses[session.id] = Course(session.id, self._config.manifest.rollout, prompts)
         self._pump()
 
     def _pump(self) -> None:
-        if not self._serving:
+        if self._plan is None:
             return
-        self._start_waiting()
+        self._start_waiting(self._plan)
         next_at = self._issue_all()
         if self._timer is not None:
             self._timer.cancel()
@@ -218,18 +270,28 @@ class Dispatcher:
             delay_s = max(0.0, next_at - self._clock())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
 
-    def _start_waiting(self) -> None:
-        for session in list(self._waiting):
-            if self._num_holding >= self._config.max_sessions:
-                return
-            if session.id in self._prepared:
-                self._waiting.remove(session)
-                self._open(session)
+    def _num_queued_with(self, session: Session) -> int:
+        """Sessions that would have to wait for a place if this one came too."""
+        line = [waiting.request for waiting in (*self._waiting, session)]
+        if self._plan is None:
+            return len(line)
+        return len(line) - num_startable(self._config, self._plan, self._sessions.values(), line)
 
-    def _open(self, session: Session) -> None:
-        request = session.request
+    def _start_waiting(self, plan: Plan) -> None:
+        """Start sessions in the order they came, passing over those whose prompts are still being embedded."""
+        for session in [waiting for waiting in self._waiting if waiting.id in self._courses]:
+            chain = chain_with_room(self._config, plan, self._sessions.values(), session.request)
+            if chain is None:
+                return
+            self._waiting.remove(session)
+            self._open(session, chain, self._courses[session.id].prompt_at(0))
+
+    def _open(self, session: Session, chain: int, embedding: TensorBytes) -> None:
+        request, first_block = session.request, session.progress.done
         session.move(SessionState.RUNNING)
+        session.chain = chain
         self._send(
+            session,
             OpenTicket(
                 session=session.id,
                 seed=request.seed,
@@ -238,9 +300,21 @@ class Dispatcher:
                 fps=request.fps,
                 quality=request.quality,
                 output=request.output,
-                embedding=self._coming_prompts[session.id].pop(0),
-            )
+                embedding=embedding,
+                first_block=first_block,
+                first_frame=frames_before_block(self._config.manifest.rollout, first_block),
+            ),
         )
+
+    def _reopen(self, session: Session, block: int) -> None:
+        """Open a lost session again: made again from block 0, or restored to where ``block`` is the next."""
+        assert self._plan is not None
+        course, progress = self._courses[session.id], session.progress
+        chain = chain_with_room(self._config, self._plan, self._sessions.values(), session.request)
+        self._open(session, session.chain or 0 if chain is None else chain, course.opening_prompt(block))
+        for ticket in course.restoring_tickets(block):
+            self._send(session, ticket)
+        progress.issued = progress.returned = block
 
     def _issue_all(self) -> float | None:
         """Issue every block that may go now; returns when the next one may, if time alone decides."""
@@ -254,58 +328,74 @@ class Dispatcher:
             self._issue(min(ready, key=lambda s: urgency(s.progress, now)))
 
     def _issue(self, session: Session) -> None:
-        progress = session.progress
-        block = progress.issued
-        coming = self._coming_prompts.get(session.id, {})
-        due = [at for at in sorted(coming) if at <= block]
-        if due:
-            self._send(PromptTicket(session=session.id, embedding=coming[due[-1]]))
-            for at in due:
-                del coming[at]
+        progress, block = session.progress, session.progress.issued
+        change = self._courses[session.id].prompt_change(block)
+        if change is not None:
+            self._send(session, change)
         progress.issued += 1
-        self._send(
-            BlockTicket(
-                session=session.id, block=block, num_frames=progress.shown_frames(block), last=progress.all_issued
-            )
+        ticket = BlockTicket(
+            session=session.id,
+            block=block,
+            num_frames=progress.shown_frames(block),
+            last=progress.all_issued,
+            save=self._plan is not None and self._recoveries.needs_saving(block, self._plan),
         )
+        self._send(session, ticket)
         if progress.all_issued:
             self._close_behind_blocks(session, EndReason.COMPLETED)
 
+    def _send(self, session: Session, message: Ticket | Cancel) -> None:
+        assert session.chain is not None, f"session {session.id} has no chain"
+        self._workers.send_chain(session.chain, message)
+
+    # --- ends ---
+
     def _close_behind_blocks(self, session: Session, reason: EndReason) -> None:
         """Send the close ticket: blocks that have tickets are still made."""
+        assert self._plan is not None and session.chain is not None
         session.move(SessionState.CLOSING)
         self._closing_reason[session.id] = reason
-        self._send(CloseTicket(session=session.id))
+        self._still_open[session.id] = {part.rank for part in self._plan.chains[session.chain]}
+        self._send(session, CloseTicket(session=session.id))
 
     def _abandon(self, session: Session) -> None:
         """Free a session's pages without making what is under way."""
         match session.state:
-            case SessionState.QUEUED:
+            case SessionState.QUEUED | SessionState.RECOVERING:
                 self._remove(session)
             case SessionState.RUNNING:
-                self._send(Cancel(session=session.id))
+                self._send(session, Cancel(session=session.id))
                 self._close_behind_blocks(session, EndReason.CANCELLED)
             case SessionState.CLOSING:
-                self._send(Cancel(session=session.id))
+                self._send(session, Cancel(session=session.id))
             case SessionState.ENDED:
                 pass
 
+    def _lose(self, session: Session, error: HiarError) -> None:
+        """Its workers are gone. One that was ending anyway ends here, at a block boundary."""
+        reason = self._closing_reason.pop(session.id, EndReason.COMPLETED)
+        if session.has_outcome or reason != EndReason.COMPLETED or session.progress.all_done:
+            session.finish(reason)
+            self._remove(session)
+        elif self._recoveries.may_wait(session, self._courses[session.id]):
+            session.move(SessionState.RECOVERING)
+        else:
+            self._give_up(session, error)
+
+    def _give_up(self, session: Session, error: HiarError) -> None:
+        session.finish(error)
+        self._remove(session)
+
     def _remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
-        self._coming_prompts.pop(session.id, None)
-        self._prepared.discard(session.id)
+        self._courses.pop(session.id, None)
+        self._early_prompts.pop(session.id, None)
         self._closing_reason.pop(session.id, None)
+        self._still_open.pop(session.id, None)
+        self._recoveries.forget(session)
         if session in self._waiting:
             self._waiting.remove(session)
         session.move(SessionState.ENDED)
-
-    @property
-    def _num_holding(self) -> int:
-        return sum(s.state in {SessionState.RUNNING, SessionState.CLOSING} for s in self._sessions.values())
-
-    def _check_pages(self, pages_used: int) -> None:
-        if self._num_holding == 0 and pages_used:
-            logger.error("%d pages are taken and no session holds any", pages_used)
 
     def _retry_after_s(self) -> float:
         """When a place may be free: the shortest remaining video, or a guess when all are endless."""

@@ -1,11 +1,12 @@
 """The engine as its caller sees it: start, open sessions, drain, stop.
 
-Joins the supervisor, which keeps the worker alive, and the dispatcher, which keeps it busy. Runs on one event loop,
+Joins the supervisor, which keeps a worker group alive, and the dispatcher, which keeps it busy. Runs on one event loop,
 never blocks it, and imports no torch.
 """
 
 import secrets
 import time
+from typing import Any
 
 from engine.config import EngineConfig, Manifest
 from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
@@ -14,8 +15,20 @@ from engine.front.pacing import Progress
 from engine.front.session import Session
 from engine.front.supervisor import Supervisor
 from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest
+from engine.trace import Span
 
 RETRY_WHILE_STARTING_S = 5.0
+
+
+async def run_agent(config: EngineConfig) -> None:
+    """Lend this host's devices to the front on another (``config.nodes``); returns when told to stop.
+
+    Raises:
+        StartError: the front cannot be reached or refuses this node.
+    """
+    from engine.front.agent import run_agent as run  # noqa: PLC0415 - needs pydantic; one host does not
+
+    await run(config)
 
 
 class Engine:
@@ -26,13 +39,17 @@ class Engine:
         self._config, self._clock = config, clock
         self._draining = False
         self._supervisor = Supervisor(
-            config, on_message=self._receive, on_ready=self._worker_ready, on_lost=self._worker_lost
+            config, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
         )
-        self._dispatcher = Dispatcher(config, self._supervisor.send, clock)
+        self._dispatcher = Dispatcher(config, self._supervisor, clock)
 
     async def start(self) -> None:
-        """Start the worker; returns while it loads. State is ``starting``, later ``ready``."""
-        self._supervisor.start()
+        """Start the workers; returns while they load. State is ``starting``, later ``ready``.
+
+        Raises:
+            StartError: a port for the other nodes is taken.
+        """
+        await self._supervisor.start()
 
     async def wait_ready(self) -> None:
         """Return when the model is loaded and warm.
@@ -49,9 +66,9 @@ class Engine:
         await self._dispatcher.emptied()
 
     async def stop(self) -> None:
-        """End the worker; sessions that still run end with ``WorkerLost``. Idempotent."""
+        """End the workers; sessions that still run end with ``WorkerLost``. Idempotent."""
         await self._supervisor.stop()
-        self._dispatcher.worker_lost(WorkerLost("the server has stopped"), for_good=True)
+        self._dispatcher.group_lost(WorkerLost("the server has stopped"), for_good=True)
 
     @property
     def state(self) -> EngineState:
@@ -72,18 +89,37 @@ class Engine:
 
     @property
     def facts(self) -> EngineFacts | None:
-        """What the worker said of itself; None until the first one is ready."""
+        """What the workers said of themselves; None until the first group serves."""
         return self._supervisor.facts
 
     @property
     def load(self) -> EngineLoad:
         """How busy it is."""
-        return self._dispatcher.load
+        facts = self.facts
+        chains = len(facts.plan.chains) if facts else 1
+        return EngineLoad(
+            running=self._dispatcher.num_running,
+            waiting=self._dispatcher.num_waiting,
+            slots=self._config.max_sessions * chains,
+            pages_used=self._supervisor.pages_used,
+            num_pages=facts.num_pages if facts else 0,
+            restarts=len(self._supervisor.recovery_times_s),
+        )
 
     @property
-    def worker_pid(self) -> int | None:
-        """Process id of the worker, for operators and tests."""
-        return self._supervisor.worker_pid
+    def worker_pids(self) -> tuple[int | None, ...]:
+        """Process ids of the workers by rank, for operators and tests; None for those of other nodes."""
+        return self._supervisor.worker_pids
+
+    @property
+    def recovery_times_s(self) -> tuple[float, ...]:
+        """Of each lost worker group: seconds until the next one served."""
+        return tuple(self._supervisor.recovery_times_s)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """What the workers did lately, for a trace."""
+        return tuple(self._supervisor.spans)
 
     async def open(self, request: SessionRequest) -> Session:
         """Take a session; it may wait in the queue for pages.
@@ -130,12 +166,12 @@ class Engine:
         if request.fps > video.max_fps:
             raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
 
-    def _receive(self, message: object) -> None:
-        self._dispatcher.receive(message)
+    def _receive(self, rank: int, message: Any) -> None:
+        self._dispatcher.receive(rank, message)
 
-    def _worker_ready(self) -> None:
-        self._dispatcher.worker_ready()
+    def _group_ready(self, facts: EngineFacts) -> None:
+        self._dispatcher.serve(facts.plan)
 
-    def _worker_lost(self, sentence: str) -> None:
+    def _group_lost(self, sentence: str) -> None:
         for_good = self._supervisor.state == EngineState.FAILED
-        self._dispatcher.worker_lost(WorkerLost(sentence), for_good=for_good)
+        self._dispatcher.group_lost(WorkerLost(sentence), for_good=for_good)

@@ -9,9 +9,10 @@ import logging
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from engine.config import EngineConfig
 from engine.messages import Shutdown
@@ -21,22 +22,50 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_GRACE_S = 5.0
 
 OnMessage = Callable[[Any], None]
-OnLost = Callable[[int | None], None]
-"""Called once, on the loop, with the exit code, when the worker has ended without being asked to."""
+OnLost = Callable[[str], None]
+"""Called once with a sentence, on the loop, when the worker has ended without being asked to."""
+
+
+class Link(Protocol):
+    """A running worker, on this host or another. All callbacks run on the loop that made the link."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, if it runs on this host."""
+        ...
+
+    def send(self, message: Any) -> None:
+        """Queue a message; never blocks."""
+        ...
+
+    def abort(self) -> None:
+        """Have a hung worker print where it stands, and end it."""
+        ...
+
+    def kill(self) -> None:
+        """End the process now, if it still runs."""
+        ...
+
+    async def stop(self) -> None:
+        """Ask the worker to leave, and end it if it does not within the grace time. Idempotent."""
+        ...
 
 
 class WorkerLink:
-    """A running worker. All callbacks run on the loop that made the link."""
+    """A worker on this host."""
 
-    def __init__(self, config: EngineConfig, on_message: OnMessage, on_lost: OnLost) -> None:
+    def __init__(self, config: EngineConfig, device: str, on_message: OnMessage, on_lost: OnLost) -> None:
         """Start the process and its threads."""
         self._loop = asyncio.get_running_loop()
-        self._on_message, self._on_lost = on_message, on_lost
+        self._device, self._on_message, self._on_lost = device, on_message, on_lost
         self._stopping = False
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["engine.stage.preload"])
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_enter_worker, args=(config, theirs), name="hiar-worker", daemon=True)
+        self._process = context.Process(
+            target=_enter_worker, args=(config, device, theirs), name="hiar-worker", daemon=True
+        )
         self._process.start()
         theirs.close()
         for body in (self._read, self._write):
@@ -60,6 +89,11 @@ class WorkerLink:
         await asyncio.to_thread(self._process.join)
         self._outbox.put(None)
 
+    def abort(self) -> None:
+        """Have a hung worker print where it stands, and end it."""
+        if self._process.pid is not None and self._process.is_alive():
+            os.kill(self._process.pid, signal.SIGABRT)
+
     def kill(self) -> None:
         """End the process now, if it still runs."""
         if self._process.is_alive():
@@ -75,7 +109,10 @@ class WorkerLink:
         self._process.join()
         self._outbox.put(None)
         if not self._stopping:
-            self._call(self._on_lost, self._process.exitcode)
+            sentence = (
+                f"the worker on {self._device} (process {self.pid}) ended with exit code {self._process.exitcode}"
+            )
+            self._call(self._on_lost, sentence)
 
     def _write(self) -> None:
         while (message := self._outbox.get()) is not None:
@@ -89,13 +126,8 @@ class WorkerLink:
             self._loop.call_soon_threadsafe(callback, argument)
 
 
-def _enter_worker(config: EngineConfig, connection: Any) -> None:
-    """First code of the new process; the front itself never imports torch.
-
-    Threads that wait for each other yield their core: spinning, the default, gains a quarter on an idle machine and
-    costs half the speed as soon as anything else, the encoder's reader say, wants one of the cores.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def _enter_worker(config: EngineConfig, device: str, connection: Any) -> None:
+    """First code of the new process; the front itself never imports torch."""
     from engine.stage.worker import run_worker  # noqa: PLC0415 - imports torch, which the front must not
 
-    run_worker(config, connection)
+    run_worker(config, device, connection)

@@ -20,14 +20,19 @@ class Progress:
     rollout: RolloutConfig
     opened_at: float
     issued: int = 0
-    """Block tickets sent down the chain."""
+    """The next block to send down the chain. Behind ``done`` while a lost session is made again."""
+    returned: int = 0
+    """The block after the last one that left the chain."""
     done: int = 0
-    """Blocks that came back."""
+    """Blocks handed to the reader, or waiting for it."""
     taken: int = 0
     """Blocks the reader has taken."""
     playing_since: float | None = None
-    """When the reader took the first block."""
+    """When the reader took the first block, later by each moment that playback stood still since."""
     last_done_at: float | None = None
+    num_stalls: int = 0
+    """Playback deadlines that were missed."""
+    stalled_s: float = 0.0
 
     @property
     def num_frames(self) -> int | None:
@@ -56,11 +61,29 @@ class Progress:
         """Whether every block of a finite video has its ticket."""
         return self.num_blocks is not None and self.issued >= self.num_blocks
 
+    @property
+    def all_done(self) -> bool:
+        """Whether every block of a finite video is made."""
+        return self.num_blocks is not None and self.done >= self.num_blocks
+
+    def take(self, now: float) -> None:
+        """The reader took a block. Playback that had run dry before it waited for it."""
+        if self.playing_since is None:
+            self.playing_since = now
+        late_s = now - self.playing_since - self.start_s(self.taken)
+        if late_s > 0:
+            self.playing_since += late_s
+            self.stalled_s += late_s
+            self.num_stalls += 1
+        self.taken += 1
+
 
 def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | None:
     """When the next block may be issued: ``now`` or earlier means at once, None means not before something happens."""
-    if progress.all_issued or progress.issued - progress.done >= config.inflight_limit:
+    if progress.all_issued or progress.issued - progress.returned >= config.inflight_limit:
         return None
+    if progress.issued < progress.done:
+        return now  # its reader has this block already; the chain has to catch up
     waiting_s = progress.start_s(progress.done) - progress.start_s(progress.taken)
     if waiting_s >= config.backlog_limit_s:
         return None
@@ -71,7 +94,7 @@ def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | No
 
 
 def played_s(progress: Progress, now: float) -> float:
-    """Seconds the viewer has seen: wall time since the first block was taken."""
+    """Seconds the viewer has seen: wall time since the first block was taken, without stalls."""
     return 0.0 if progress.playing_since is None else now - progress.playing_since
 
 
@@ -80,7 +103,7 @@ def urgency(progress: Progress, now: float) -> tuple[int, float]:
     start = progress.opened_at if progress.playing_since is None else progress.playing_since
     due_at = start + progress.start_s(progress.issued)
     if progress.request.pace == Pace.FAST:
-        due_at += 1e9  # nobody watches: take what is left
+        due_at += 1e9  # nobody waits for its next picture: take what is left
     return (-progress.request.priority, due_at)
 
 

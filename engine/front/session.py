@@ -1,13 +1,14 @@
 """One session as its reader sees it, and the states it passes.
 
-=========  ==========================================  =====================
-state      meaning                                     next
-=========  ==========================================  =====================
-queued     admitted, no pages yet                      running, ended
-running    holds pages; blocks are being made          closing, ended
-closing    no more blocks; its close ticket rides      ended
-ended      pages are free again
-=========  ==========================================  =====================
+==========  =============================================  ===========================
+state       meaning                                        next
+==========  =============================================  ===========================
+queued      admitted, no pages yet                         running, ended
+running     holds pages; blocks are being made             closing, recovering, ended
+closing     no more blocks; its close ticket rides         recovering, ended
+recovering  its worker group was lost; waits for the next  running, ended
+ended       pages are free again
+==========  =============================================  ===========================
 
 A video that ends by itself, a cancelled one and a broken one all pass ``closing``: pages are free only when the close
 ticket has passed the last stage. Knows no worker; the engine moves it.
@@ -30,15 +31,27 @@ class SessionState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     CLOSING = "closing"
+    RECOVERING = "recovering"
     ENDED = "ended"
 
 
 NEXT_STATES: dict[SessionState, frozenset[SessionState]] = {
     SessionState.QUEUED: frozenset({SessionState.RUNNING, SessionState.ENDED}),
-    SessionState.RUNNING: frozenset({SessionState.CLOSING, SessionState.ENDED}),
-    SessionState.CLOSING: frozenset({SessionState.ENDED}),
+    SessionState.RUNNING: frozenset({SessionState.CLOSING, SessionState.RECOVERING, SessionState.ENDED}),
+    SessionState.CLOSING: frozenset({SessionState.RECOVERING, SessionState.ENDED}),
+    SessionState.RECOVERING: frozenset({SessionState.RUNNING, SessionState.ENDED}),
     SessionState.ENDED: frozenset(),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """A loss of workers that a session outlived."""
+
+    block: int
+    """The first block made by the new workers that its reader got."""
+    exact: bool
+    """Whether the video goes on as if nothing had happened, or merely resembles that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,10 @@ class SessionStatus:
     seconds_done: float
     realtime_factor: float | None
     end_reason: EndReason | None
+    num_stalls: int
+    """Playback deadlines that were missed."""
+    stalled_s: float
+    recoveries: tuple[Recovery, ...]
 
 
 class Session:
@@ -71,6 +88,9 @@ class Session:
         self.id = session_id
         self.progress = progress
         self.state = SessionState.QUEUED
+        self.chain: int | None = None
+        """The chain that makes it; None while it has no pages."""
+        self.recoveries: list[Recovery] = []
         self.codecs: str | None = None
         self.init_segment: bytes | None = None
         self.end_reason: EndReason | None = None
@@ -84,6 +104,11 @@ class Session:
     def request(self) -> SessionRequest:
         """What was asked for."""
         return self.progress.request
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether how it ended is decided."""
+        return self.end_reason is not None or self.failure is not None
 
     @property
     def next_block(self) -> int:
@@ -100,7 +125,6 @@ class Session:
         while True:
             while self._ready:
                 fragment = self._ready.popleft()
-                self.progress.taken += 1
                 self._on_taken(self)
                 yield fragment
             if self.failure is not None:
@@ -133,13 +157,14 @@ class Session:
         self._changed.set()
 
     def put(self, fragment: Fragment) -> None:
-        """Hand a fragment to the reader."""
+        """Hand a fragment to the reader. Once the outcome is told there is no reader for it."""
+        assert not self.has_outcome, "a block came after the end"
         self._ready.append(fragment)
         self._changed.set()
 
     def finish(self, outcome: EndReason | HiarError) -> None:
         """Tell the reader how it ended, once what was made before is read. The first outcome counts."""
-        if self.end_reason is None and self.failure is None:
+        if not self.has_outcome:
             if isinstance(outcome, EndReason):
                 self.end_reason = outcome
             else:

@@ -1,132 +1,195 @@
-"""Keeps a worker alive: starts it, notices its end, starts it again with growing pauses, and gives up in the end.
+"""Keeps a worker group alive: starts it, notices its end, starts it again with growing pauses, gives up in the end.
 
 =============  =================================================  ===========================
 state          meaning                                            next
 =============  =================================================  ===========================
 starting       first start: a failure is the operator's to mend   ready, failed, stopped
 ready          serving                                            restarting, stopped
-restarting     the worker died; another one loads                 ready, failed, stopped
-failed         cannot start, or died too often                    stopped
+restarting     the group was lost; another one loads              ready, failed, stopped
+failed         cannot start, or was lost too often                stopped
 stopped        asked to stop                                      -
 =============  =================================================  ===========================
 
-Knows no session: what a lost worker means to them is decided by whoever is told.
+Knows no session: what a lost group means to them is decided by whoever is told.
 """
 
 import asyncio
 import logging
+import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from engine.config import EngineConfig
-from engine.errors import StartError, WeightsError
-from engine.front.link import WorkerLink
-from engine.messages import StartFailed, WorkerReady
+from engine.errors import HiarError, StartError, WorkerLost
+from engine.front.group import Hosts, ThisHost, WorkerGroup
+from engine.messages import Beat, Cancel, EncodePrompt, Ticket
+from engine.placement import PassCosts
 from engine.request import EngineFacts, EngineState
+from engine.trace import Span
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-MAX_DEATHS, DEATH_SPAN_S = 5, 600.0
+PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Before the 1st, 2nd .. restart within ``LOSS_SPAN_S``; one loss more and the engine has failed."""
+LOSS_SPAN_S = 600.0
+CHECK_EVERY_S = 0.25
+MAX_SPANS = 100_000
+"""Spans kept for a trace; about ten minutes of five busy workers."""
 
 
 class Supervisor:
-    """One worker and its replacements."""
+    """One worker group and its replacements."""
 
     def __init__(
         self,
         config: EngineConfig,
         *,
-        on_message: Callable[[Any], None],
-        on_ready: Callable[[], None],
+        on_message: Callable[[int, Any], None],
+        on_ready: Callable[[EngineFacts], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        """``on_ready`` is called for each worker that is warm, ``on_lost`` with a sentence for each that died."""
+        """``on_ready`` is called for each group that serves, ``on_lost`` with a sentence for each that was lost."""
         self._config = config
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
         self.state = EngineState.STARTING
         self.failure: StartError | None = None
         self.facts: EngineFacts | None = None
-        self._link: WorkerLink | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deaths: list[float] = []
+        self.spans: deque[Span] = deque(maxlen=MAX_SPANS)
+        self.recovery_times_s: list[float] = []
+        """From each loss of a group to the next one's readiness."""
+        self._hosts: Hosts = ThisHost(config)
+        self._folder = tempfile.TemporaryDirectory(prefix="hiar-")
+        self._group: WorkerGroup | None = None
+        self._costs: PassCosts | None = None
+        self._num_groups = 0
+        self._losses: list[float] = []
         self._settled = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
-    def worker_pid(self) -> int | None:
-        """Process id of the present worker."""
-        return self._link.pid if self._link else None
+    def worker_pids(self) -> tuple[int | None, ...]:
+        """Process ids of the present workers, by rank; None for those of other hosts."""
+        return self._group.pids if self._group else ()
 
-    def start(self) -> None:
-        """Start a worker; it reports when it is ready."""
-        self._link = WorkerLink(self._config, self._receive, self._lost)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._config.start_timeout_s, self._start_timed_out)
+    @property
+    def pages_used(self) -> int:
+        """Pages taken in the workers' pools."""
+        return self._group.pages_used if self._group else 0
+
+    async def start(self) -> None:
+        """Begin to start a group; returns while it loads. Raises ``StartError`` when a port is taken."""
+        if self._config.nodes is not None:
+            from engine.front.nodes import NodeHub  # noqa: PLC0415 - needs pydantic; one host does not
+
+            hub = NodeHub(self._config)
+            await hub.start()
+            self._hosts = hub
+        self._life = asyncio.create_task(self._bring_up(pause_s=0.0))
 
     async def wait_ready(self) -> None:
-        """Return once a worker is ready; raise ``StartError`` if none can start."""
+        """Return once a group serves; raise ``StartError`` if none can start."""
         while self.state in {EngineState.STARTING, EngineState.RESTARTING}:
             self._settled.clear()
             await self._settled.wait()
         if self.failure is not None:
             raise self.failure
 
-    def send(self, message: Any) -> None:
-        """Send to the present worker. What is sent while none is ready is lost with it."""
-        if self._link is not None:
-            self._link.send(message)
+    def send_chain(self, chain: int, message: Ticket | Cancel) -> None:
+        """Send to every worker of a chain. What is sent while no group serves is lost with it."""
+        if self._group is not None and self.state == EngineState.READY:
+            self._group.send_chain(chain, message)
+
+    def ask(self, question: EncodePrompt) -> None:
+        """Have a prompt embedded; lost while no group serves."""
+        if self._group is not None and self.state == EngineState.READY:
+            self._group.ask(question)
 
     async def stop(self) -> None:
-        """End the worker. Idempotent."""
+        """End all workers. Idempotent."""
         self._enter(EngineState.STOPPED)
-        self._cancel_timer()
-        if self._link is not None:
-            await self._link.stop()
+        for task in (self._life, self._watch):
+            if task is not None:
+                task.cancel()
+        if self._group is not None:
+            await self._group.stop()
+        self._folder.cleanup()
 
-    def _receive(self, message: Any) -> None:
-        match message:
-            case WorkerReady():
-                self._cancel_timer()
-                self.facts = message.facts
-                self._enter(EngineState.READY)
-                self._on_ready()
-            case StartFailed():
-                kind = WeightsError if message.code == WeightsError.code else StartError
-                self._fail(kind(message.message))
-            case _:
-                self._on_message(message)
+    async def _bring_up(self, pause_s: float) -> None:
+        lost_at = self._losses[-1] if self._losses else None
+        await asyncio.sleep(pause_s)
+        if self._group is not None:
+            await self._group.stop()  # a dead worker's memory must be free before the next one asks for it
+        group = WorkerGroup(
+            self._config,
+            self._hosts,
+            Path(self._folder.name),
+            self._num_groups,
+            self._costs,
+            on_message=self._receive,
+            on_lost=self._lost,
+        )
+        self._num_groups += 1
+        self._group = group
+        try:
+            await group.bring_up()
+        except WorkerLost as error:
+            group.kill()
+            self._start_was_lost(error)
+            return
+        except StartError as error:
+            group.kill()
+            self._fail(error)
+            return
+        assert group.facts is not None
+        self._costs, self.facts = group.costs, group.facts
+        if lost_at is not None:
+            self.recovery_times_s.append(time.monotonic() - lost_at)
+            logger.warning("a new worker group serves %.1f s after the loss", self.recovery_times_s[-1])
+        self._enter(EngineState.READY)
+        self._watch = asyncio.create_task(self._watch_progress(group))
+        self._on_ready(group.facts)
 
-    def _lost(self, exit_code: int | None) -> None:
+    async def _watch_progress(self, group: WorkerGroup) -> None:
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            await group.check_progress()
+
+    def _receive(self, rank: int, message: Any) -> None:
+        if isinstance(message, Beat):
+            self.spans.extend(message.spans)
+        else:
+            self._on_message(rank, message)
+
+    def _start_was_lost(self, error: HiarError) -> None:
+        if self.state == EngineState.STARTING:
+            self._fail(StartError(f"{error.message} while it started"))
+        else:
+            self._lost(error.message)
+
+    def _lost(self, sentence: str) -> None:
+        """A group that served, or that was to replace one, is gone."""
         if self.state in {EngineState.FAILED, EngineState.STOPPED}:
             return
-        self._cancel_timer()
-        sentence = f"the worker on {self._config.devices[0]} ended with exit code {exit_code}"
         logger.error("%s", sentence)
-        if self.state == EngineState.STARTING:
-            self._fail(StartError(f"{sentence} while it started"))
-            return
-        self._on_lost(sentence)
-        self._restart_later(sentence)
-
-    def _restart_later(self, sentence: str) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         now = time.monotonic()
-        self._deaths = [*(at for at in self._deaths if now - at < DEATH_SPAN_S), now]
-        if len(self._deaths) > MAX_DEATHS:
-            self._fail(StartError(f"{sentence}, {len(self._deaths)} times in {DEATH_SPAN_S:.0f} s; giving up"))
+        self._losses = [*(at for at in self._losses if now - at < LOSS_SPAN_S), now]
+        if len(self._losses) > len(PAUSES_S):
+            self._fail(StartError(f"{sentence}; {len(self._losses)} losses in {LOSS_SPAN_S:.0f} s, giving up"))
             return
         self._enter(EngineState.RESTARTING)
-        pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (len(self._deaths) - 1))
-        logger.warning("restarting the worker in %.0f s", pause_s)
-        self._timer = asyncio.get_running_loop().call_later(pause_s, self.start)
-
-    def _start_timed_out(self) -> None:
-        assert self._link is not None
-        self._fail(StartError(f"the worker was not ready after {self._config.start_timeout_s:.0f} s"))
-        self._link.kill()
+        pause_s = PAUSES_S[len(self._losses) - 1]
+        logger.warning("starting a new worker group in %.0f s", pause_s)
+        self._on_lost(sentence)
+        self._life = asyncio.create_task(self._bring_up(pause_s))
 
     def _fail(self, failure: StartError) -> None:
-        self._cancel_timer()
         self.failure = failure
         self._enter(EngineState.FAILED)
         self._on_lost(failure.message)
@@ -134,8 +197,3 @@ class Supervisor:
     def _enter(self, state: EngineState) -> None:
         self.state = state
         self._settled.set()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

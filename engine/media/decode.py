@@ -1,29 +1,48 @@
 """The decode stage: from the finished latents of each block to one encoded fragment, or to the latents themselves.
 
-Keeps the decoder's streaming state and the encoder of each session. Knows nothing of denoising; the encoder is given
-from outside, so that a machine without one can still decode.
+Decoding runs on the caller's thread and encoding on one of its own, so that denoise passes and decoding go on while the
+video encoder works. Keeps the decoder's streaming state and the encoder of each session. Knows nothing of denoising;
+the encoder is given from outside, so that a machine without one can still decode.
 
-Letters: F latent frames of a block, T frames, C channels, Y and X latent height and width.
+Letters: F latent frames of a block, T frames, C channels, Y and X latent height and width, P rows of the planes of a
+picture and W its width, in pixels.
 """
 
+import os
+import queue
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine.errors import CorruptLatents
-from engine.messages import BlockDone, BlockTicket, InitReady, OpenTicket, SessionBroken
+from engine.errors import CorruptLatents, EngineOutOfMemory, SessionFailed
+from engine.messages import (
+    BlockDone,
+    BlockRepeated,
+    BlockTicket,
+    InitReady,
+    OpenTicket,
+    RestoreTicket,
+    SessionBroken,
+)
 from engine.model.decoder import Decoder, DecodeState
 from engine.model.tensor_bytes import to_bytes
 from engine.request import Output
+from engine.trace import Phase, Timer
 from kernels.yuv import rgb_to_yuv420p
+
+MAX_WAITING_JOBS = 8
+"""Blocks that may wait for the encoder before decoding waits too: memory stays bounded when the encoder is slower."""
 
 
 class Encoder(Protocol):
-    """What turns pictures of one session into fragments."""
+    """What makes fragments of one session's pictures. Used and closed on the encoder's thread."""
 
     @property
     def init_segment(self) -> bytes:
@@ -35,8 +54,8 @@ class Encoder(Protocol):
         """RFC 6381 codecs string."""
         ...
 
-    def encode_block(self, yuv_TPX: Tensor) -> bytes:
-        """One ``moof`` and ``mdat`` from planar 4:2:0 frames."""
+    def encode_block(self, yuv_TPW: Tensor) -> bytes:
+        """One ``moof`` and ``mdat`` from planar 4:2:0 frames. Raises ``SessionFailed`` if the codec gives up."""
         ...
 
     def close(self) -> None:
@@ -45,87 +64,200 @@ class Encoder(Protocol):
 
 
 OpenEncoder = Callable[[OpenTicket], Encoder]
-Emit = Callable[[InitReady | BlockDone | SessionBroken], None]
+"""May raise ``SessionFailed``."""
+Emit = Callable[[InitReady | BlockDone | BlockRepeated | SessionBroken], None]
+Job = Callable[[], None]
+Answer = Callable[[], BlockDone | BlockRepeated]
 
 
-@dataclass
+@dataclass(eq=False)
 class DecodeSession:
     """What the decode stage keeps of one session."""
 
+    name: str
     output: Output
-    encoder: Encoder | None
+    first_block: int
+    encoder: Encoder | None = None
     state: DecodeState | None = None
     broken: bool = False
+    """Written where the session's jobs run, so that blocks before the failure still come out."""
 
 
 class DecodeStage:
-    """The last link of the chain."""
+    """The last link of the chain. Its methods belong to one thread; the encoder's thread is its own."""
 
-    def __init__(self, decoder: Decoder | None, open_encoder: OpenEncoder, emit: Emit) -> None:
-        """``decoder`` may be None when every session asks for latents."""
-        self._decoder, self._open_encoder, self._emit = decoder, open_encoder, emit
+    def __init__(self, decoder: Decoder | None, open_encoder: OpenEncoder, emit: Emit, timer: Timer) -> None:
+        """Start the encoder's thread.
+
+        Args:
+            decoder: may be None when every session asks for latents.
+            open_encoder: opens the encoder of a session, at the ticket's first frame.
+            emit: takes the messages, from the caller's thread and from the encoder's: it must be thread-safe. A
+                session's messages come one at a time and in order.
+            timer: records decoding and encoding.
+        """
+        self._decoder, self._open_encoder, self._emit, self._timer = decoder, open_encoder, emit, timer
         self._sessions: dict[str, DecodeSession] = {}
+        self._jobs: queue.Queue[Job] = queue.Queue(MAX_WAITING_JOBS)
+        threading.Thread(target=self._run_jobs, name="encoder", daemon=True).start()
 
     def open(self, ticket: OpenTicket) -> None:
-        """A session begins: its init segment is ready at once."""
+        """A session begins: its init segment is ready at once. An encoder that does not open breaks the session."""
+        session = DecodeSession(ticket.session, ticket.output, ticket.first_block)
+        self._sessions[ticket.session] = session
         if ticket.output == Output.LATENTS:
-            self._sessions[ticket.session] = DecodeSession(ticket.output, None)
             return
-        encoder = self._open_encoder(ticket)
-        self._sessions[ticket.session] = DecodeSession(ticket.output, encoder)
-        self._emit(InitReady(session=ticket.session, data=encoder.init_segment, codecs=encoder.codecs))
+        try:
+            session.encoder = self._open_encoder(ticket)
+        except SessionFailed as error:
+            self._break(session, error)
+            return
+        init = InitReady(session=ticket.session, data=session.encoder.init_segment, codecs=session.encoder.codecs)
+        self._emit(init)
 
     def finish_block(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
-        """Decode, encode and emit a block. NaN or infinity breaks the session instead."""
+        """Decode a block and leave it to the encoder; wait while too many blocks wait there.
+
+        Blocks before the session's first one only advance the decoder. NaN or infinity, a device without memory for
+        the decoder, or a failing encoder break the session, and its later blocks are dropped.
+        """
         session = self._sessions[ticket.session]
         if session.broken:
             return
-        if not bool(torch.isfinite(latents_FCYX).all()):
-            session.broken = True
-            message = f"block {ticket.block} came out as NaN or infinity"
-            self._emit(SessionBroken(session=ticket.session, code=CorruptLatents.code, message=message))
+        try:
+            answer = self._prepare(session, ticket, latents_FCYX)
+        except SessionFailed as error:
+            self._in_order(session, partial(self._break, session, error))
             return
-        if session.encoder is None:
-            self._emit_latents(ticket, latents_FCYX)
-        else:
-            self._emit_fragment(ticket, latents_FCYX, session, session.encoder)
+        self._in_order(session, partial(self._reply, session, answer))
 
-    def close(self, session: str) -> None:
-        """The session ends: drop its state."""
-        encoder = self._sessions.pop(session).encoder
-        if encoder is not None:
-            encoder.close()
+    def restore(self, ticket: RestoreTicket, latents_FCYX: Tensor) -> None:
+        """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the session."""
+        session = self._sessions[ticket.session]
+        if session.broken or session.output == Output.LATENTS:
+            return
+        try:
+            self._decode(session, ticket.block, latents_FCYX)
+        except SessionFailed as error:
+            self._in_order(session, partial(self._break, session, error))
 
-    def _emit_latents(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
-        self._emit(
-            BlockDone(
-                session=ticket.session,
-                block=ticket.block,
-                num_frames=ticket.num_frames,
-                data=b"",
-                latents=to_bytes(latents_FCYX),
-                decode_s=0.0,
-                encode_s=0.0,
-            )
-        )
+    def close(self, session: str, done: Job) -> None:
+        """The session ends: drop its state once everything of it is emitted, and then call ``done``.
 
-    def _emit_fragment(
-        self, ticket: BlockTicket, latents_FCYX: Tensor, session: DecodeSession, encoder: Encoder
-    ) -> None:
+        ``done`` runs on the encoder's thread, or before this returns if the session has no encoder.
+        """
+        closing = self._sessions.pop(session)
+        self._in_order(closing, partial(_close_encoder, closing, done))
+
+    # --- on the caller's thread ---
+
+    def _prepare(self, session: DecodeSession, ticket: BlockTicket, latents_FCYX: Tensor) -> Answer:
+        """Do what a block needs before the encoder; the rest is the answer. Raises ``SessionFailed``."""
+        repeated = ticket.block < session.first_block
+        if session.output == Output.LATENTS:
+            _require_finite(latents_FCYX, ticket.block)
+            return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
+        yuv_TPW, decode_s = self._decode(session, ticket.block, latents_FCYX)
+        if repeated:
+            return partial(_repeat, ticket)
+        num_frames = len(yuv_TPW)
+        assert num_frames >= ticket.num_frames, f"block {ticket.block} has {num_frames} of {ticket.num_frames} frames"
+        assert session.encoder is not None, "an open session that is not broken has its encoder"
+        return partial(self._encode, session.encoder, ticket, yuv_TPW[: ticket.num_frames], decode_s)
+
+    def _decode(self, session: DecodeSession, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
+        """Return all frames of a block on the host and the seconds it took. Raises ``SessionFailed``.
+
+        Pictures that nobody will see come to the host as well: without the copy a GPU would still be at work when the
+        time is taken.
+        """
         assert self._decoder is not None, "a session asked for pictures and the model has no decoder"
-        began = time.monotonic()
-        pixels_TCYX, session.state = self._decoder.decode(latents_FCYX, session.state)
-        yuv_TPX = rgb_to_yuv420p(pixels_TCYX[: ticket.num_frames]).cpu()
-        decoded = time.monotonic()
-        data = encoder.encode_block(yuv_TPX)
-        self._emit(
-            BlockDone(
-                session=ticket.session,
-                block=ticket.block,
-                num_frames=ticket.num_frames,
-                data=data,
-                latents=None,
-                decode_s=decoded - began,
-                encode_s=time.monotonic() - decoded,
-            )
+        _require_finite(latents_FCYX, block)
+        began_s = time.monotonic()
+        try:
+            pixels_TCYX, session.state = self._decoder.decode(latents_FCYX, session.state)
+            yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
+        except torch.OutOfMemoryError as error:
+            raise EngineOutOfMemory(f"{latents_FCYX.device} had no memory left to decode block {block}") from error
+        self._timer.add(Phase.DECODE, session.name, block, began_s)
+        return yuv_TPW, time.monotonic() - began_s
+
+    def _in_order(self, session: DecodeSession, job: Job) -> None:
+        """Run a job after the session's earlier ones: behind the encoder, or here if the session has none."""
+        if session.encoder is None:
+            job()
+        else:
+            self._jobs.put(job)
+
+    # --- in the session's order ---
+
+    def _reply(self, session: DecodeSession, answer: Answer) -> None:
+        """Make the answer and emit it, unless the session broke before."""
+        if session.broken:
+            return
+        try:
+            message = answer()
+        except SessionFailed as error:
+            self._break(session, error)
+            return
+        self._emit(message)
+
+    def _break(self, session: DecodeSession, error: SessionFailed) -> None:
+        """Give up on the session; it says so once."""
+        if session.broken:
+            return
+        session.broken = True
+        self._emit(SessionBroken(session=session.name, code=error.code, message=error.message))
+
+    # --- on the encoder's thread ---
+
+    def _run_jobs(self) -> None:
+        try:
+            while True:
+                self._jobs.get()()
+        finally:
+            # Only an exception that nobody foresaw leads here. A worker without this thread would take blocks until
+            # the queue is full and then hang without a word; a dead worker is seen at once and replaced.
+            traceback.print_exc()
+            os._exit(1)
+
+    def _encode(self, encoder: Encoder, ticket: BlockTicket, yuv_TPW: Tensor, decode_s: float) -> BlockDone:
+        began_s = time.monotonic()
+        data = encoder.encode_block(yuv_TPW)
+        self._timer.add(Phase.ENCODE, ticket.session, ticket.block, began_s)
+        return BlockDone(
+            session=ticket.session,
+            block=ticket.block,
+            num_frames=ticket.num_frames,
+            data=data,
+            latents=None,
+            decode_s=decode_s,
+            encode_s=time.monotonic() - began_s,
         )
+
+
+def _pass_latents(ticket: BlockTicket, latents_FCYX: Tensor) -> BlockDone:
+    return BlockDone(
+        session=ticket.session,
+        block=ticket.block,
+        num_frames=ticket.num_frames,
+        data=b"",
+        latents=to_bytes(latents_FCYX),
+        decode_s=0.0,
+        encode_s=0.0,
+    )
+
+
+def _repeat(ticket: BlockTicket) -> BlockRepeated:
+    return BlockRepeated(session=ticket.session, block=ticket.block)
+
+
+def _close_encoder(session: DecodeSession, done: Job) -> None:
+    if session.encoder is not None:
+        session.encoder.close()
+    done()
+
+
+def _require_finite(latents_FCYX: Tensor, block: int) -> None:
+    if not bool(torch.isfinite(latents_FCYX).all()):
+        raise CorruptLatents(f"block {block} came out as NaN or infinity")

@@ -16,12 +16,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from engine.errors import EncoderFailed
 from engine.media.boxes import codecs_string, split_boxes
 from engine.request import Quality
 
@@ -110,6 +112,7 @@ class BlockEncoder:
 
         Raises:
             ValueError: a side is odd.
+            EncoderFailed: x264 does not take these sizes.
         """
         if width_px % 2 or height_px % 2:
             raise ValueError(f"size {width_px}x{height_px} is not even, as 4:2:0 needs")
@@ -122,7 +125,10 @@ class BlockEncoder:
         self._stream: VideoStream | None = _add_encoder(
             self._container, width_px=width_px, height_px=height_px, fps=fps, quality=quality, num_threads=num_threads
         )
-        self._container.start_encoding()
+        try:
+            self._container.start_encoding()
+        except FFmpegError as error:
+            raise EncoderFailed(f"{CODEC} did not open at {width_px}x{height_px}: {error.strerror}") from error
         self.init_segment = header.getvalue()
         self.codecs = codecs_string(self.init_segment)
 
@@ -134,6 +140,7 @@ class BlockEncoder:
 
         Raises:
             ValueError: shape or type is another one.
+            EncoderFailed: the codec or the muxer raised an error, or a frame gave no packet. The stream cannot go on.
         """
         assert self._stream is not None, "the encoder is closed"
         frames_TPW = np.asarray(yuv_TPW)
@@ -143,11 +150,14 @@ class BlockEncoder:
         if frames_TPW.dtype != np.uint8:
             raise ValueError(f"block must be uint8, not {frames_TPW.dtype}")
 
-        packets = [
-            self._encode_frame(self._stream, frame_PW, starts_block=index == 0)
-            for index, frame_PW in enumerate(frames_TPW)
-        ]
-        return self._mux(self._stream, packets)
+        try:
+            packets = [
+                self._encode_frame(self._stream, frame_PW, starts_block=index == 0)
+                for index, frame_PW in enumerate(frames_TPW)
+            ]
+            return self._mux(self._stream, packets)
+        except FFmpegError as error:
+            raise EncoderFailed(f"{CODEC} gave up before frame {self._next_frame}: {error.strerror}") from error
 
     def close(self) -> None:
         """Free the codec. Safe to repeat."""
@@ -162,7 +172,8 @@ class BlockEncoder:
         frame.time_base = stream.codec_context.time_base
         frame.pict_type = PictureType.I if starts_block else PictureType.NONE
         packets = stream.encode(frame)
-        assert len(packets) == 1, f"frame {self._next_frame} gave {len(packets)} packets"
+        if len(packets) != 1:
+            raise EncoderFailed(f"frame {self._next_frame} gave {len(packets)} packets")
         self._next_frame += 1
         return packets[0]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from engine.messages import BlockTicket, Ticket
+from engine.messages import BlockTicket, RestoreTicket, Ticket
 from engine.model.segments import TextContext
 from engine.stage.pages import SessionPages
 
@@ -48,7 +48,7 @@ class StageSession:
     pages: SessionPages
     """Empty for ever in a stage that writes no pages."""
     num_cached: int = 0
-    """Blocks whose page is written."""
+    """The block after the last one whose page is written."""
     due: CachePass | None = None
 
 
@@ -64,6 +64,12 @@ class DenoiseStage:
         """The block ticket at the head of the queue, if that is what stands there."""
         if self.arrivals and isinstance(self.arrivals[0].ticket, BlockTicket):
             return self.arrivals[0].ticket, self.arrivals[0]
+        return None
+
+    def awaited_pass(self) -> CachePass | None:
+        """The cache pass that a restore ticket at the head of the queue waits for."""
+        if self.arrivals and isinstance(self.arrivals[0].ticket, RestoreTicket):
+            return self.sessions[self.arrivals[0].ticket.session].due
         return None
 
     def context_is_within_reach(self, session: str, block: int) -> bool:

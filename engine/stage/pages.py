@@ -13,6 +13,11 @@ from engine.model.segments import PagedCache
 from engine.schedule import attended_blocks, evicted_block
 
 
+def page_bytes(num_layers: int, page_tokens: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of one page: keys and values, all layers."""
+    return 2 * num_layers * page_tokens * num_heads * head_dim * dtype.itemsize
+
+
 class PagePool:
     """A fixed number of pages, allocated once; taking and giving back never touches the device's allocator."""
 
@@ -46,8 +51,9 @@ class PagePool:
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of one page: keys and values, all layers."""
-        return 2 * self.cache.keys_NPLHK[:, 0].nbytes
+        """Bytes of one page: keys and values, all layers; also of a pool without pages."""
+        num_layers, _, page_tokens, num_heads, head_dim = self.cache.keys_NPLHK.shape
+        return page_bytes(num_layers, page_tokens, num_heads, head_dim, self.cache.keys_NPLHK.dtype)
 
     def take(self) -> int:
         """Hand out a free page. Admission counts pages before a session opens, so one is always there."""
@@ -67,29 +73,46 @@ class PagePool:
 
 
 class SessionPages:
-    """The pages of one session in one stage, by block."""
+    """The pages of one session in one stage, by block.
+
+    A restored session skips blocks: the pages that an undisturbed one would hold of them are not there to attend to.
+    """
 
     def __init__(self, pool: PagePool, rollout: RolloutConfig) -> None:
         self._pool, self._rollout = pool, rollout
         self._page_by_block: dict[int, int] = {}
+        self._next_block = 0
+        self._skipped_before = 0
 
     def attended(self, block: int) -> tuple[int, ...]:
         """Pages that the passes of ``block`` attend to, oldest first."""
-        return tuple(self._page_by_block[b] for b in attended_blocks(self._rollout, block))
+        there = [b for b in attended_blocks(self._rollout, block) if not self._is_skipped(b)]
+        return tuple(self._page_by_block[b] for b in there)
 
     def claim(self, block: int) -> int:
         """The page that C(block) will write."""
-        assert block not in self._page_by_block, f"block {block} has a page already"
+        assert block >= self._next_block, f"block {block} comes after block {self._next_block - 1}"
+        if block > self._next_block:
+            self._skipped_before = block
+        self._next_block = block + 1
         self._page_by_block[block] = self._pool.take()
         return self._page_by_block[block]
+
+    def unclaim(self, block: int) -> None:
+        """Give back the page of a C(block) that did not run."""
+        self._next_block = block
+        self._pool.give_back(self._page_by_block.pop(block))
 
     def evict_after(self, block: int) -> None:
         """Give back the page that left the window when C(block) was written."""
         gone = evicted_block(self._rollout, block)
-        if gone is not None:
+        if gone is not None and not self._is_skipped(gone):
             self._pool.give_back(self._page_by_block.pop(gone))
 
     def release(self) -> None:
         """Give back everything."""
         while self._page_by_block:
             self._pool.give_back(self._page_by_block.popitem()[1])
+
+    def _is_skipped(self, block: int) -> bool:
+        return block < self._skipped_before and block not in self._page_by_block

@@ -4,94 +4,97 @@ Tickets pass every stage in the order in which they were submitted. A tick takes
 downstream first, because they are closest to a viewer; a due cache pass joins the forward of the denoise pass that
 needs it, or runs alone when nothing else is ready (design, law 4). Knows nothing of processes or pictures.
 
+A session that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents.
+
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width.
 """
 
+import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.config import RolloutConfig
-from engine.messages import BlockTicket, CloseTicket, OpenTicket, PromptTicket, Ticket
-from engine.model.dit import CausalWan
+from engine.errors import EngineOutOfMemory
+from engine.messages import (
+    BlockTicket,
+    CloseTicket,
+    LatentsSaved,
+    OpenTicket,
+    PromptTicket,
+    RestoreTicket,
+    SessionBroken,
+    Ticket,
+)
 from engine.model.segments import SegmentBatch, TextContext
-from engine.model.tensor_bytes import to_tensor
+from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.schedule import Level, context_stage, noise_levels, writes_pages
 from engine.stage.denoise import Arrival, CachePass, DenoiseStage, StageSession
 from engine.stage.noise import Noise
 from engine.stage.pages import PagePool, SessionPages
+from engine.stage.passes import DenoisePass, Network, Passes
+from engine.stage.rehearsal import Faults
+from engine.trace import Phase, Timer
+
+logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Ticket, Tensor | None], None]
-"""What the last stage calls with each ticket, and with the finished latents of each block it computed."""
-
-
-@dataclass(frozen=True)
-class DenoisePass:
-    """A denoise pass chosen for this tick."""
-
-    stage: DenoiseStage
-    ticket: BlockTicket
-    latents_FCYX: Tensor
-
-
-@dataclass
-class Passes:
-    """What one forward will run."""
-
-    cache: list[tuple[DenoiseStage, CachePass]]
-    denoise: list[DenoisePass]
-
-    def __len__(self) -> int:
-        return len(self.cache) + len(self.denoise)
-
-    def fits(self, latents_FCYX: Tensor) -> bool:
-        """Whether a block of this size may join: all segments of a forward have one size."""
-        chosen = [due.latents_FCYX for _, due in self.cache] + [d.latents_FCYX for d in self.denoise]
-        return not chosen or chosen[0].shape == latents_FCYX.shape
+"""What the last local stage calls with each ticket, and with the latents of each block it computed."""
+Tell = Callable[[LatentsSaved | SessionBroken], None]
 
 
 class Runner:
-    """All denoise stages on one device."""
+    """The denoise stages of one worker: an adjacent part of the chain."""
 
     def __init__(
         self,
         *,
-        model: CausalWan,
+        model: Network,
         rollout: RolloutConfig,
+        stages: tuple[int, ...],
         pool: PagePool,
         noise: Noise,
         deliver: Deliver,
+        tell: Tell,
+        timer: Timer,
         max_segments: int,
+        faults: Faults,
     ) -> None:
         """``max_segments`` bounds a forward: 1 never fuses, 2 is one fused step, 2S runs all stages at once."""
         assert max_segments >= 1, "a forward needs room for a segment"
+        assert stages == tuple(range(stages[0], stages[-1] + 1)), f"stages {stages} are not adjacent"
+        assert {context_stage(rollout, stage) for stage in stages} <= set(stages), "pages of another worker"
         self._model, self._rollout, self._pool, self._noise = model, rollout, pool, noise
-        self._deliver, self._max_segments = deliver, max_segments
+        self._deliver, self._tell, self._timer, self._max_segments = deliver, tell, timer, max_segments
+        self._faults = faults
         self._levels = noise_levels(rollout)
-        self._stages = [DenoiseStage(index) for index in range(rollout.num_stages)]
-        self._cancelled: set[str] = set()
+        self._stages = [DenoiseStage(index) for index in stages]
+        self._dropped: set[str] = set()
+        self._opened: list[str] = []
 
     @property
     def pages_used(self) -> int:
         """Pages that sessions hold."""
         return self._pool.num_used
 
-    def submit(self, ticket: Ticket) -> None:
-        """Put a ticket in front of the first stage. Prompts are embedded here, once for all stages."""
+    def submit(self, ticket: Ticket, latents_FCYX: Tensor | None = None) -> None:
+        """Put a ticket in front of the first local stage; a block comes with latents unless that is stage 0.
+
+        Prompts are embedded here, once for all local stages.
+        """
         context = None
         if isinstance(ticket, OpenTicket | PromptTicket):
             context = self._model.encode_context(to_tensor(ticket.embedding))
-        self._stages[0].arrivals.append(Arrival(ticket, context=context))
+        self._stages[0].arrivals.append(Arrival(ticket, latents_FCYX, context))
 
     def cancel(self, session: str) -> None:
-        """Let the session's tickets pass without being computed, until its close ticket."""
-        self._cancelled.add(session)
-
-    def is_cancelled(self, session: str) -> bool:
-        """Whether nobody waits for the session any more."""
-        return session in self._cancelled
+        """Let the session's tickets pass without being computed, until its close ticket, which is still to come."""
+        self._dropped.add(session)
+        for stage in self._stages:
+            if session in stage.sessions:
+                stage.sessions[session].due = None
 
     def tick(self) -> bool:
         """Run one forward. Returns False when no pass was ready; control tickets have passed either way."""
@@ -99,7 +102,13 @@ class Runner:
         passes = self._choose()
         if not len(passes):
             return False
-        flow_GFCYX = self._model(self._pack(passes), self._pool.cache)
+        began_s = time.monotonic()
+        try:
+            flow_GFCYX = self._forward(passes)
+        except torch.OutOfMemoryError as error:
+            self._give_up_one(passes, error)
+            return True
+        self._record(passes, began_s)
         self._settle_cache_passes(passes.cache)
         for denoise, flow_FCYX in zip(passes.denoise, flow_GFCYX, strict=True):
             self._step(denoise, flow_FCYX)
@@ -110,13 +119,19 @@ class Runner:
 
     def _pass_what_needs_no_forward(self) -> None:
         for stage in self._stages:
-            while stage.arrivals and not self._needs_forward(stage.arrivals[0]):
+            while stage.arrivals and not self._needs_forward(stage, stage.arrivals[0]):
                 arrival = stage.arrivals.popleft()
                 self._apply(stage, arrival)
                 self._hand_over(stage, arrival)
 
-    def _needs_forward(self, arrival: Arrival) -> bool:
-        return isinstance(arrival.ticket, BlockTicket) and arrival.ticket.session not in self._cancelled
+    def _needs_forward(self, stage: DenoiseStage, arrival: Arrival) -> bool:
+        match arrival.ticket:
+            case BlockTicket(session=session):
+                return session not in self._dropped
+            case RestoreTicket():
+                return stage.awaited_pass() is not None
+            case _:
+                return False
 
     def _apply(self, stage: DenoiseStage, arrival: Arrival) -> None:
         ticket = arrival.ticket
@@ -124,13 +139,18 @@ class Runner:
             case OpenTicket():
                 assert arrival.context is not None
                 stage.sessions[ticket.session] = self._new_session(ticket, arrival.context)
+                if stage is self._stages[0]:
+                    self._opened.append(ticket.session)
             case PromptTicket():
                 assert arrival.context is not None
                 stage.sessions[ticket.session].context = arrival.context
+            case RestoreTicket():
+                self._restore(stage, ticket)
             case CloseTicket():
                 stage.sessions.pop(ticket.session).pages.release()
-                if stage.index + 1 == len(self._stages):
-                    self._cancelled.discard(ticket.session)
+                if stage is self._stages[-1]:
+                    self._dropped.discard(ticket.session)
+                    self._opened.remove(ticket.session)
             case BlockTicket():
                 stage.sessions[ticket.session].due = None
 
@@ -143,18 +163,36 @@ class Runner:
         )
         return StageSession(ticket.seed, shape, context, SessionPages(self._pool, self._rollout))
 
+    def _restore(self, stage: DenoiseStage, ticket: RestoreTicket) -> None:
+        """Make the cache pass of a known block due, as if its denoise pass had just run."""
+        saved = dict(ticket.latents).get(stage.index)
+        session = stage.sessions[ticket.session]
+        if saved is not None and ticket.session not in self._dropped:
+            latents = to_tensor(saved).to(self._model.device, self._pool.cache.keys_NPLHK.dtype)
+            session.due = CachePass(ticket.session, ticket.block, latents, session.context)
+
     def _hand_over(self, stage: DenoiseStage, arrival: Arrival) -> None:
-        following = stage.index + 1
-        if following < len(self._stages):
-            self._stages[following].arrivals.append(arrival)
+        if stage is not self._stages[-1]:
+            self._local(stage.index + 1).arrivals.append(arrival)
         else:
-            self._deliver(arrival.ticket, arrival.latents_FCYX)
+            computed = isinstance(arrival.ticket, BlockTicket) and arrival.ticket.session not in self._dropped
+            self._deliver(arrival.ticket, arrival.latents_FCYX if computed else None)
+
+    def _local(self, index: int) -> DenoiseStage:
+        return self._stages[index - self._stages[0].index]
+
+    def _writer(self, stage: DenoiseStage) -> DenoiseStage:
+        """The stage whose pages ``stage`` attends to."""
+        return self._local(context_stage(self._rollout, stage.index))
 
     # --- passes ---
 
     def _choose(self) -> Passes:
         passes = Passes([], [])
         for stage in reversed(self._stages):
+            awaited = stage.awaited_pass()
+            if awaited is not None and len(passes) < self._max_segments and passes.fits(awaited.latents_FCYX):
+                passes.cache.append((stage, awaited))
             self._add_denoise_pass(passes, stage)
         if not passes.denoise:
             self._add_due_cache_passes(passes)
@@ -166,7 +204,7 @@ class Runner:
         if waiting is None:
             return
         ticket, arrival = waiting
-        writer = self._stages[context_stage(self._rollout, stage.index)]
+        writer = self._writer(stage)
         if not writer.context_is_within_reach(ticket.session, ticket.block):
             return
         due = writer.sessions[ticket.session].due
@@ -177,13 +215,15 @@ class Runner:
             return
         if due:
             passes.cache.append((writer, due))
-        passes.denoise.append(DenoisePass(stage, ticket, latents))
+        passes.denoise.append(DenoisePass(stage, ticket, arrival, latents))
         stage.arrivals.popleft()
 
     def _add_due_cache_passes(self, passes: Passes) -> None:
+        chosen = {(id(stage), due.session) for stage, due in passes.cache}
         for stage in reversed(self._stages):
             for due in stage.due_passes():
-                if len(passes) < self._max_segments and passes.fits(due.latents_FCYX):
+                is_new = (id(stage), due.session) not in chosen
+                if is_new and len(passes) < self._max_segments and passes.fits(due.latents_FCYX):
                     passes.cache.append((stage, due))
 
     def _input_of(self, stage: DenoiseStage, ticket: BlockTicket, arrival: Arrival) -> Tensor:
@@ -191,6 +231,17 @@ class Runner:
             return arrival.latents_FCYX
         session = stage.sessions[ticket.session]
         return self._noise(session.seed, ticket.block, 0, session.latent_shape)
+
+    def _forward(self, passes: Passes) -> Tensor:
+        """Run one forward and wait for it: timers and neighbours need to know when it is over."""
+        batch = self._pack(passes)
+        for denoise in passes.denoise:
+            seed = denoise.stage.sessions[denoise.ticket.session].seed
+            self._faults.before_pass(denoise.stage.index, denoise.ticket.block, seed)
+        flow_GFCYX = self._model(batch, self._pool.cache)
+        if flow_GFCYX.is_cuda:
+            torch.cuda.current_stream().synchronize()
+        return flow_GFCYX
 
     def _pack(self, passes: Passes) -> SegmentBatch:
         """Lay out the forward: cache passes first, each writing a page claimed here."""
@@ -201,11 +252,11 @@ class Runner:
             levels.append(self._output_level(stage))
             blocks.append(due.block)
             contexts.append(due.context)
+            writes.append(pages.claim(due.block))  # first: it tells a restored session which blocks it skipped
             lists.append(pages.attended(due.block))
-            writes.append(pages.claim(due.block))
         for denoise in passes.denoise:
             session, block = denoise.ticket.session, denoise.ticket.block
-            writer = self._stages[context_stage(self._rollout, denoise.stage.index)]
+            writer = self._writer(denoise.stage)
             latents.append(denoise.latents_FCYX)
             levels.append(self._levels[denoise.stage.index])
             blocks.append(block)
@@ -236,12 +287,39 @@ class Runner:
         session = stage.sessions[ticket.session]
         latents = predict_x0(denoise.latents_FCYX, flow_FCYX, self._levels[stage.index])
         following = stage.index + 1
-        if following < len(self._stages):
+        if following < self._rollout.num_stages:
             noise = self._noise(session.seed, ticket.block, following, session.latent_shape)
             latents = re_noise(latents, noise, self._output_level(stage))
+        if self._faults.spoils(stage.index, ticket.block, session.seed):
+            latents = torch.full_like(latents, torch.nan)
         if writes_pages(self._rollout, stage.index) and not ticket.last:
             session.due = CachePass(ticket.session, ticket.block, latents, session.context)
+            if ticket.save:
+                saved = to_bytes(latents)
+                self._tell(LatentsSaved(session=ticket.session, block=ticket.block, stage=stage.index, latents=saved))
         self._hand_over(stage, Arrival(ticket, latents))
+
+    def _record(self, passes: Passes, began_s: float) -> None:
+        ended_s = time.monotonic()
+        for stage, due in passes.cache:
+            self._timer.add(Phase.CACHE, due.session, due.block, began_s, stage=stage.index, ended_s=ended_s)
+        for denoise in passes.denoise:
+            ticket, index = denoise.ticket, denoise.stage.index
+            self._timer.add(Phase.DENOISE, ticket.session, ticket.block, began_s, stage=index, ended_s=ended_s)
+
+    def _give_up_one(self, passes: Passes, error: torch.OutOfMemoryError) -> None:
+        """Undo a forward that had no memory and break the session that came last; the others try again."""
+        for stage, due in passes.cache:
+            stage.sessions[due.session].pages.unclaim(due.block)
+        for denoise in passes.denoise:
+            denoise.stage.arrivals.appendleft(denoise.arrival)
+        torch.cuda.empty_cache()
+        youngest = max(passes.sessions, key=self._opened.index)
+        self.cancel(youngest)
+        reason = str(error).splitlines()[0]
+        logger.error("session %s ends: %s", youngest, reason)
+        message = f"{self._model.device} had no memory left for a pass ({reason})"
+        self._tell(SessionBroken(session=youngest, code=EngineOutOfMemory.code, message=message))
 
 
 def predict_x0(x: Tensor, flow: Tensor, level: Level) -> Tensor:

@@ -26,6 +26,7 @@ from engine import (
     UnknownSession,
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
+from engine.placement import PassCosts, place
 
 CODECS = "avc1.64000d"
 TIMESCALE = 16384
@@ -168,6 +169,9 @@ class FakeSession:
             seconds_done=self.frames_done / self.request.fps,
             realtime_factor=None,
             end_reason=self.end_reason,
+            num_stalls=0,
+            stalled_s=0.0,
+            recoveries=(),
         )
 
 
@@ -189,7 +193,8 @@ class FakeEngine:
         return EngineFacts(
             model="fake",
             device_names=("cpu",),
-            stages_by_worker=(("denoise[0]", "decode"),),
+            plan=place(self.manifest.rollout, ("cpu",), PassCosts(denoise_s=(0.01,) * 4, decode_s=0.01)),
+            frames_per_s=600.0,
             num_pages=16,
             page_bytes=1024,
             attention="none",
@@ -206,6 +211,7 @@ class FakeEngine:
             slots=self.behaviour.slots,
             pages_used=len(self.running),
             num_pages=16,
+            restarts=0,
         )
 
     async def start(self) -> None:
@@ -254,9 +260,9 @@ class FakeEngine:
             self.running.append(session)
 
     def leave(self, session: FakeSession) -> None:
-        for place in (self.running, self.waiting):
-            if session in place:
-                place.remove(session)
+        for line in (self.running, self.waiting):
+            if session in line:
+                line.remove(session)
         self.admit()
 
     async def wait_for_slot(self, session: FakeSession) -> None:

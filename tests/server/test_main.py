@@ -64,8 +64,12 @@ def test_a_bad_setting_is_one_line() -> None:
     assert_one_line(run_real("--port", "http"), "--port is 'http'", "0..65535")
 
 
-def test_more_devices_than_this_version_uses_are_refused_in_one_line() -> None:
-    assert_one_line(run_real("--devices", "cpu,cuda:0"), "2 devices given")
+def test_devices_that_do_not_go_together_are_one_line() -> None:
+    assert_one_line(run_real("--devices", "cpu,cuda:0"), "cpu,cuda:0", "mix CPU and GPU")
+
+
+def test_several_nodes_without_a_master_are_one_line() -> None:
+    assert_one_line(run_real("--nnodes", "2", "--node-rank", "1"), "--master-addr")
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
@@ -149,3 +153,45 @@ def test_a_second_signal_ends_at_once_and_quietly() -> None:
 def address_of(url: str) -> tuple[str, int]:
     host, _, port = url.removeprefix("http://").partition(":")
     return host, int(port)
+
+
+NODE_1 = ("--nnodes", "2", "--node-rank", "1", "--master-addr", "127.0.0.1", "--devices", "cpu,cpu")
+
+
+@contextmanager
+def lending(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Node 1 of 2, once it says what it lends. Nobody listens at its master port."""
+    command = [sys.executable, "-c", REAL, *NODE_1, "--master-port", "1", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert "node 1 of 2: lends cpu,cpu to 127.0.0.1:2" in process.stderr.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_that_lends_its_devices_stops_with_status_0(number: signal.Signals) -> None:
+    with lending() as process:
+        process.send_signal(number)
+        assert process.wait(3) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_refused_node_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as front:
+        port = front.getsockname()[1]
+        command = [sys.executable, "-c", REAL, *NODE_1, "--master-port", str(port - 1), "--log-level", "error"]
+        with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                connection, _ = front.accept()
+                with connection:
+                    connection.recv(65536)
+                    payload = b'Refusal\n[0,{"sentence":"node 1 is too old"}]'
+                    connection.sendall(len(payload).to_bytes(4, "big") + payload)
+                    _, shown = process.communicate(timeout=10)
+            finally:
+                process.kill()
+    assert (process.returncode, shown) == (1, "hiar-server: node 0 refuses this node: node 1 is too old\n")

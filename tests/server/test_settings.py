@@ -16,7 +16,9 @@ def test_defaults() -> None:
 
 def test_every_flag() -> None:
     flags = "--model m --devices cuda:0,cuda:11 --host ::1 --port 0 --max-sessions 3 --max-queue 0 --max-seconds 1.5"
-    settings = read_settings([*flags.split(), "--drain-timeout", "5", "--log-level", "DEBUG"], {})
+    times = "--lead-target 0.5 --stage-timeout 6 --recovery-grace 7 --drain-timeout 5"
+    nodes = "--nnodes 4 --node-rank 3 --master-addr 10.9.0.1 --master-port 65534"
+    settings = read_settings([*flags.split(), *times.split(), *nodes.split(), "--log-level", "DEBUG"], {})
     assert settings == Settings(
         model=Path("m"),
         devices=("cuda:0", "cuda:11"),
@@ -25,7 +27,14 @@ def test_every_flag() -> None:
         max_sessions=3,
         max_queue=0,
         max_seconds=1.5,
+        lead_target_s=0.5,
+        stage_timeout_s=6.0,
+        recovery_grace_s=7.0,
         drain_timeout_s=5.0,
+        nnodes=4,
+        node_rank=3,
+        master_addr="10.9.0.1",
+        master_port=65534,
         log_level="debug",
     )
 
@@ -50,6 +59,13 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("LOG_LEVEL", "loud", "debug or info"),
         ("HOST", " ", "a host name"),
         ("MODEL", "", "a folder"),
+        ("STAGE_TIMEOUT", "0", "above 0"),
+        ("RECOVERY_GRACE", "-1", "above 0"),
+        ("LEAD_TARGET", "soon", "above 0"),
+        ("NNODES", "0", "1..1024"),
+        ("NODE_RANK", "-1", "0..1023"),
+        ("MASTER_ADDR", "", "a host name"),
+        ("MASTER_PORT", "65535", "1..65534"),
     ],
 )
 def test_a_bad_value_names_key_value_and_expectation(key: str, value: str, expected: str) -> None:
@@ -76,3 +92,89 @@ def test_help_shows_defaults_and_examples(capsys: pytest.CaptureFixture[str]) ->
     assert "examples:" in shown
     assert "default: 8000" in shown
     assert "default: models/tiny" in shown
+    assert "default: 29500" in shown
+    assert "default: no limit" in shown
+    assert "needed with several nodes" in " ".join(shown.split())
+
+
+TORCHRUN = {
+    "MASTER_ADDR": "node-a",
+    "MASTER_PORT": "29400",
+    "WORLD_SIZE": "2",
+    "RANK": "1",
+    "GROUP_RANK": "1",
+    "LOCAL_RANK": "0",
+    "LOCAL_WORLD_SIZE": "1",
+    "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+}
+LWS = {"LWS_LEADER_ADDRESS": "hiar-0.hiar", "LWS_GROUP_SIZE": "3", "LWS_WORKER_INDEX": "2"}
+
+
+def node_settings(environment: dict[str, str], *arguments: str) -> tuple[int, int, str, int]:
+    settings = read_settings(arguments, environment)
+    return settings.nnodes, settings.node_rank, settings.master_addr, settings.master_port
+
+
+def without(environment: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in names}
+
+
+def test_torchrun_says_which_node_this_is_and_our_port_is_not_that_of_its_store() -> None:
+    assert node_settings(TORCHRUN) == (2, 1, "node-a", 29410)
+    assert node_settings(without(TORCHRUN, "TORCHELASTIC_RUN_ID")) == (2, 1, "node-a", 29410)
+    plain = without(TORCHRUN, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE")
+    assert node_settings(plain) == (2, 1, "node-a", 29400)
+    assert node_settings(without(plain, "MASTER_PORT", "LOCAL_WORLD_SIZE")) == (2, 1, "node-a", 29500)
+
+
+def test_a_leader_worker_set_says_which_node_this_is() -> None:
+    assert node_settings(LWS) == (3, 2, "hiar-0.hiar", 29500)
+    assert node_settings({**LWS, "HIAR_MASTER_PORT": "1000"}) == (3, 2, "hiar-0.hiar", 1000)
+
+
+def test_of_several_names_the_most_telling_one_holds() -> None:
+    environment = {**TORCHRUN, **LWS, "NNODES": "8", "NODE_RANK": "5"}
+    assert node_settings(environment)[:2] == (8, 5)
+    assert node_settings(without(environment, "NODE_RANK"))[:2] == (8, 1)
+    assert node_settings(without(environment, "NNODES", "NODE_RANK", "GROUP_RANK")) == (2, 1, "node-a", 29410)
+    assert node_settings({**TORCHRUN, "NNODES": "", "NODE_RANK": ""}) == (2, 1, "node-a", 29410)
+
+
+def test_our_own_settings_win_over_the_launcher() -> None:
+    own = {"HIAR_NNODES": "3", "HIAR_NODE_RANK": "0", "HIAR_MASTER_ADDR": "a", "HIAR_MASTER_PORT": "7"}
+    assert node_settings({**TORCHRUN, **own}) == (3, 0, "a", 7)
+    assert node_settings({**TORCHRUN, **own}, "--node-rank", "2", "--master-addr", "b") == (3, 2, "b", 7)
+    broken = {**TORCHRUN, "WORLD_SIZE": "x", "MASTER_PORT": "65530"}
+    assert node_settings({**broken, **own}) == (3, 0, "a", 7)
+
+
+@pytest.mark.parametrize("variable", ["NNODES", "WORLD_SIZE", "LWS_GROUP_SIZE", "HIAR_NNODES"])
+def test_one_node_needs_and_heeds_nothing_of_a_launcher(variable: str) -> None:
+    assert read_settings([], {variable: "1", "MASTER_PORT": "x", "RANK": "7"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts"),
+    [
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4"}, ("LOCAL_WORLD_SIZE is '4'", "--nproc-per-node 1", "each device")),
+        ({"LOCAL_WORLD_SIZE": "2"}, ("LOCAL_WORLD_SIZE is '2'",)),
+        ({**TORCHRUN, "NNODES": "1:4"}, ("NNODES is '1:4'", "1..1024")),
+        ({**TORCHRUN, "MASTER_PORT": "x"}, ("MASTER_PORT is 'x'", "1..65534")),
+        ({**TORCHRUN, "MASTER_PORT": "65525"}, ("MASTER_PORT is 65525", "1..65524", "--master-port")),
+        ({**LWS, "LWS_WORKER_INDEX": "3"}, ("node rank is 3", "0..2")),
+        (without(LWS, "LWS_LEADER_ADDRESS"), ("3 nodes", "no --master-addr")),
+        (without(LWS, "LWS_WORKER_INDEX"), ("3 nodes", "no --node-rank")),
+        ({"HIAR_NNODES": "2", "HIAR_NODE_RANK": "0"}, ("2 nodes", "no --master-addr", "host of node 0")),
+        ({"HIAR_NODE_RANK": "1"}, ("node rank is 1", "--nnodes 1")),
+    ],
+)
+def test_nodes_that_make_no_sense_are_one_sentence(environment: dict[str, str], parts: tuple[str, ...]) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings([], environment)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_the_highest_port_under_torchrun() -> None:
+    assert node_settings({**TORCHRUN, "MASTER_PORT": "65524"})[3] == 65534

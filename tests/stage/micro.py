@@ -1,16 +1,21 @@
-"""A model of a few thousand weights and a runner around it, in this process: for tests of the chain itself."""
+"""A model of a few thousand weights and runners around it, in this process: for tests of the chain itself."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from engine.config import Order, RolloutConfig, TransformerConfig
-from engine.messages import BlockTicket, CloseTicket, OpenTicket, PromptTicket, Ticket
+from engine.config import Fault, Order, RolloutConfig, TransformerConfig
+from engine.messages import BlockTicket, CloseTicket, LatentsSaved, OpenTicket, PromptTicket, SessionBroken, Ticket
 from engine.model.dit import CausalWan
 from engine.model.tensor_bytes import to_bytes
+from engine.oracle import roll_out
 from engine.request import Output, Quality
 from engine.stage.noise import KeyedNoise
 from engine.stage.pages import PagePool
+from engine.stage.rehearsal import Faults
 from engine.stage.runner import Runner
+from engine.trace import Timer
 
 TRANSFORMER = TransformerConfig(
     dim=24, ffn_dim=32, num_heads=2, num_layers=2, text_dim=8, text_len=6, freq_dim=16, in_dim=4
@@ -23,9 +28,9 @@ def rollout(order: Order = Order.STEP_FIRST, window_blocks: int = 3, sink_blocks
     return RolloutConfig(order=order, window_latent_frames=3 * window_blocks, sink_latent_frames=3 * sink_blocks)
 
 
-def model() -> CausalWan:
+def model(num_layers: int = TRANSFORMER.num_layers) -> CausalWan:
     torch.manual_seed(7)
-    network = CausalWan(TRANSFORMER).eval().requires_grad_(False)
+    network = CausalWan(replace(TRANSFORMER, num_layers=num_layers)).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
         if name.endswith("modulation"):
             torch.nn.init.normal_(parameter, std=0.3)
@@ -36,15 +41,40 @@ def embedding(seed: int) -> Tensor:
     return torch.randn(3, TRANSFORMER.text_dim, generator=torch.Generator().manual_seed(seed))
 
 
-class Bench:
-    """A runner whose finished latents are collected by session and block."""
+def oracle(config: RolloutConfig, num_blocks: int, seed: int = 5, prompt: int = 1) -> list[Tensor]:
+    """The blocks of a session, by the readable twin of the engine."""
+    noise, shape = KeyedNoise(CPU), (3, TRANSFORMER.in_dim, HEIGHT, WIDTH)
+    padded = torch.zeros(TRANSFORMER.text_len, TRANSFORMER.text_dim)
+    padded[:3] = embedding(prompt)
+    with torch.inference_mode():
+        result = roll_out(model(), config, lambda b, s: noise(seed, b, s, shape), padded, num_blocks)
+    return [result.latents[block] for block in range(num_blocks)]
 
-    def __init__(self, config: RolloutConfig, *, max_segments: int = 2, num_pages: int = 40) -> None:
+
+class Bench:
+    """A runner, and the runners behind it; what the runner delivers is collected by session and block."""
+
+    def __init__(
+        self,
+        config: RolloutConfig,
+        *,
+        stages: tuple[int, ...] | None = None,
+        following: "Bench | None" = None,
+        max_segments: int = 2,
+        num_pages: int = 40,
+        num_layers: int = TRANSFORMER.num_layers,
+        faults: tuple[Fault, ...] = (),
+    ) -> None:
+        """``stages``: all of them unless said; ``following`` takes what this runner delivers."""
         self.latents: dict[tuple[str, int], Tensor] = {}
         self.tickets: list[Ticket] = []
+        self.told: list[LatentsSaved | SessionBroken] = []
+        self.timer = Timer(0)
+        self._following = following
+        self._shapes: dict[str, tuple[int, int, int, int]] = {}
         self.pool = PagePool(
             num_pages=num_pages,
-            num_layers=TRANSFORMER.num_layers,
+            num_layers=num_layers,
             page_tokens=TOKENS,
             num_heads=TRANSFORMER.num_heads,
             head_dim=TRANSFORMER.head_dim,
@@ -53,26 +83,36 @@ class Bench:
             poison=True,
         )
         self.runner = Runner(
-            model=model(),
+            model=model(num_layers),
             rollout=config,
+            stages=tuple(range(config.num_stages)) if stages is None else stages,
             pool=self.pool,
             noise=KeyedNoise(CPU),
             deliver=self._deliver,
+            tell=self.told.append,
+            timer=self.timer,
             max_segments=max_segments,
+            faults=Faults(faults),
         )
 
     def _deliver(self, ticket: Ticket, latents: Tensor | None) -> None:
         self.tickets.append(ticket)
+        if isinstance(ticket, OpenTicket):
+            self._shapes[ticket.session] = (3, TRANSFORMER.in_dim, ticket.latent_height, ticket.latent_width)
         if isinstance(ticket, BlockTicket) and latents is not None:
             self.latents[ticket.session, ticket.block] = latents
+        if self._following is not None:
+            if isinstance(ticket, BlockTicket) and latents is None:
+                latents = torch.full(self._shapes[ticket.session], torch.nan)  # as a worker hands over a void block
+            self._following.runner.submit(ticket, latents)
 
-    def open(self, session: str, seed: int = 5, prompt: int = 1) -> None:
+    def open(self, session: str, seed: int = 5, prompt: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
         self.runner.submit(
             OpenTicket(
                 session=session,
                 seed=seed,
-                latent_height=HEIGHT,
-                latent_width=WIDTH,
+                latent_height=size[0],
+                latent_width=size[1],
                 fps=16,
                 quality=Quality.STANDARD,
                 output=Output.LATENTS,
@@ -80,8 +120,8 @@ class Bench:
             )
         )
 
-    def block(self, session: str, block: int, *, last: bool = False) -> None:
-        self.runner.submit(BlockTicket(session=session, block=block, num_frames=12, last=last))
+    def block(self, session: str, block: int, *, last: bool = False, save: bool = False) -> None:
+        self.runner.submit(BlockTicket(session=session, block=block, num_frames=12, last=last, save=save))
 
     def prompt(self, session: str, prompt: int) -> None:
         self.runner.submit(PromptTicket(session=session, embedding=to_bytes(embedding(prompt))))
@@ -90,6 +130,20 @@ class Bench:
         self.runner.submit(CloseTicket(session=session))
 
     def run(self) -> None:
+        """Run all passes that can run, here and behind."""
         with torch.inference_mode():
-            while self.runner.tick():
+            while self._tick():
                 pass
+
+    def _tick(self) -> bool:
+        ran = self.runner.tick()
+        return (self._following is not None and self._following._tick()) or ran
+
+
+def chain(config: RolloutConfig, cuts: tuple[tuple[int, ...], ...], *, max_segments: int = 2) -> list[Bench]:
+    """Benches that share a chain, its head first."""
+    benches: list[Bench] = []
+    for stages in reversed(cuts):
+        following = benches[0] if benches else None
+        benches.insert(0, Bench(config, stages=stages, following=following, max_segments=max_segments))
+    return benches

@@ -1,0 +1,369 @@
+"""Measures the schedule with the real engine: worker processes, tickets, hand-over and pages.
+
+    python -m benchmarks.pipeline
+    python -m benchmarks.pipeline --workers 1,4 --picture docs/diagonal.svg --report benchmarks/reports/pipeline.md
+    python -m benchmarks.pipeline --real --blocks 9
+    python -m benchmarks.pipeline --devices cuda:0,cuda:1,cuda:2,cuda:3
+
+One session of ``--blocks`` blocks runs block-first on one worker, which is the baseline, and then step-first on each
+number of workers. On CPUs passes sleep for ``--pass-ms``, so that the schedule is measured and not the cores; with
+``--real``, and always on GPUs, a transformer with random weights computes them. Runs stop at latents: nothing is
+decoded or encoded.
+
+Makespan is the time from the beginning of the first denoise pass to the end of the last one, read from the recorded
+spans. The ideal is the shortest makespan any schedule can have (``ideal_passes``), counted in passes of the length
+asked for, or for real passes in passes of the run's own mean length: a forward shared out evenly among its passes.
+Bubble is the part of that time in which the workers that denoise ran no forward.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.timeline import chrome_trace, diagonal_svg
+from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
+from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
+from engine.model.dit import CausalWan
+from engine.request import EngineFacts
+from engine.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block, writes_pages
+from engine.trace import Phase, Span
+
+SMALL = TransformerConfig(dim=96, ffn_dim=256, num_heads=4, num_layers=2, text_dim=64, text_len=16)
+SMALL_SIZE = (96, 96)
+WAN_1_3B = TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=4096, text_len=512)
+WAN_SIZE = (832, 480)
+WEIGHT_STD = 0.02
+SPANS_TIMEOUT_S = 10.0
+"""How long the last spans of a session may take to come in after its end."""
+COLUMNS = ("order", "workers", "passes", "pass", "makespan", "ideal", "efficiency", "bubble", "speed-up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all runs have in common."""
+
+    manifest: Manifest
+    """Its order is replaced by that of the run."""
+    devices: tuple[str, ...]
+    """A run on n workers takes the first n."""
+    num_blocks: int
+    rehearsal: Rehearsal | None = None
+    """None when passes compute."""
+    recording_file: Path | None = None
+    """Noise and prompt embedding of runs that compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one session was seen to do."""
+
+    order: Order
+    num_stages: int
+    num_blocks: int
+    num_workers: int
+    stages_of_workers: tuple[int, ...]
+    """Denoise stages of each worker that has any."""
+    nominal_pass_s: float | None
+    """Length of a pass that sleeps; None when passes compute."""
+    spans: tuple[Span, ...]
+    """Of this session only."""
+    device_names: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> tuple[Span, ...]:
+        """Denoise and cache passes."""
+        return tuple(span for span in self.spans if span.phase in {Phase.DENOISE, Phase.CACHE})
+
+    @property
+    def makespan_s(self) -> float:
+        """From the beginning of the first denoise pass to the end of the last."""
+        denoise = [span for span in self.spans if span.phase == Phase.DENOISE]
+        return max(span.ended_s for span in denoise) - min(span.began_s for span in denoise)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of all forwards of all workers; the passes of a fused forward share its times."""
+        forwards = {(span.rank, span.began_s, span.ended_s) for span in self.passes}
+        return sum(ended_s - began_s for _, began_s, ended_s in forwards)
+
+    @property
+    def mean_pass_s(self) -> float:
+        """Measured seconds a pass, each forward shared out evenly among its passes."""
+        return self.busy_s / len(self.passes)
+
+    @property
+    def ideal_s(self) -> float:
+        """The shortest makespan that passes of this length allow on these workers."""
+        count = ideal_passes(self.order, self.num_blocks, self.num_stages, max(self.stages_of_workers))
+        return count * (self.nominal_pass_s or self.mean_pass_s)
+
+    @property
+    def efficiency(self) -> float:
+        """1 when no schedule could be faster."""
+        return self.ideal_s / self.makespan_s
+
+    @property
+    def bubble(self) -> float:
+        """Part of the makespan in which workers with denoise stages ran no forward."""
+        return 1 - self.busy_s / (len(self.stages_of_workers) * self.makespan_s)
+
+    def cells(self, baseline: "Run") -> tuple[str, ...]:
+        """Values of ``COLUMNS``."""
+        return (
+            self.order.value.replace("_", "-"),
+            str(self.num_workers),
+            str(len(self.passes)),
+            f"{self.mean_pass_s * 1000:.2f} ms",
+            f"{self.makespan_s:.3f} s",
+            f"{self.ideal_s:.3f} s",
+            f"{self.efficiency:.1%}",
+            f"{self.bubble:.1%}",
+            f"{baseline.makespan_s / self.makespan_s:.2f}x",
+        )
+
+
+def ideal_passes(order: Order, num_blocks: int, num_stages: int, stages_per_worker: int) -> int:
+    """The smallest makespan, in passes of equal length, when no worker has more than ``stages_per_worker`` stages.
+
+    Closed formulas. Block-first, with all stages on one worker: S denoise passes a block, and a cache pass for all
+    blocks but the last, whose page nobody reads. Step-first: the worker with the most stages, k, needs k (2N - 1)
+    passes for them; block 0 takes one pass in each stage before it reaches the worker, and block N - 1 one in each
+    stage behind it, which are S - k together. For k = 1 that is 2N + S - 2, for k = S it is 8N - 4 at S = 4.
+    Nobody can be faster, and a chain that never idles while a pass is ready is as fast.
+    """
+    if order == Order.BLOCK_FIRST:
+        return num_stages * num_blocks + num_blocks - 1
+    return stages_per_worker * (2 * num_blocks - 1) + num_stages - stages_per_worker
+
+
+async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
+    """Run one session on ``num_workers`` workers, after a shorter one that warms them up.
+
+    Raises:
+        HiarError: the engine does not start, or the session fails.
+        TimeoutError: spans of the session are missing.
+    """
+    rollout = replace(setup.manifest.rollout, order=order)
+    config = EngineConfig(
+        manifest=replace(setup.manifest, rollout=rollout),
+        devices=setup.devices[:num_workers],
+        max_sessions=1,
+        max_inflight_blocks=setup.num_blocks,
+        recording_file=setup.recording_file,
+        rehearsal=setup.rehearsal,
+    )
+    engine = Engine(config)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        await generate(engine, min(setup.num_blocks, rollout.window_blocks))
+        session = await generate(engine, setup.num_blocks)
+        spans = await spans_of(engine, session, rollout, setup.num_blocks)
+        assert engine.facts is not None
+        return _run(setup, order, engine.facts, spans)
+    finally:
+        await engine.stop()
+
+
+async def generate(engine: Engine, num_blocks: int) -> str:
+    """Make a video as fast as possible, drop it, and return its session's id."""
+    video = engine.manifest.video
+    width_px, height_px = video.sizes[0]
+    request = SessionRequest(
+        prompts=(PromptAt(at_s=0, text="a red ball"),),
+        width_px=width_px,
+        height_px=height_px,
+        fps=video.fps,
+        seconds=frames_before_block(engine.manifest.rollout, num_blocks) / video.fps,
+        pace=Pace.FAST,
+        output=Output.LATENTS,
+    )
+    session = await engine.open(request)
+    async for _ in session.fragments():
+        pass
+    return session.id
+
+
+async def spans_of(engine: Engine, session: str, rollout: RolloutConfig, num_blocks: int) -> tuple[Span, ...]:
+    """All spans of a session. The last passes are reported just behind its end, so this waits for them.
+
+    Raises:
+        TimeoutError: not every pass was reported.
+    """
+    writers = sum(writes_pages(rollout, stage) for stage in range(rollout.num_stages))
+    expected = rollout.num_stages * num_blocks + writers * (num_blocks - 1)
+    give_up_at = time.monotonic() + SPANS_TIMEOUT_S
+    while True:
+        spans = tuple(span for span in engine.spans if span.session == session)
+        num_passes = sum(span.phase in {Phase.DENOISE, Phase.CACHE} for span in spans)
+        if num_passes >= expected:
+            return spans
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"{num_passes} of {expected} passes were reported")
+        await asyncio.sleep(0.01)
+
+
+def _run(setup: Setup, order: Order, facts: EngineFacts, spans: tuple[Span, ...]) -> Run:
+    return Run(
+        order=order,
+        num_stages=setup.manifest.rollout.num_stages,
+        num_blocks=setup.num_blocks,
+        num_workers=len(facts.plan.parts),
+        stages_of_workers=tuple(len(part.stages) for part in facts.plan.parts if part.stages),
+        nominal_pass_s=setup.rehearsal.pass_s if setup.rehearsal else None,
+        spans=spans,
+        device_names=facts.device_names,
+    )
+
+
+def random_setup(folder: Path, manifest: Manifest, devices: tuple[str, ...], num_blocks: int) -> Setup:
+    """A setup that computes, with random weights, noise and prompt embedding written to ``folder``."""
+    torch.manual_seed(0)
+    rollout, sizes = manifest.rollout, manifest.transformer
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in CausalWan(sizes).state_dict().items()}
+    dtype = getattr(torch, manifest.dtype)
+    weights = {name: torch.empty(shape, dtype=dtype).normal_(std=WEIGHT_STD) for name, shape in shapes.items()}
+    # Norms keep their scale: random ones would let the latents fade out or explode.
+    weights |= {name: torch.ones_like(weights[name]) for name in weights if ".norm" in name and name.endswith("weight")}
+    save_file(weights, manifest.transformer_file)
+    width_px, height_px = manifest.video.sizes[0]
+    size = (sizes.in_dim, height_px // LATENT_STRIDE_PX, width_px // LATENT_STRIDE_PX)
+    names = ["initial_noise", *(f"renoise.{stage}" for stage in range(rollout.num_stages - 1))]
+    recording = {name: torch.randn(num_blocks * rollout.latent_frames_per_block, *size) for name in names}
+    recording["context"] = torch.randn(sizes.text_len, sizes.text_dim)
+    save_file(recording, folder / "recording.safetensors")
+    return Setup(
+        manifest=manifest, devices=devices, num_blocks=num_blocks, recording_file=folder / "recording.safetensors"
+    )
+
+
+def manifest_of(num_stages: int, transformer: TransformerConfig, size_px: tuple[int, int], folder: Path) -> Manifest:
+    """A model that stops at latents; its steps divide the noise schedule evenly. ``size_px`` is (width, height)."""
+    steps = tuple(NUM_TRAIN_TIMESTEPS - NUM_TRAIN_TIMESTEPS * stage // num_stages for stage in range(num_stages))
+    return Manifest(
+        name="pipeline",
+        transformer=transformer,
+        rollout=RolloutConfig(denoising_steps=steps),
+        video=VideoConfig(sizes=(size_px,)),
+        transformer_file=folder / "transformer.safetensors",
+        dtype="float32" if transformer.dim == SMALL.dim else "bfloat16",
+    )
+
+
+def report(setup: Setup, baseline: Run, runs: list[Run], arguments: list[str]) -> str:
+    """The table as Markdown, with what is needed to repeat it."""
+    rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(run.cells(baseline) for run in (baseline, *runs))]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    slept = setup.rehearsal
+    passes = f"passes sleep {slept.pass_s * 1000:g} ms" if slept else "passes compute, with random weights"
+    width_px, height_px = setup.manifest.video.sizes[0]
+    largest = max((baseline, *runs), key=lambda run: run.num_workers)
+    return f"""# The schedule, measured
+
+`python -m benchmarks.pipeline {" ".join(arguments)}`
+
+{setup.num_blocks} blocks of {width_px}x{height_px}, {setup.manifest.rollout.num_stages} stages; {passes}.
+
+{table}
+
+*pass*: mean seconds a pass as measured. *makespan*: first denoise pass begun to last denoise pass ended. *ideal*: the
+shortest makespan any schedule can have with passes of {"the length asked for" if slept else "that mean length"}.
+*efficiency*: ideal / makespan. *bubble*: part of the makespan in which the workers that denoise ran no forward.
+*speed-up*: over block-first on one worker.
+
+Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads, devices:
+{", ".join(largest.device_names)}.
+"""
+
+
+def main() -> None:
+    """Command line."""
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory(prefix="hiar-pipeline-") as folder:
+        try:
+            setup = _setup(arguments, Path(folder))
+            counts = _worker_counts(arguments, setup)
+            baseline = asyncio.run(measure(setup, Order.BLOCK_FIRST, 1))
+            widths = [max(9, len(name)) + 2 for name in COLUMNS]
+            _print_row(COLUMNS, widths)
+            _print_row(baseline.cells(baseline), widths)
+            runs = []
+            for num_workers in counts:
+                runs.append(asyncio.run(measure(setup, Order.STEP_FIRST, num_workers)))
+                _print_row(runs[-1].cells(baseline), widths)
+        except (HiarError, ValueError, OSError) as error:
+            sys.exit(f"pipeline: {error}")
+    diagonal = next((run for run in runs if run.num_workers == arguments.stages), None)
+    if arguments.trace and diagonal:
+        arguments.trace.write_text(json.dumps(chrome_trace(diagonal.spans)))
+    if arguments.picture and diagonal:
+        title = f"{diagonal.num_stages} stages on {diagonal.num_workers} workers, step-first"
+        arguments.picture.write_text(diagonal_svg(diagonal.spans, title))
+    if arguments.report:
+        arguments.report.write_text(report(setup, baseline, runs, sys.argv[1:]))
+
+
+def _print_row(cells: tuple[str, ...], widths: list[int]) -> None:
+    print("".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=27, help="blocks of the session (default: 27)")
+    parser.add_argument("--stages", type=int, default=4, help="denoise stages (default: 4)")
+    parser.add_argument("--pass-ms", type=float, default=50, help="length of a pass that sleeps (default: 50)")
+    parser.add_argument("--workers", help="worker counts, as in 1,2,4 (default: 1 to stages + 1, or to the last GPU)")
+    parser.add_argument("--devices", default="cpu", help="cpu, or GPUs as in cuda:0,cuda:1 (default: cpu)")
+    parser.add_argument("--real", action="store_true", help="compute passes on the CPU too, with a small model")
+    parser.add_argument("--layers", type=int, help="layers of the transformer (default: 30 on GPUs, 2 on CPUs)")
+    parser.add_argument("--size", help="picture size (default: 832x480 on GPUs, 96x96 on CPUs)")
+    parser.add_argument("--trace", type=Path, help="write the run on as many workers as stages for Perfetto (JSON)")
+    parser.add_argument("--picture", type=Path, help="draw that run (SVG)")
+    parser.add_argument("--report", type=Path, help="write the table (Markdown)")
+    return parser.parse_args()
+
+
+def _setup(arguments: argparse.Namespace, folder: Path) -> Setup:
+    """What the options ask for. Raises ``ValueError`` when they make no sense."""
+    require(arguments.blocks >= 1 and arguments.stages >= 1, "--blocks and --stages must be at least 1")
+    on_cpu = arguments.devices == "cpu"
+    devices = ("cpu",) * (arguments.stages + 1) if on_cpu else tuple(arguments.devices.split(","))
+    transformer, size_px = (SMALL, SMALL_SIZE) if on_cpu else (WAN_1_3B, WAN_SIZE)
+    if arguments.layers is not None:
+        transformer = replace(transformer, num_layers=arguments.layers)
+    if arguments.size is not None:
+        width, _, height = arguments.size.partition("x")
+        require(width.isdigit() and height.isdigit(), f"--size {arguments.size} is not like 832x480")
+        size_px = (int(width), int(height))
+    manifest = manifest_of(arguments.stages, transformer, size_px, folder)
+    if arguments.real or not on_cpu:
+        return random_setup(folder, manifest, devices, arguments.blocks)
+    rehearsal = Rehearsal(pass_s=arguments.pass_ms / 1000)
+    return Setup(manifest=manifest, devices=devices, num_blocks=arguments.blocks, rehearsal=rehearsal)
+
+
+def _worker_counts(arguments: argparse.Namespace, setup: Setup) -> list[int]:
+    """Worker counts of the step-first runs. Raises ``ValueError`` for one that no chain can use."""
+    most = min(arguments.stages + 1, len(setup.devices))
+    if arguments.workers is None:
+        counts = list(range(1, most + 1))
+    else:
+        counts = [int(count) for count in arguments.workers.split(",")]
+    require(all(1 <= count <= most for count in counts), f"--workers {counts} leaves 1..{most}")
+    drawn = not (arguments.trace or arguments.picture) or arguments.stages in counts
+    require(drawn, f"--trace and --picture show {arguments.stages} workers, which are not among --workers {counts}")
+    return counts
+
+
+if __name__ == "__main__":
+    main()

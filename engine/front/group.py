@@ -1,0 +1,333 @@
+"""One worker group, from its first process to its last: the start in order, routing by rank, and signs of trouble.
+
+A group is all workers of all chains. It lives and dies as a whole: a worker that is gone takes pages and hand-over
+with it, and a communicator is never used again after an error (spec, operations 1.4). Knows no session and no restart
+policy.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.errors import HiarError, StartError, WeightsError, WorkerLost
+from engine.front.link import Link, OnLost, OnMessage, WorkerLink
+from engine.front.watchdog import Watchdog
+from engine.messages import (
+    Assign,
+    Beat,
+    BlockTicket,
+    Cancel,
+    CloseTicket,
+    CostsMeasured,
+    EncodePrompt,
+    MeasureCosts,
+    OpenTicket,
+    PromptEncoded,
+    Rendezvous,
+    SessionClosed,
+    StartFailed,
+    Ticket,
+    WorkerFacts,
+    WorkerReady,
+)
+from engine.placement import PassCosts, Plan, place
+from engine.request import EngineFacts, Output, Quality
+from engine.schedule import frames_in_block
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = "warm-up"
+MIN_BLOCKS_OF_PATIENCE = 10
+"""A worker may be silent for this many predicted blocks, however short the stage timeout: slow is not hung."""
+STACK_DUMP_S = 0.3
+"""What a hung worker gets to print where it stands."""
+
+Answer = TypeVar("Answer", WorkerReady, CostsMeasured, PromptEncoded, SessionClosed)
+
+
+class Hosts(Protocol):
+    """Where devices are: this host's, or those of several nodes (``engine.front.nodes``)."""
+
+    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
+        """(node rank, device) of every device, in node order. Raises ``StartError`` when a node does not come."""
+        ...
+
+    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+        """Start a worker there."""
+        ...
+
+
+class ThisHost:
+    """The devices of one host."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+
+    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
+        """All devices, of node 0."""
+        return tuple((0, device) for device in self._config.devices)
+
+    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+        """Start a worker process."""
+        return WorkerLink(self._config, device, on_message, on_lost)
+
+
+class WorkerGroup:
+    """All workers, for one life of the group."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        hosts: Hosts,
+        folder: Path,
+        generation: int,
+        costs: PassCosts | None,
+        *,
+        on_message: Callable[[int, Any], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        """Make a group that does not run yet.
+
+        Args:
+            config: devices and model.
+            hosts: where the devices are.
+            folder: for the file by which workers of one host meet.
+            generation: groups before this one.
+            costs: what an earlier group measured, or None to measure.
+            on_message: called with rank and message once the group serves.
+            on_lost: called once with a sentence when a serving group is lost; it is dead then.
+        """
+        self._config, self._hosts, self._folder, self._generation = config, hosts, folder, generation
+        self._on_message, self._on_lost = on_message, on_lost
+        self.costs = costs
+        self.plan: Plan | None = None
+        self.facts: EngineFacts | None = None
+        self._links: list[Link] = []
+        self._awaited: dict[tuple[int, type], asyncio.Future[Any]] = {}
+        self._watchdog: Watchdog | None = None
+        self._pages: dict[int, int] = {}
+        self._failure: HiarError | None = None
+        self._serving = False
+
+    @property
+    def pids(self) -> tuple[int | None, ...]:
+        """Process ids by rank; None for workers of other hosts."""
+        return tuple(link.pid for link in self._links)
+
+    @property
+    def pages_used(self) -> int:
+        """Pages taken in all pools, as the workers last told."""
+        return sum(self._pages.values())
+
+    async def bring_up(self) -> None:
+        """Start all workers and see one short video through every chain.
+
+        Raises:
+            StartError: a setting, a device, a file or a port is wrong, or it took too long.
+            WorkerLost: a worker died on the way.
+        """
+        try:
+            async with asyncio.timeout(self._config.start_timeout_s):
+                await self._bring_up()
+        except TimeoutError:
+            raise StartError(f"the workers were not ready after {self._config.start_timeout_s:.0f} s") from None
+
+    async def _bring_up(self) -> None:
+        places = await self._hosts.wait_nodes()
+        for rank, (node_rank, device) in enumerate(places):
+            self._links.append(self._open(rank, node_rank, device))
+        if self.costs is None:
+            self.costs = (await self._ask(0, MeasureCosts(), CostsMeasured)).costs
+        rollout = self._config.manifest.rollout
+        self.plan = place(rollout, tuple(device for _, device in places), self._on_shared_cores(self.costs))
+        logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
+        assign = [
+            self._ask(rank, Assign(rank=rank, plan=self.plan, rendezvous=self._rendezvous()), WorkerReady)
+            for rank in range(len(places))
+        ]
+        self.facts = self._summarise(self.plan, [ready.facts for ready in await asyncio.gather(*assign)])
+        slowest_s = max(self.plan.block_s(chain) for chain in range(len(self.plan.chains)))
+        patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
+        self._watchdog = Watchdog(self.plan, patience_s)
+        await self._warm_up(self.plan)
+        self._serving = True
+
+    # --- while it serves ---
+
+    def send_chain(self, chain: int, message: Ticket | Cancel) -> None:
+        """Send a ticket, or a cancellation, to every worker of a chain."""
+        assert self.plan is not None and self._watchdog is not None, "the group does not run"
+        if not isinstance(message, Cancel):
+            self._watchdog.sent(chain, time.monotonic())
+        for part in self.plan.chains[chain]:
+            self._links[part.rank].send(message)
+
+    def ask(self, question: EncodePrompt) -> None:
+        """Have a prompt embedded."""
+        assert self._watchdog is not None, "the group does not run"
+        self._watchdog.asked(self._text_rank, time.monotonic())
+        self._links[self._text_rank].send(question)
+
+    async def check_progress(self) -> None:
+        """End the group if a worker hangs."""
+        hung = self._watchdog.hung(time.monotonic()) if self._watchdog is not None else None
+        if hung is None or self._failure is not None:
+            return
+        assert self.plan is not None
+        part = self.plan.parts[hung]
+        sentence = f"worker {hung} on {part.device} ({' '.join(part.names)}) made no progress in time"
+        logger.error("%s; its stack follows if it can still run", sentence)
+        self._links[hung].abort()
+        await asyncio.sleep(STACK_DUMP_S)
+        self._lose(WorkerLost(sentence))
+
+    def kill(self) -> None:
+        """End all processes now."""
+        for link in self._links:
+            link.kill()
+
+    async def stop(self) -> None:
+        """Ask all workers to leave, and end those that do not."""
+        self._failure = self._failure or WorkerLost("the group was stopped")
+        await asyncio.gather(*(link.stop() for link in self._links))
+
+    # --- messages ---
+
+    def _open(self, rank: int, node_rank: int, device: str) -> Link:
+        return self._hosts.open_link(
+            node_rank,
+            device,
+            lambda message: self._receive(rank, message),
+            lambda sentence: self._lose(WorkerLost(sentence)),
+        )
+
+    def _receive(self, rank: int, message: Any) -> None:
+        if self._failure is not None:
+            return
+        now = time.monotonic()
+        match message:
+            case StartFailed():
+                kind = WeightsError if message.code == WeightsError.code else StartError
+                self._lose(kind(message.message))
+                return
+            case Beat():
+                self._pages[rank] = message.pages_used
+                if self._watchdog is not None:
+                    self._watchdog.beat(rank, message.tickets_passed, now)
+            case SessionClosed():
+                self._pages[rank] = message.pages_used
+            case PromptEncoded() if self._watchdog is not None:
+                self._watchdog.answered(rank, now)
+        awaited = self._awaited.pop((rank, type(message)), None)
+        if awaited is not None:
+            awaited.set_result(message)
+        elif self._serving:
+            self._on_message(rank, message)
+
+    def _expect(self, rank: int, kind: type[Answer]) -> "asyncio.Future[Answer]":
+        """The next message of a kind from a worker. Raises what the group failed with."""
+        if self._failure is not None:
+            raise self._failure
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._awaited[rank, kind] = future
+        return future
+
+    async def _ask(self, rank: int, question: Any, kind: type[Answer]) -> Answer:
+        future = self._expect(rank, kind)
+        self._links[rank].send(question)
+        return await future
+
+    def _lose(self, error: HiarError) -> None:
+        """The first trouble ends the group; what follows from it is not told."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        self.kill()
+        for future in self._awaited.values():
+            if not future.done():
+                future.set_exception(error)
+        if self._serving:
+            self._on_lost(error.message)
+
+    # --- parts of the start ---
+
+    def _on_shared_cores(self, costs: PassCosts) -> PassCosts:
+        """What passes cost when all CPU workers of this host compute at once: they share its cores."""
+        config, cores = self._config, os.cpu_count() or 1
+        if config.on_gpu or config.rehearsal is not None or len(config.devices) == 1:
+            return costs
+        threads = config.num_threads or max(1, cores // len(config.devices))
+        slowdown = max(1.0, len(config.devices) * threads / cores)
+        return replace(
+            costs,
+            denoise_s=tuple(cost_s * slowdown for cost_s in costs.denoise_s),
+            decode_s=costs.decode_s * slowdown,
+        )
+
+    def _rendezvous(self) -> Rendezvous:
+        nodes = self._config.nodes
+        if nodes is None:
+            store, interface = f"file:{self._folder / f'group{self._generation}'}", "lo"
+        else:
+            store, interface = f"tcp:{nodes.master_addr}:{nodes.master_port}", None
+        return Rendezvous(store=store, interface=interface, generation=self._generation)
+
+    async def _warm_up(self, plan: Plan) -> None:
+        """Two blocks through every chain, so that the first caller does not pay for first calls."""
+        manifest = self._config.manifest
+        if manifest.decoder is None or (manifest.text is None and self._config.rehearsal is None):
+            return
+        question = EncodePrompt(request=-1, text="warm up")
+        answer = self._expect(self._text_rank, PromptEncoded)
+        self.ask(question)
+        opening = self._warm_up_ticket((await answer).embedding)
+        closed = [self._expect(part.rank, SessionClosed) for part in plan.parts]
+        for chain in range(len(plan.chains)):
+            self.send_chain(chain, opening)
+            for block in range(2):
+                frames = frames_in_block(manifest.rollout, block)
+                self.send_chain(chain, BlockTicket(session=WARM_UP, block=block, num_frames=frames, last=block == 1))
+            self.send_chain(chain, CloseTicket(session=WARM_UP))
+        await asyncio.gather(*closed)
+        assert self.pages_used == 0, "warm-up kept pages"
+
+    def _warm_up_ticket(self, embedding: Any) -> OpenTicket:
+        video = self._config.manifest.video
+        width_px, height_px = video.sizes[0]
+        return OpenTicket(
+            session=WARM_UP,
+            seed=0,
+            latent_height=height_px // LATENT_STRIDE_PX,
+            latent_width=width_px // LATENT_STRIDE_PX,
+            fps=video.fps,
+            quality=Quality.STANDARD,
+            output=Output.FRAGMENTS,
+            embedding=embedding,
+        )
+
+    @property
+    def _text_rank(self) -> int:
+        assert self.plan is not None
+        return next(part.rank for part in self.plan.parts if part.embeds_text)
+
+    def _summarise(self, plan: Plan, facts: list[WorkerFacts]) -> EngineFacts:
+        manifest = self._config.manifest
+        frames = frames_in_block(manifest.rollout, 1)
+        return EngineFacts(
+            model=manifest.name,
+            device_names=tuple(fact.device_name for fact in facts),
+            plan=plan,
+            frames_per_s=sum(frames / plan.block_s(chain) for chain in range(len(plan.chains))),
+            num_pages=sum(fact.num_pages for fact in facts),
+            page_bytes=facts[0].page_bytes,
+            attention=facts[0].attention,
+            decoder=manifest.decoder.kind if manifest.decoder else "none",
+            encoder=next((fact.encoder for fact in facts if fact.encoder), "none"),
+            codecs=next((fact.codecs for fact in facts if fact.codecs), ""),
+        )

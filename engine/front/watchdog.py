@@ -1,0 +1,77 @@
+"""Tells a worker that hangs from one that has nothing to do, by what each has passed on. Pure; times are given.
+
+All workers of a chain execute the same tickets in the same order, so a worker owes work exactly when the one before it
+(for the head of the chain: the front) has passed more tickets than itself. One that owes and gives no sign of life for
+the timeout is hung; a chain in which nobody owes may rest for ever.
+"""
+
+from dataclasses import dataclass
+
+from engine.placement import Plan
+
+
+@dataclass
+class Pulse:
+    """What is known of one worker."""
+
+    tickets_passed: int = 0
+    open_questions: int = 0
+    """Prompts it was asked to embed and has not."""
+    last_sign_at: float = 0.0
+    """When it last gave a sign of life, or began to owe."""
+
+
+class Watchdog:
+    """Watches the workers of one group."""
+
+    def __init__(self, plan: Plan, timeout_s: float) -> None:
+        self._plan, self._timeout_s = plan, timeout_s
+        self._pulses = [Pulse() for _ in plan.parts]
+        self._tickets_sent = [0] * len(plan.chains)
+
+    def sent(self, chain: int, now: float) -> None:
+        """A ticket went to all workers of a chain."""
+        owed_before = self._owing()
+        self._tickets_sent[chain] += 1
+        self._start_clocks(owed_before, now)
+
+    def asked(self, rank: int, now: float) -> None:
+        """A worker was asked to embed a prompt."""
+        owed_before = self._owing()
+        self._pulses[rank].open_questions += 1
+        self._start_clocks(owed_before, now)
+
+    def answered(self, rank: int, now: float) -> None:
+        """A worker embedded a prompt."""
+        self._pulses[rank].open_questions -= 1
+        self._pulses[rank].last_sign_at = now
+
+    def beat(self, rank: int, tickets_passed: int, now: float) -> None:
+        """A worker gave a sign of life."""
+        owed_before = self._owing()
+        self._pulses[rank].tickets_passed = tickets_passed
+        self._pulses[rank].last_sign_at = now
+        self._start_clocks(owed_before, now)
+
+    def hung(self, now: float) -> int | None:
+        """The rank that has been silent for longest beyond the timeout, if any."""
+        silent = [
+            (pulse.last_sign_at, rank)
+            for rank, pulse in enumerate(self._pulses)
+            if rank in self._owing() and now - pulse.last_sign_at > self._timeout_s
+        ]
+        return min(silent)[1] if silent else None
+
+    def _owing(self) -> set[int]:
+        return {part.rank for part in self._plan.parts if self._owes(part.rank)}
+
+    def _owes(self, rank: int) -> bool:
+        part, pulse = self._plan.parts[rank], self._pulses[rank]
+        before = part.previous
+        handed = self._tickets_sent[part.chain] if before is None else self._pulses[before].tickets_passed
+        return handed > pulse.tickets_passed or pulse.open_questions > 0
+
+    def _start_clocks(self, owed_before: set[int], now: float) -> None:
+        """Who owes since just now has been silent since just now."""
+        for rank in self._owing() - owed_before:
+            self._pulses[rank].last_sign_at = now

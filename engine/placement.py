@@ -1,0 +1,149 @@
+"""Which device runs which stages: arithmetic on measured costs (design, law 8). Pure; knows no process.
+
+*Theory of operation.* A chain makes one block per ``block_s``, the load of its slowest part, so the planner cuts the
+line ``denoise[0] .. denoise[S-1], decode`` into as many contiguous parts as the chain has devices, with the smallest
+possible slowest part. More than S + 1 devices cannot shorten a chain; they become further chains that share the
+sessions. In block-first order every stage reads the last stage's pages, so all denoise stages stay together and a
+chain has at most two parts.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from engine.config import Order, RolloutConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassCosts:
+    """Seconds of work for one block at the model's default size, measured at warm-up."""
+
+    denoise_s: tuple[float, ...]
+    """At index k - 1: k stages on one device, their denoise and cache passes, batched as that device batches."""
+    decode_s: float
+    """Decoding and encoding; 0 for a model that stops at latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one worker runs."""
+
+    rank: int
+    """Of the worker in its group, 0 first."""
+    device: str
+    chain: int
+    stages: tuple[int, ...]
+    """Denoise stages, ascending and adjacent; empty for a worker that only decodes."""
+    decodes: bool
+    embeds_text: bool
+    """Runs the text encoder, for all chains."""
+    previous: int | None
+    """Rank that hands latents to this one; None at the head of a chain."""
+    next: int | None
+    """Rank that latents are handed to; None at the end of a chain."""
+    load_s: float
+    """Predicted seconds of work a block."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its stages, for people."""
+        text = ("text",) if self.embeds_text else ()
+        decode = ("decode",) if self.decodes else ()
+        return (*text, *(f"denoise[{stage}]" for stage in self.stages), *decode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All parts, by rank."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def chains(self) -> tuple[tuple[Part, ...], ...]:
+        """The parts of each chain, in the order in which a block passes them."""
+        count = 1 + max(part.chain for part in self.parts)
+        return tuple(tuple(part for part in self.parts if part.chain == chain) for chain in range(count))
+
+    def block_s(self, chain: int) -> float:
+        """Predicted seconds between two blocks of a busy chain."""
+        return max(part.load_s for part in self.chains[chain])
+
+    def describe(self, frames_per_block: int) -> str:
+        """The plan and its predicted rate in one line."""
+        workers = "; ".join(f"{part.device}: {' '.join(part.names)} ({part.load_s:.3f} s)" for part in self.parts)
+        rate = sum(frames_per_block / self.block_s(chain) for chain in range(len(self.chains)))
+        return f"{len(self.chains)} chain(s), {rate:.1f} frames/s predicted; {workers}"
+
+
+def place(rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts) -> Plan:
+    """Assign every stage to a device. Devices are taken in the order given; neighbours in it are neighbours in a chain.
+
+    Raises:
+        ValueError: there is no device.
+    """
+    require(len(devices) >= 1, "there is no device to place stages on")
+    longest = 2 if rollout.order == Order.BLOCK_FIRST else rollout.num_stages + 1
+    num_chains = -(-len(devices) // longest)
+    parts: list[Part] = []
+    for chain in range(num_chains):
+        length = (len(devices) - len(parts)) // (num_chains - chain)
+        parts += _chain(rollout, devices[len(parts) : len(parts) + length], costs, chain, first_rank=len(parts))
+    quietest = min(parts, key=lambda part: part.load_s).rank
+    return Plan(parts=tuple(replace(part, embeds_text=part.rank == quietest) for part in parts))
+
+
+def _chain(
+    rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts, chain: int, first_rank: int
+) -> list[Part]:
+    cuts = _cut(rollout, costs, len(devices))
+    last_rank = first_rank + len(devices) - 1
+    parts = []
+    for index, (device, (begin, end)) in enumerate(zip(devices, cuts, strict=True)):
+        rank = first_rank + index
+        parts.append(
+            Part(
+                rank=rank,
+                device=device,
+                chain=chain,
+                stages=tuple(range(begin, min(end, rollout.num_stages))),
+                decodes=end > rollout.num_stages,
+                embeds_text=False,
+                previous=rank - 1 if rank > first_rank else None,
+                next=rank + 1 if rank < last_rank else None,
+                load_s=_load_s(rollout, costs, begin, end),
+            )
+        )
+    return parts
+
+
+def _cut(rollout: RolloutConfig, costs: PassCosts, num_parts: int) -> list[tuple[int, int]]:
+    """Half-open ranges over the S denoise stages and decode (index S), whose largest load is smallest.
+
+    Of equal cuts the one with the earlier parts shorter wins: a block leaves them sooner.
+    """
+    num_links = rollout.num_stages + 1
+
+    @cache
+    def best(begin: int, parts: int) -> tuple[float, tuple[int, ...]]:
+        if parts == 1:
+            return _load_s(rollout, costs, begin, num_links), (num_links,)
+        options = []
+        for end in _ends(rollout, begin, num_links - parts + 1):
+            rest_s, ends = best(end, parts - 1)
+            options.append((max(_load_s(rollout, costs, begin, end), rest_s), (end, *ends)))
+        return min(options)
+
+    _, ends = best(0, num_parts)
+    return list(zip((0, *ends[:-1]), ends, strict=True))
+
+
+def _ends(rollout: RolloutConfig, begin: int, last: int) -> range:
+    """Where a part that begins at ``begin`` may end: in block-first order only behind the last denoise stage."""
+    if rollout.order == Order.BLOCK_FIRST:
+        return range(rollout.num_stages, rollout.num_stages + 1)
+    return range(begin + 1, last + 1)
+
+
+def _load_s(rollout: RolloutConfig, costs: PassCosts, begin: int, end: int) -> float:
+    num_denoise = min(end, rollout.num_stages) - begin
+    decode_s = costs.decode_s if end > rollout.num_stages else 0.0
+    return (costs.denoise_s[num_denoise - 1] if num_denoise else 0.0) + decode_s

@@ -1,0 +1,120 @@
+"""Measures what one block costs on a device, for the planner: real passes over a full window, at the default size.
+
+Doubles as warm-up: kernels are compiled and memory is taken before anyone waits. Knows no ticket.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from engine.config import LATENT_STRIDE_PX, EngineConfig, Order
+from engine.model.decoder import Decoder
+from engine.model.segments import SegmentBatch
+from engine.placement import PassCosts
+from engine.schedule import noise_levels
+from engine.stage import parts
+from engine.stage.passes import Network
+from kernels.yuv import rgb_to_yuv420p
+
+NUM_RUNS = 3
+LONG_RUN_S = 5.0
+"""A run this long is measured once; its noise is small and its caller waits."""
+
+
+def measure(config: EngineConfig, device: torch.device, model: Network, decoder: Decoder | None) -> PassCosts:
+    """Time the passes of one block through 1 .. S stages, and its decoding."""
+    rehearsal, rollout = config.rehearsal, config.manifest.rollout
+    counts = range(1, rollout.num_stages + 1)
+    if rehearsal is not None:
+        passes = [2 * k if rollout.order == Order.STEP_FIRST else k + 1 for k in counts]
+        return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
+    return PassCosts(denoise_s=_denoise_costs(config, device, model), decode_s=_decode_cost(config, device, decoder))
+
+
+def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -> tuple[float, ...]:
+    """At index k - 1 the seconds of one block through k stages, in forwards as large as the runner makes them."""
+    rollout, limit = config.manifest.rollout, config.segments_limit
+    pool = parts.allocate_pages(config, device, rollout.window_blocks - 1 + rollout.num_stages)
+    if config.poison_pages:
+        pool.cache.keys_NPLHK.zero_()
+        pool.cache.values_NPLHK.zero_()
+    known: dict[tuple[int, int], float] = {}
+
+    def forward_s(num_cache: int, num_denoise: int) -> float:
+        if (num_cache, num_denoise) not in known:
+            batch = _steady_batch(config, device, model, num_cache, num_denoise)
+            known[num_cache, num_denoise] = _seconds(device, lambda: model(batch, pool.cache))
+        return known[num_cache, num_denoise]
+
+    fused = limit > 1
+    if rollout.order == Order.BLOCK_FIRST:
+        first_s = forward_s(1, 1) if fused else forward_s(1, 0) + forward_s(0, 1)
+        return tuple(first_s + (k - 1) * forward_s(0, 1) for k in range(1, rollout.num_stages + 1))
+    costs = []
+    for k in range(1, rollout.num_stages + 1):
+        if not fused:
+            costs.append(k * (forward_s(1, 0) + forward_s(0, 1)))
+            continue
+        at_once = min(k, limit // 2)
+        rest = k % at_once
+        costs.append(k // at_once * forward_s(at_once, at_once) + (forward_s(rest, rest) if rest else 0.0))
+    return tuple(costs)
+
+
+def _steady_batch(
+    config: EngineConfig, device: torch.device, model: Network, num_cache: int, num_denoise: int
+) -> SegmentBatch:
+    """Passes of a session whose window is full; all read the same pages, which costs what reading others would."""
+    rollout, count = config.manifest.rollout, num_cache + num_denoise
+    width_px, height_px = config.manifest.video.sizes[0]
+    shape = (
+        rollout.latent_frames_per_block,
+        config.manifest.transformer.in_dim,
+        height_px // LATENT_STRIDE_PX,
+        width_px // LATENT_STRIDE_PX,
+    )
+    dtype = parts.dtype_on(config, device)
+    context = model.encode_context(torch.zeros(1, config.manifest.transformer.text_dim))
+    window = tuple(range(rollout.window_blocks - 1))
+    return SegmentBatch(
+        latents_GFCYX=torch.zeros(count, *shape, dtype=dtype, device=device),
+        timesteps_G=torch.full((count,), noise_levels(rollout)[0].timestep, device=device),
+        blocks_G=torch.full((count,), rollout.window_blocks, dtype=torch.int64, device=device),
+        contexts=(context,) * count,
+        page_lists=(window,) * count,
+        write_pages=tuple(len(window) + index for index in range(num_cache)),
+    )
+
+
+def _decode_cost(config: EngineConfig, device: torch.device, decoder: Decoder | None) -> float:
+    """Seconds from latents to planes on the host; the encoder has a thread of its own beside that."""
+    if decoder is None:
+        return 0.0
+    manifest = config.manifest
+    width_px, height_px = manifest.video.sizes[0]
+    latents = torch.zeros(
+        manifest.rollout.latent_frames_per_block,
+        manifest.transformer.in_dim,
+        height_px // LATENT_STRIDE_PX,
+        width_px // LATENT_STRIDE_PX,
+        dtype=parts.dtype_on(config, device),
+        device=device,
+    )
+    _, state = decoder.decode(latents, None)
+    return _seconds(device, lambda: rgb_to_yuv420p(decoder.decode(latents, state)[0]).cpu())
+
+
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """The shortest of a few runs after a first one: what it takes when nothing else disturbs."""
+    first_s = _timed(device, work)
+    runs = 1 if first_s > LONG_RUN_S else NUM_RUNS
+    return min(_timed(device, work) for _ in range(runs))
+
+
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

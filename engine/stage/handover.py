@@ -1,0 +1,193 @@
+"""Latents from worker to worker: one fixed-shape tensor a block ticket, in ticket order, over ``torch.distributed``.
+
+Both ends know from the tickets what comes next, so nothing but latents travels. Sending and receiving have a thread
+and, on a GPU, a stream of their own: a pass never waits for a neighbour, and a neighbour's pass runs while latents are
+under way. Knows no stage and no session state.
+
+Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
+"""
+
+import os
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
+
+from engine.errors import StartError
+from engine.messages import BlockTicket, Rendezvous
+from engine.trace import Phase, Timer
+
+NUM_POSTED = 2
+"""Receives that are posted ahead: one for the block a neighbour works on, one for the block behind it."""
+PATIENCE = timedelta(days=30)
+"""A receive may wait this long; whether a neighbour hangs is for the front's watchdog to say."""
+JOIN_TIMEOUT = timedelta(minutes=10)
+
+Shape = tuple[int, int, int, int]
+
+
+def join(rendezvous: Rendezvous, rank: int, num_workers: int, device: torch.device) -> None:
+    """Meet the other workers of the group. Raises ``StartError`` when that fails."""
+    if rendezvous.interface is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = rendezvous.interface
+    try:
+        store = PrefixStore(f"group{rendezvous.generation}", _open_store(rendezvous, rank, num_workers))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=num_workers,
+            timeout=PATIENCE,
+            device_id=device if device.type == "cuda" else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StartError(f"worker {rank} could not meet the others at {rendezvous.store}: {reason}") from error
+
+
+def _open_store(rendezvous: Rendezvous, rank: int, num_workers: int) -> Store:
+    kind, _, place = rendezvous.store.partition(":")
+    if kind == "file":
+        return FileStore(place, num_workers)
+    host, _, port = place.rpartition(":")
+    return TCPStore(host, int(port), is_master=rank == 0, timeout=JOIN_TIMEOUT, wait_for_workers=False)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A receive that is posted."""
+
+    ticket: BlockTicket
+    latents_FCYX: Tensor
+    work: dist.Work
+
+
+class Inlet:
+    """Latents from the previous worker."""
+
+    def __init__(
+        self,
+        source: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        arrived: Callable[[Tensor], None],
+        timer: Timer,
+    ) -> None:
+        """``arrived`` is called in ticket order, by a thread of the inlet."""
+        self._source, self._device, self._dtype = source, device, dtype
+        self._arrived, self._timer = arrived, timer
+        self._announced: deque[tuple[BlockTicket, Shape]] = deque()
+        self._posted: queue.SimpleQueue[Expected] = queue.SimpleQueue()
+        self._num_posted = 0
+        self._lock = threading.Lock()
+        self._stream = _own_stream(device)
+        _start_thread("inlet", self._receive)
+
+    def expect(self, ticket: BlockTicket, shape: Shape) -> None:
+        """Latents of this ticket come after those of all tickets before it."""
+        with self._lock:
+            self._announced.append((ticket, shape))
+            self._post()
+
+    def _post(self) -> None:
+        """Post what may be posted; the lock is held."""
+        while self._announced and self._num_posted < NUM_POSTED:
+            ticket, shape = self._announced.popleft()
+            with _on(self._stream):
+                latents = torch.empty(shape, dtype=self._dtype, device=self._device)
+                work = dist.irecv(latents, self._source)
+            assert work is not None, "this worker is not in the group"
+            self._num_posted += 1
+            self._posted.put(Expected(ticket, latents, work))
+
+    def _receive(self) -> None:
+        while True:
+            expected = self._posted.get()
+            began_s = time.monotonic()
+            _finish(expected.work, self._stream)
+            _hand_to_compute_stream(expected.latents_FCYX)
+            with self._lock:
+                self._num_posted -= 1
+                self._post()
+            self._timer.add(Phase.RECEIVE, expected.ticket.session, expected.ticket.block, began_s)
+            self._arrived(expected.latents_FCYX)
+
+
+class Outlet:
+    """Latents to the next worker."""
+
+    def __init__(self, target: int, device: torch.device, timer: Timer) -> None:
+        self._target, self._timer = target, timer
+        self._stream = _own_stream(device)
+        self._waiting: queue.SimpleQueue[tuple[BlockTicket, Tensor, torch.cuda.Event | None]] = queue.SimpleQueue()
+        _start_thread("outlet", self._send)
+
+    def send(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
+        """Queue the latents; never blocks. They must not change afterwards."""
+        computed = None
+        if latents_FCYX.is_cuda:
+            computed = torch.cuda.Event()
+            computed.record()
+        self._waiting.put((ticket, latents_FCYX.contiguous(), computed))
+
+    def _send(self) -> None:
+        while True:
+            ticket, latents, computed = self._waiting.get()
+            began_s = time.monotonic()
+            with _on(self._stream):
+                if computed is not None:
+                    computed.wait()
+                work = dist.isend(latents, self._target)
+            assert work is not None, "this worker is not in the group"
+            _finish(work, self._stream)
+            self._timer.add(Phase.SEND, ticket.session, ticket.block, began_s)
+
+
+def _finish(work: dist.Work, stream: torch.cuda.Stream | None) -> None:
+    """Block this thread, and no stream that computes, until a transfer is complete."""
+    with _on(stream):
+        work.wait()
+    if stream is not None:
+        stream.synchronize()
+
+
+def _hand_to_compute_stream(latents: Tensor) -> None:
+    """Keep the allocator from reusing the buffer while passes still read it: it was allocated on the inlet's stream."""
+    if latents.is_cuda:
+        latents.record_stream(torch.cuda.default_stream(latents.device))
+
+
+def _own_stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+def _on(stream: torch.cuda.Stream | None) -> "nullcontext[None] | torch.cuda.StreamContext":
+    return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+
+def _start_thread(name: str, body: Callable[[], None]) -> None:
+    """Run a transfer loop for the life of the process.
+
+    A transfer fails only when a neighbour is gone. The group is lost then, so this worker leaves too; the front sees
+    which one was first.
+    """
+
+    def run() -> None:
+        try:
+            with torch.inference_mode():
+                body()
+        except RuntimeError:
+            traceback.print_exc()
+            os._exit(1)
+
+    threading.Thread(target=run, name=name, daemon=True).start()

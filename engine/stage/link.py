@@ -1,0 +1,205 @@
+"""One worker's link of the chain: tickets and latents come in, passes run, latents or fragments go out.
+
+Every ticket of the chain comes here from the front. A block ticket waits for its latents, if another worker computes
+the stages before; the tickets behind it wait with it, so that every stage executes them in one order (design, law 2).
+Knows no process and no pipe.
+
+Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.config import EngineConfig
+from engine.media.decode import DecodeStage
+from engine.messages import (
+    Beat,
+    BlockTicket,
+    Cancel,
+    CloseTicket,
+    EncodePrompt,
+    OpenTicket,
+    PromptEncoded,
+    PromptTicket,
+    RestoreTicket,
+    SessionClosed,
+    Ticket,
+)
+from engine.model.decoder import Decoder
+from engine.model.tensor_bytes import to_bytes, to_tensor
+from engine.placement import Part
+from engine.stage import parts
+from engine.stage.handover import Inlet, Outlet, Shape
+from engine.stage.passes import Network
+from engine.stage.rehearsal import Faults
+from engine.stage.runner import Runner
+from engine.trace import Phase, Timer
+
+
+class ChainLink:
+    """Some adjacent stages of the chain, on one device."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        part: Part,
+        device: torch.device,
+        *,
+        model: Network | None,
+        decoder: Decoder | None,
+        prompts: parts.Prompts | None,
+        send: Callable[[Any], None],
+    ) -> None:
+        """Allocate what the part needs. ``send`` must be thread-safe. Raises ``StartError`` without room for pages."""
+        self._config, self._part, self._device, self._send = config, part, device, send
+        self._prompts = prompts
+        self._timer = Timer(part.rank)
+        self._pool = parts.pages(config, device, part.stages)
+        self._runner = self._make_runner(model) if model is not None else None
+        self._decode: DecodeStage | None = None
+        if part.decodes:
+            self._decode = DecodeStage(decoder, lambda ticket: parts.open_encoder(config, ticket), send, self._timer)
+        self._inlet: Inlet | None = None
+        self._outlet: Outlet | None = None
+        self._tickets: deque[Ticket] = deque()
+        self._arrived: deque[Tensor] = deque()
+        self._shapes: dict[str, Shape] = {}
+        """Of a block's latents, by session; a session is known from its open ticket until its close ticket passed."""
+        self._dropped: set[str] = set()
+        self._num_passed = 0
+
+    @property
+    def num_pages(self) -> int:
+        """Pages of the pool."""
+        return self._pool.num_pages
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page."""
+        return self._pool.page_bytes
+
+    def connect(self, arrived: Callable[[Tensor], None]) -> None:
+        """Open the hand-over with the neighbours, once the group has met. ``arrived`` is called by a thread."""
+        part, dtype = self._part, parts.dtype_on(self._config, self._device)
+        if part.previous is not None:
+            self._inlet = Inlet(part.previous, self._device, dtype, arrived, self._timer)
+        if part.next is not None:
+            self._outlet = Outlet(part.next, self._device, self._timer)
+
+    def accept(self, message: Ticket | EncodePrompt | Cancel) -> None:
+        """Take a message of the front."""
+        match message:
+            case EncodePrompt():
+                self._embed(message)
+            case Cancel():
+                self._cancel(message.session)
+            case _:
+                self._line_up(message)
+
+    def receive(self, latents_FCYX: Tensor) -> None:
+        """Take the latents of the oldest block ticket that has none yet."""
+        self._arrived.append(latents_FCYX)
+
+    def work(self) -> bool:
+        """Run at most one forward; returns whether there may be more to do."""
+        passed_before = self._num_passed
+        self._advance()
+        ran = self._runner.tick() if self._runner is not None else False
+        if ran or self._num_passed > passed_before:
+            self._send(Beat(tickets_passed=self._num_passed, pages_used=self._pool.num_used, spans=self._timer.take()))
+        return ran
+
+    # --- tickets in ---
+
+    def _line_up(self, ticket: Ticket) -> None:
+        if isinstance(ticket, OpenTicket):
+            rollout, model = self._config.manifest.rollout, self._config.manifest.transformer
+            size = (ticket.latent_height, ticket.latent_width)
+            self._shapes[ticket.session] = (rollout.latent_frames_per_block, model.in_dim, *size)
+        self._tickets.append(ticket)
+        if isinstance(ticket, BlockTicket) and self._inlet is not None:
+            self._inlet.expect(ticket, self._shapes[ticket.session])
+
+    def _advance(self) -> None:
+        """Let tickets into the first local stage, up to the first block whose latents are still to come."""
+        while self._tickets:
+            ticket, latents = self._tickets[0], None
+            if isinstance(ticket, BlockTicket) and self._inlet is not None:
+                if not self._arrived:
+                    return
+                latents = self._arrived.popleft()
+            self._tickets.popleft()
+            if self._runner is not None:
+                self._runner.submit(ticket, latents)
+            else:
+                self._deliver(ticket, latents)
+
+    def _cancel(self, session: str) -> None:
+        if session in self._shapes:
+            self._dropped.add(session)
+            if self._runner is not None:
+                self._runner.cancel(session)
+
+    def _embed(self, question: EncodePrompt) -> None:
+        assert self._prompts is not None, "a prompt came to a worker without a text encoder"
+        with self._timer.timed(Phase.TEXT, "", -1):
+            embedding = to_bytes(self._prompts.embed(question.text))
+        self._send(PromptEncoded(request=question.request, embedding=embedding))
+
+    # --- tickets out ---
+
+    def _deliver(self, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
+        """The end of the local stages: on to the next worker, or to the decode stage."""
+        if self._outlet is not None and isinstance(ticket, BlockTicket):
+            self._outlet.send(ticket, self._void(ticket.session) if latents_FCYX is None else latents_FCYX)
+        if self._decode is not None:
+            self._decode_ticket(self._decode, ticket, latents_FCYX)
+        elif isinstance(ticket, CloseTicket):
+            self._closed(ticket.session)
+        if isinstance(ticket, CloseTicket):
+            del self._shapes[ticket.session]
+            self._dropped.discard(ticket.session)
+        self._num_passed += 1
+
+    def _decode_ticket(self, decode: DecodeStage, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
+        match ticket:
+            case OpenTicket():
+                decode.open(ticket)
+            case BlockTicket():
+                if latents_FCYX is not None and ticket.session not in self._dropped:
+                    decode.finish_block(ticket, latents_FCYX)
+            case RestoreTicket():
+                clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]
+                decode.restore(ticket, to_tensor(clean).to(self._device))
+            case CloseTicket():
+                decode.close(ticket.session, lambda: self._closed(ticket.session))
+            case PromptTicket():
+                pass  # a decoder reads no prompt
+
+    def _closed(self, session: str) -> None:
+        self._send(SessionClosed(session=session, pages_used=self._pool.num_used))
+
+    def _void(self, session: str) -> Tensor:
+        """Latents of a block nobody computed. The next worker may not know yet that the session is gone; NaN ends it
+        typed there, where zeros would be shown."""
+        dtype = parts.dtype_on(self._config, self._device)
+        return torch.full(self._shapes[session], torch.nan, dtype=dtype, device=self._device)
+
+    def _make_runner(self, model: Network) -> Runner:
+        rehearsal = self._config.rehearsal
+        return Runner(
+            model=model,
+            rollout=self._config.manifest.rollout,
+            stages=self._part.stages,
+            pool=self._pool,
+            noise=parts.noise(self._config, self._device),
+            deliver=self._deliver,
+            tell=self._send,
+            timer=self._timer,
+            max_segments=self._config.segments_limit,
+            faults=Faults(rehearsal.faults if rehearsal else ()),
+        )

@@ -1,0 +1,217 @@
+"""What a worker is built from: networks, pages, noise and prompts, loaded from a config onto one device.
+
+Each function loads one thing and nothing is loaded twice; which of them a worker needs is decided by its part of the
+plan. Knows no ticket and no process.
+"""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.errors import StartError
+from engine.media.decode import Encoder
+from engine.messages import OpenTicket
+from engine.model.decoder import Decoder
+from engine.model.weights import load_decoder, load_transformer
+from engine.request import Quality
+from engine.schedule import writes_pages
+from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
+from engine.stage.pages import PagePool, page_bytes
+from engine.stage.passes import Network
+from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Prompts(Protocol):
+    """Where prompt embeddings come from."""
+
+    def embed(self, prompt: str) -> Tensor:
+        """The prompt's valid rows [num_tokens, text_dim]."""
+        ...
+
+
+class RecordedPrompt:
+    """The embedding of a recording, whatever the prompt says."""
+
+    def __init__(self, path: Path) -> None:
+        padded_TX = load_file(path)["context"]
+        num_tokens = int(padded_TX.any(dim=1).nonzero().max()) + 1
+        self._rows_TX = padded_TX[:num_tokens]
+
+    def embed(self, prompt: str) -> Tensor:
+        """The recorded rows [num_tokens, text_dim]."""
+        return self._rows_TX
+
+
+def open_device(name: str) -> torch.device:
+    """The device, made current. Raises ``StartError`` when it is not there."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise StartError(f"device {name} was asked for, but torch finds no CUDA device; use --devices cpu")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise StartError(f"device {name} does not exist; this machine has {torch.cuda.device_count()} CUDA devices")
+        torch.cuda.set_device(device)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What people call the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def set_num_threads(config: EngineConfig) -> None:
+    """Take the asked number of CPU threads, or a fair share of the cores among several CPU workers."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    elif not config.on_gpu and len(config.devices) > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(config.devices)))
+
+
+def dtype_on(config: EngineConfig, device: torch.device) -> torch.dtype:
+    """Type of weights, activations and pages."""
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, config.manifest.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def transformer(config: EngineConfig, device: torch.device) -> Network:
+    """The network of the denoise stages. Raises ``WeightsError``, or ``StartError`` when memory runs out."""
+    manifest = config.manifest
+    if config.rehearsal is not None:
+        return RehearsedModel(manifest.transformer, config.rehearsal)
+    try:
+        return load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
+    except torch.OutOfMemoryError as error:
+        raise StartError(
+            f"{device} has no room for the transformer of {manifest.name}: {_first_line(error)}"
+        ) from error
+
+
+def decoder(config: EngineConfig, device: torch.device) -> Decoder | None:
+    """The network of the decode stage; None for a model that stops at latents. Raises as ``transformer``."""
+    manifest = config.manifest
+    if config.rehearsal is not None:
+        return RehearsedDecoder(config.rehearsal.decode_s)
+    if manifest.decoder is None or manifest.decoder_file is None:
+        return None
+    try:
+        return load_decoder(manifest.decoder, manifest.decoder_file, device, dtype_on(config, device))
+    except torch.OutOfMemoryError as error:
+        raise StartError(f"{device} has no room for the decoder of {manifest.name}: {_first_line(error)}") from error
+
+
+def prompts(config: EngineConfig, device: torch.device) -> Prompts | None:
+    """The text encoder; None for a model without one. Raises as ``transformer``."""
+    manifest = config.manifest
+    if config.rehearsal is not None:
+        return RehearsedPrompt(manifest.transformer.text_dim)
+    if config.recording_file is not None:
+        return RecordedPrompt(config.recording_file)
+    if manifest.text is None or manifest.text_file is None or manifest.tokenizer_file is None:
+        return None
+    from engine.model.text import load_text_encoder  # noqa: PLC0415 - slow to import; not every worker has text
+
+    dtype = dtype_on(config, device)
+    try:
+        return load_text_encoder(manifest.text, manifest.text_file, manifest.tokenizer_file, device, dtype)
+    except torch.OutOfMemoryError as error:
+        raise StartError(
+            f"{device} has no room for the text encoder of {manifest.name}: {_first_line(error)}"
+        ) from error
+
+
+def noise(config: EngineConfig, device: torch.device) -> Noise:
+    """Keyed noise, or a recording's."""
+    if config.recording_file is not None:
+        return RecordedNoise(config.recording_file, device)
+    return KeyedNoise(device)
+
+
+def pages(config: EngineConfig, device: torch.device, stages: tuple[int, ...]) -> PagePool:
+    """Pages for ``max_sessions`` sessions at full window in these stages. Raises ``StartError`` without room."""
+    rollout = config.manifest.rollout
+    writers = sum(writes_pages(rollout, stage) for stage in stages)
+    return allocate_pages(config, device, config.max_sessions * writers * rollout.window_blocks)
+
+
+def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -> PagePool:
+    """A pool for blocks of the largest size. Raises ``StartError`` without room."""
+    sizes, dtype = config.manifest.transformer, dtype_on(config, device)
+    pixels = max(width * height for width, height in config.manifest.video.sizes)
+    tokens = config.manifest.rollout.latent_frames_per_block * pixels // (LATENT_STRIDE_PX * sizes.patch_px) ** 2
+    num_layers = sizes.num_layers if config.rehearsal is None else 1
+    needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
+    # Workers of one host allocate at the same time, so each may count on its share only.
+    free = free_bytes(device) // (1 if device.type == "cuda" else len(config.devices))
+    if needed > free:
+        raise StartError(
+            f"{device} has {free / 1e9:.1f} GB of memory free and {num_pages} pages need {needed / 1e9:.1f} GB; "
+            f"lower --max-sessions (now {config.max_sessions})"
+        )
+    return PagePool(
+        num_pages=num_pages,
+        num_layers=num_layers,
+        page_tokens=tokens,
+        num_heads=sizes.num_heads,
+        head_dim=sizes.head_dim,
+        dtype=dtype,
+        device=device,
+        poison=config.poison_pages,
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated; on a CPU what the kernel and the control group allow."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    bounds = [_available_bytes()]
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
+        bounds.append(int(most) - int(used.read_text()))
+    return max(0, min(bounds))
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise StartError("/proc/meminfo does not say how much memory is available")
+
+
+def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
+    """The encoder of a session, at the first block that its reader has not got yet."""
+    from engine.media.encoder import BlockEncoder  # noqa: PLC0415 - machines without PyAV run all but the encoder
+
+    return BlockEncoder(
+        width_px=ticket.latent_width * LATENT_STRIDE_PX,
+        height_px=ticket.latent_height * LATENT_STRIDE_PX,
+        fps=ticket.fps,
+        quality=ticket.quality,
+        first_frame=ticket.first_frame,
+        first_sequence=ticket.first_block + 1,
+    )
+
+
+def default_codecs(config: EngineConfig) -> str | None:
+    """RFC 6381 string of the default size and quality; None for a model that stops at latents."""
+    manifest = config.manifest
+    if manifest.decoder is None:
+        return None
+    from engine.media.encoder import BlockEncoder  # noqa: PLC0415 - as above
+
+    width_px, height_px = manifest.video.sizes[0]
+    encoder = BlockEncoder(width_px=width_px, height_px=height_px, fps=manifest.video.fps, quality=Quality.STANDARD)
+    codecs = encoder.codecs
+    encoder.close()
+    return codecs
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

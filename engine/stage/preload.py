@@ -1,0 +1,13 @@
+"""What every worker imports, imported once: workers are forked from a process that holds it and never touched a GPU.
+
+A worker is then ready to load its part within a fraction of a second, which is most of the time a viewer waits when a
+group is replaced.
+"""
+
+import os
+
+# Threads that wait for each other yield their core: spinning, the default, gains a quarter on an idle machine and costs
+# half the speed as soon as anything else, the encoder's reader say, wants one of the cores. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import engine.stage.worker  # noqa: F401

@@ -1,0 +1,150 @@
+"""Two hosts on one machine: an engine over two network namespaces, a node lost and back again.
+
+Runs as ``unshare -Urnm python tests/server/two_nodes_body.py``; the namespace it is in becomes node A. Prints each
+step, and exits 1 with a traceback at the first that fails.
+"""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import av
+import httpx
+import psutil
+
+BIN = Path(sys.executable).parent
+ADDRESS_A, ADDRESS_B = "10.9.0.1", "10.9.0.2"
+URL = f"http://{ADDRESS_A}:8000"
+NODES = ("--nnodes", "2", "--master-addr", ADDRESS_A, "--devices", "cpu", "--stage-timeout", "10")
+NODE_0 = (BIN / "hiar-server", *NODES, "--node-rank", "0", "--host", ADDRESS_A, "--port", "8000")
+NODE_1 = (BIN / "hiar-server", *NODES, "--node-rank", "1")
+READY_S, GONE_S = 90.0, 5.0
+VIDEO = {"prompt": "a red ball", "seconds": 3, "pace": "fast", "size": "96x96", "seed": 5}
+NUM_FRAMES = 48
+
+_began_s = time.monotonic()
+_http = httpx.Client(base_url=URL, timeout=90, trust_env=False)
+
+
+def say(step: str) -> None:
+    print(f"{time.monotonic() - _began_s:6.1f} s  {step}", flush=True)  # noqa: T201 - its output is its report
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what}: not within {within_s:.0f} s"
+        time.sleep(0.1)
+    say(what)
+
+
+@contextmanager
+def second_namespace() -> Iterator[tuple[str, ...]]:
+    """The words before a command that put it on node B. Node B's end of the cable has another name than ours."""
+    with subprocess.Popen(["unshare", "--net", "sleep", "600"]) as holder:
+        try:
+            ours, theirs = os.readlink("/proc/self/ns/net"), Path(f"/proc/{holder.pid}/ns/net")
+            until(lambda: os.readlink(theirs) != ours, "node B has a network of its own", 5)
+            inside = ("nsenter", "-t", str(holder.pid), "--net")
+            for command in (
+                f"ip link add v0 type veth peer name v1 netns {holder.pid}",
+                f"ip addr add {ADDRESS_A}/24 dev v0",
+                "ip link set v0 up",
+                "ip link set lo up",
+            ):
+                subprocess.run(command.split(), check=True)
+            for command in (f"ip addr add {ADDRESS_B}/24 dev v1", "ip link set v1 up", "ip link set lo up"):
+                subprocess.run([*inside, *command.split()], check=True)
+            yield inside
+        finally:
+            holder.kill()
+
+
+@contextmanager
+def process(*command: str | Path) -> Iterator[psutil.Popen]:
+    """A process that is ended, with all it started, whatever happens."""
+    with psutil.Popen(command) as running:
+        try:
+            yield running
+        finally:
+            for one in (running, *family(running)):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+
+
+def family(parent: psutil.Popen) -> list[psutil.Process]:
+    try:
+        return list(parent.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def lives(one: psutil.Process) -> bool:
+    try:
+        return bool(one.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def status(path: str) -> int:
+    try:
+        return _http.get(path).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def wait_ready(front: psutil.Popen, agent: psutil.Popen) -> None:
+    def is_ready() -> bool:
+        assert front.poll() is None, "node 0 has ended"
+        assert agent.poll() is None, "node B has ended"
+        return status("/readyz") == 200
+
+    until(is_ready, "ready", READY_S)
+
+
+def generate() -> bytes:
+    answer = _http.post("/v1/generate", json=VIDEO)
+    assert answer.status_code == 200, answer.text
+    with av.open(io.BytesIO(answer.content)) as container:
+        moments = [float(frame.time or 0.0) for frame in container.decode(video=0)]
+    assert moments == [frame / 16 for frame in range(NUM_FRAMES)], moments
+    say(f"a video of {len(moments)} frames, {len(answer.content)} bytes")
+    return answer.content
+
+
+def check_workers() -> None:
+    workers = _http.get("/v1/capabilities").json()["facts"]["workers"]
+    say("; ".join(f"{worker['device']}: {' '.join(worker['stages'])}" for worker in workers))
+    assert len(workers) == 2 and all(worker["stages"] for worker in workers)
+
+
+def main() -> None:
+    with second_namespace() as on_b, process(*NODE_0) as front:
+        with process(*on_b, *NODE_1) as agent:
+            wait_ready(front, agent)
+            check_workers()
+            assert family(agent), "no worker runs on node B"
+            first = generate()
+            workers = family(agent)
+            agent.kill()
+            until(lambda: not any(map(lives, workers)), "node B's workers are gone with its agent", GONE_S)
+            until(lambda: status("/readyz") == 503 and status("/livez") == 200, "node 0 waits for node B", GONE_S)
+        with process(*on_b, *NODE_1) as agent:
+            wait_ready(front, agent)
+            check_workers()
+            assert generate() == first, "the same request gives another video after the loss"
+            everybody = [front, agent, *family(front), *family(agent)]
+            front.send_signal(signal.SIGTERM)
+            assert front.wait(20) == 0, "node 0 did not stop cleanly"
+            assert agent.wait(20) == 0, "node B did not stop with node 0"
+            until(lambda: not any(map(lives, everybody)), "no process is left", GONE_S)
+
+
+if __name__ == "__main__":
+    main()
