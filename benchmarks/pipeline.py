@@ -1,24 +1,23 @@
 """Measures the schedule with the real engine: worker processes, tickets, hand-over and pages.
 
-    python -m benchmarks.pipeline
-    python -m benchmarks.pipeline --workers 1,4 --picture docs/diagonal.svg --report benchmarks/reports/pipeline.md
+    python -m benchmarks.pipeline --picture docs/diagonal.svg --report benchmarks/reports/pipeline.md
     python -m benchmarks.pipeline --real --blocks 9
     python -m benchmarks.pipeline --devices cuda:0,cuda:1,cuda:2,cuda:3
 
-One session of ``--blocks`` blocks runs block-first on one worker, which is the baseline, and then step-first on each
-number of workers. On CPUs passes sleep for ``--pass-ms``, so that the schedule is measured and not the cores; with
-``--real``, and always on GPUs, a transformer with random weights computes them. Runs stop at latents: nothing is
-decoded or encoded.
+One session runs block-first on one worker, which is the baseline, and step-first on each number of workers. On CPUs
+passes sleep for ``--pass-ms``, so that the schedule is measured and not the cores; with ``--real``, and always on GPUs,
+a transformer with random weights computes them. Runs stop at latents: nothing is decoded or encoded.
 
-Makespan is the time from the beginning of the first denoise pass to the end of the last one, read from the recorded
-spans. The ideal is the shortest makespan any schedule can have (``ideal_passes``), counted in passes of the length
-asked for, or for real passes in passes of the run's own mean length: a forward shared out evenly among its passes.
-Bubble is the part of that time in which the workers that denoise ran no forward.
+Makespan is read from the recorded spans. The ideal is the shortest makespan any schedule can have (``ideal_passes``),
+with passes of the length asked for, or for passes that compute, of the run's own mean length: there the efficiency says
+what the schedule loses, and the speed-up what fused forwards gain. Workers that compute on shared cores slow each other
+unevenly; their efficiency is a rough guide.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -33,8 +32,8 @@ from benchmarks.timeline import chrome_trace, diagonal_svg
 from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
 from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
 from engine.model.dit import CausalWan
-from engine.request import EngineFacts
-from engine.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block, writes_pages
+from engine.placement import Plan
+from engine.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block
 from engine.trace import Phase, Span
 
 SMALL = TransformerConfig(dim=96, ffn_dim=256, num_heads=4, num_layers=2, text_dim=64, text_len=16)
@@ -42,6 +41,7 @@ SMALL_SIZE = (96, 96)
 WAN_1_3B = TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=4096, text_len=512)
 WAN_SIZE = (832, 480)
 WEIGHT_STD = 0.02
+PASSES = (Phase.DENOISE, Phase.CACHE)
 SPANS_TIMEOUT_S = 10.0
 """How long the last spans of a session may take to come in after its end."""
 COLUMNS = ("order", "workers", "passes", "pass", "makespan", "ideal", "efficiency", "bubble", "speed-up")
@@ -66,22 +66,21 @@ class Setup:
 class Run:
     """What one session was seen to do."""
 
+    setup: Setup
     order: Order
-    num_stages: int
-    num_blocks: int
-    num_workers: int
-    stages_of_workers: tuple[int, ...]
-    """Denoise stages of each worker that has any."""
-    nominal_pass_s: float | None
-    """Length of a pass that sleeps; None when passes compute."""
+    plan: Plan
     spans: tuple[Span, ...]
     """Of this session only."""
-    device_names: tuple[str, ...] = ()
+
+    @property
+    def stages_of_workers(self) -> tuple[int, ...]:
+        """How many denoise stages each worker has that has any."""
+        return tuple(len(part.stages) for part in self.plan.parts if part.stages)
 
     @property
     def passes(self) -> tuple[Span, ...]:
         """Denoise and cache passes."""
-        return tuple(span for span in self.spans if span.phase in {Phase.DENOISE, Phase.CACHE})
+        return tuple(span for span in self.spans if span.phase in PASSES)
 
     @property
     def makespan_s(self) -> float:
@@ -103,8 +102,9 @@ class Run:
     @property
     def ideal_s(self) -> float:
         """The shortest makespan that passes of this length allow on these workers."""
-        count = ideal_passes(self.order, self.num_blocks, self.num_stages, max(self.stages_of_workers))
-        return count * (self.nominal_pass_s or self.mean_pass_s)
+        setup, num_stages = self.setup, self.setup.manifest.rollout.num_stages
+        pass_s = setup.rehearsal.pass_s if setup.rehearsal else self.mean_pass_s
+        return pass_s * ideal_passes(self.order, setup.num_blocks, num_stages, max(self.stages_of_workers))
 
     @property
     def efficiency(self) -> float:
@@ -120,7 +120,7 @@ class Run:
         """Values of ``COLUMNS``."""
         return (
             self.order.value.replace("_", "-"),
-            str(self.num_workers),
+            str(len(self.plan.parts)),
             str(len(self.passes)),
             f"{self.mean_pass_s * 1000:.2f} ms",
             f"{self.makespan_s:.3f} s",
@@ -137,8 +137,7 @@ def ideal_passes(order: Order, num_blocks: int, num_stages: int, stages_per_work
     Closed formulas. Block-first, with all stages on one worker: S denoise passes a block, and a cache pass for all
     blocks but the last, whose page nobody reads. Step-first: the worker with the most stages, k, needs k (2N - 1)
     passes for them; block 0 takes one pass in each stage before it reaches the worker, and block N - 1 one in each
-    stage behind it, which are S - k together. For k = 1 that is 2N + S - 2, for k = S it is 8N - 4 at S = 4.
-    Nobody can be faster, and a chain that never idles while a pass is ready is as fast.
+    stage behind it: S - k together. For k = 1 that is 2N + S - 2. No schedule is faster; the tests find one as fast.
     """
     if order == Order.BLOCK_FIRST:
         return num_stages * num_blocks + num_blocks - 1
@@ -148,16 +147,13 @@ def ideal_passes(order: Order, num_blocks: int, num_stages: int, stages_per_work
 async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
     """Run one session on ``num_workers`` workers, after a shorter one that warms them up.
 
-    Raises:
-        HiarError: the engine does not start, or the session fails.
-        TimeoutError: spans of the session are missing.
+    Raises ``HiarError`` when the engine does not start or the session fails, ``TimeoutError`` when spans are missing.
     """
     rollout = replace(setup.manifest.rollout, order=order)
     config = EngineConfig(
         manifest=replace(setup.manifest, rollout=rollout),
         devices=setup.devices[:num_workers],
         max_sessions=1,
-        max_inflight_blocks=setup.num_blocks,
         recording_file=setup.recording_file,
         rehearsal=setup.rehearsal,
     )
@@ -167,9 +163,10 @@ async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
         await engine.wait_ready()
         await generate(engine, min(setup.num_blocks, rollout.window_blocks))
         session = await generate(engine, setup.num_blocks)
-        spans = await spans_of(engine, session, rollout, setup.num_blocks)
+        num_passes = ideal_passes(order, setup.num_blocks, rollout.num_stages, rollout.num_stages)  # all there are
+        spans = await spans_of(engine, session, num_passes)
         assert engine.facts is not None
-        return _run(setup, order, engine.facts, spans)
+        return Run(setup=setup, order=order, plan=engine.facts.plan, spans=spans)
     finally:
         await engine.stop()
 
@@ -193,36 +190,18 @@ async def generate(engine: Engine, num_blocks: int) -> str:
     return session.id
 
 
-async def spans_of(engine: Engine, session: str, rollout: RolloutConfig, num_blocks: int) -> tuple[Span, ...]:
-    """All spans of a session. The last passes are reported just behind its end, so this waits for them.
+async def spans_of(engine: Engine, session: str, num_passes: int) -> tuple[Span, ...]:
+    """All spans of a session, with at least so many passes; the last are reported behind its end, which is waited for.
 
-    Raises:
-        TimeoutError: not every pass was reported.
+    Raises ``TimeoutError`` when they do not come.
     """
-    writers = sum(writes_pages(rollout, stage) for stage in range(rollout.num_stages))
-    expected = rollout.num_stages * num_blocks + writers * (num_blocks - 1)
     give_up_at = time.monotonic() + SPANS_TIMEOUT_S
-    while True:
+    while time.monotonic() < give_up_at:
         spans = tuple(span for span in engine.spans if span.session == session)
-        num_passes = sum(span.phase in {Phase.DENOISE, Phase.CACHE} for span in spans)
-        if num_passes >= expected:
+        if sum(span.phase in PASSES for span in spans) >= num_passes:
             return spans
-        if time.monotonic() > give_up_at:
-            raise TimeoutError(f"{num_passes} of {expected} passes were reported")
         await asyncio.sleep(0.01)
-
-
-def _run(setup: Setup, order: Order, facts: EngineFacts, spans: tuple[Span, ...]) -> Run:
-    return Run(
-        order=order,
-        num_stages=setup.manifest.rollout.num_stages,
-        num_blocks=setup.num_blocks,
-        num_workers=len(facts.plan.parts),
-        stages_of_workers=tuple(len(part.stages) for part in facts.plan.parts if part.stages),
-        nominal_pass_s=setup.rehearsal.pass_s if setup.rehearsal else None,
-        spans=spans,
-        device_names=facts.device_names,
-    )
+    raise TimeoutError(f"not all of {num_passes} passes were reported")
 
 
 def random_setup(folder: Path, manifest: Manifest, devices: tuple[str, ...], num_blocks: int) -> Setup:
@@ -231,8 +210,7 @@ def random_setup(folder: Path, manifest: Manifest, devices: tuple[str, ...], num
     rollout, sizes = manifest.rollout, manifest.transformer
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in CausalWan(sizes).state_dict().items()}
-    dtype = getattr(torch, manifest.dtype)
-    weights = {name: torch.empty(shape, dtype=dtype).normal_(std=WEIGHT_STD) for name, shape in shapes.items()}
+    weights = {name: torch.empty(shape, dtype=torch.bfloat16).normal_(std=WEIGHT_STD) for name, shape in shapes.items()}
     # Norms keep their scale: random ones would let the latents fade out or explode.
     weights |= {name: torch.ones_like(weights[name]) for name in weights if ".norm" in name and name.endswith("weight")}
     save_file(weights, manifest.transformer_file)
@@ -241,10 +219,9 @@ def random_setup(folder: Path, manifest: Manifest, devices: tuple[str, ...], num
     names = ["initial_noise", *(f"renoise.{stage}" for stage in range(rollout.num_stages - 1))]
     recording = {name: torch.randn(num_blocks * rollout.latent_frames_per_block, *size) for name in names}
     recording["context"] = torch.randn(sizes.text_len, sizes.text_dim)
-    save_file(recording, folder / "recording.safetensors")
-    return Setup(
-        manifest=manifest, devices=devices, num_blocks=num_blocks, recording_file=folder / "recording.safetensors"
-    )
+    recording_file = folder / "recording.safetensors"
+    save_file(recording, recording_file)
+    return Setup(manifest=manifest, devices=devices, num_blocks=num_blocks, recording_file=recording_file)
 
 
 def manifest_of(num_stages: int, transformer: TransformerConfig, size_px: tuple[int, int], folder: Path) -> Manifest:
@@ -256,33 +233,35 @@ def manifest_of(num_stages: int, transformer: TransformerConfig, size_px: tuple[
         rollout=RolloutConfig(denoising_steps=steps),
         video=VideoConfig(sizes=(size_px,)),
         transformer_file=folder / "transformer.safetensors",
-        dtype="float32" if transformer.dim == SMALL.dim else "bfloat16",
+        dtype="bfloat16",
     )
 
 
-def report(setup: Setup, baseline: Run, runs: list[Run], arguments: list[str]) -> str:
+def report(baseline: Run, runs: list[Run], arguments: list[str]) -> str:
     """The table as Markdown, with what is needed to repeat it."""
+    setup = baseline.setup
     rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(run.cells(baseline) for run in (baseline, *runs))]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    width_px, height_px = setup.manifest.video.sizes[0]
     slept = setup.rehearsal
     passes = f"passes sleep {slept.pass_s * 1000:g} ms" if slept else "passes compute, with random weights"
-    width_px, height_px = setup.manifest.video.sizes[0]
-    largest = max((baseline, *runs), key=lambda run: run.num_workers)
+    device = torch.cuda.get_device_name(setup.devices[0]) if setup.devices[0] != "cpu" else "CPU"
     return f"""# The schedule, measured
 
-`python -m benchmarks.pipeline {" ".join(arguments)}`
+    python -m benchmarks.pipeline {" ".join(arguments)}
 
-{setup.num_blocks} blocks of {width_px}x{height_px}, {setup.manifest.rollout.num_stages} stages; {passes}.
+One session of {setup.num_blocks} blocks, {width_px}x{height_px}; {setup.manifest.rollout.num_stages} stages; {passes}.
 
 {table}
 
-*pass*: mean seconds a pass as measured. *makespan*: first denoise pass begun to last denoise pass ended. *ideal*: the
-shortest makespan any schedule can have with passes of {"the length asked for" if slept else "that mean length"}.
-*efficiency*: ideal / makespan. *bubble*: part of the makespan in which the workers that denoise ran no forward.
-*speed-up*: over block-first on one worker.
+* *pass*: seconds of all forwards over number of passes, as measured.
+* *makespan*: from the beginning of the first denoise pass to the end of the last.
+* *ideal*: the shortest makespan of any schedule, with passes of the length {"asked for" if slept else "measured"}.
+* *efficiency*: ideal / makespan.
+* *bubble*: part of the makespan in which the workers that denoise ran no forward.
+* *speed-up*: over block-first on one worker.
 
-Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads, devices:
-{", ".join(largest.device_names)}.
+Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores; workers on {device}.
 """
 
 
@@ -294,27 +273,30 @@ def main() -> None:
             setup = _setup(arguments, Path(folder))
             counts = _worker_counts(arguments, setup)
             baseline = asyncio.run(measure(setup, Order.BLOCK_FIRST, 1))
-            widths = [max(9, len(name)) + 2 for name in COLUMNS]
-            _print_row(COLUMNS, widths)
-            _print_row(baseline.cells(baseline), widths)
-            runs = []
+            runs: list[Run] = []
+            _print_row(COLUMNS)
+            _print_row(baseline.cells(baseline))
             for num_workers in counts:
                 runs.append(asyncio.run(measure(setup, Order.STEP_FIRST, num_workers)))
-                _print_row(runs[-1].cells(baseline), widths)
+                _print_row(runs[-1].cells(baseline))
         except (HiarError, ValueError, OSError) as error:
             sys.exit(f"pipeline: {error}")
-    diagonal = next((run for run in runs if run.num_workers == arguments.stages), None)
-    if arguments.trace and diagonal:
-        arguments.trace.write_text(json.dumps(chrome_trace(diagonal.spans)))
-    if arguments.picture and diagonal:
-        title = f"{diagonal.num_stages} stages on {diagonal.num_workers} workers, step-first"
-        arguments.picture.write_text(diagonal_svg(diagonal.spans, title))
+    _write(arguments, baseline, runs)
+
+
+def _write(arguments: argparse.Namespace, baseline: Run, runs: list[Run]) -> None:
+    spans = next((run.spans for run in runs if len(run.plan.parts) == arguments.stages), ())
+    if arguments.trace:
+        arguments.trace.write_text(json.dumps(chrome_trace(spans)))
+    if arguments.picture:
+        title = f"Step-first: {arguments.stages} stages on {arguments.stages} workers"
+        arguments.picture.write_text(diagonal_svg(spans, title))
     if arguments.report:
-        arguments.report.write_text(report(setup, baseline, runs, sys.argv[1:]))
+        arguments.report.write_text(report(baseline, runs, sys.argv[1:]))
 
 
-def _print_row(cells: tuple[str, ...], widths: list[int]) -> None:
-    print("".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), flush=True)
+def _print_row(cells: tuple[str, ...]) -> None:
+    print("".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -355,10 +337,8 @@ def _setup(arguments: argparse.Namespace, folder: Path) -> Setup:
 def _worker_counts(arguments: argparse.Namespace, setup: Setup) -> list[int]:
     """Worker counts of the step-first runs. Raises ``ValueError`` for one that no chain can use."""
     most = min(arguments.stages + 1, len(setup.devices))
-    if arguments.workers is None:
-        counts = list(range(1, most + 1))
-    else:
-        counts = [int(count) for count in arguments.workers.split(",")]
+    asked = arguments.workers
+    counts = [int(count) for count in asked.split(",")] if asked else list(range(1, most + 1))
     require(all(1 <= count <= most for count in counts), f"--workers {counts} leaves 1..{most}")
     drawn = not (arguments.trace or arguments.picture) or arguments.stages in counts
     require(drawn, f"--trace and --picture show {arguments.stages} workers, which are not among --workers {counts}")

@@ -268,8 +268,8 @@ class EngineConfig:
     """Segments of one forward. None: every stage at once on a GPU; 2 on a CPU, a denoise pass and the cache pass it
     needs, because a larger batch saves nothing there. 1 never fuses (parity runs)."""
     max_inflight_blocks: int | None = None
-    """Block tickets of one session that may be in the chain at once. None: enough to keep every stage busy;
-    2 for a single CPU worker, whose stages share the cores, so that a deeper chain only delays the first block."""
+    """Block tickets that may be in one chain at once. None: enough to keep every worker busy, and on a GPU every
+    stage of a worker; more would only make urgent blocks wait behind others."""
     lead_target_s: float = 3.0
     """A realtime session waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
@@ -309,12 +309,11 @@ class EngineConfig:
         """Whether workers run on GPUs."""
         return self.devices[0] != "cpu"
 
-    @property
-    def inflight_limit(self) -> int:
-        """Block tickets of one session that may be in the chain at once."""
+    def inflight_limit(self, num_workers: int) -> int:
+        """Block tickets that may be at once in a chain of so many workers."""
         if self.max_inflight_blocks is not None:
             return self.max_inflight_blocks
-        return 2 if self.devices == ("cpu",) and self.nodes is None else self.manifest.rollout.num_stages + 2
+        return self.manifest.rollout.num_stages + 2 if self.on_gpu else num_workers + 1
 
     @property
     def segments_limit(self) -> int:

@@ -34,8 +34,6 @@ class Rendezvous:
 
     store: str
     """``file:PATH`` for one host, ``tcp:HOST:PORT`` for several."""
-    interface: str | None
-    """Network interface of the hand-over; None leaves the choice to the backend."""
     generation: int
     """Groups before this one; a worker of an earlier group cannot join."""
 
@@ -177,6 +175,13 @@ class Beat:
     pages_used: int
     spans: tuple[Span, ...]
     """What it did since the last beat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkBegins:
+    """What the worker turns to now: if it is never heard of again, one of these sessions may be why."""
+
+    sessions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

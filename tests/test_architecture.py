@@ -32,7 +32,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 WORKER_ENTRY = ("engine.front.link", "engine.stage.worker")
 """The one upward import: the front names what a new worker process runs, inside the function that runs there."""
 
-NO_TORCH = (*sorted(LEAVES), "engine.front.engine", "engine", "server.app", "server.main", "clients.cli")
+NO_TORCH = (
+    *sorted(LEAVES),
+    "engine.front.engine",
+    *(f"engine.front.{name}" for name in ("agent", "hello", "nodes", "wire")),
+    "engine",
+    "server.app",
+    "server.main",
+    "clients.cli",
+)
 WITHOUT_WEB = (
     "engine.stage.worker",
     "engine.media.decode",

@@ -17,6 +17,8 @@ from engine.schedule import frames_in_block
 FULL = 0.95
 """Of a chain's planned rate; the rest is for what the plan cannot see."""
 
+DEFAULT_RETRY_S = 10.0
+
 HOLDING = frozenset({SessionState.RUNNING, SessionState.CLOSING})
 
 
@@ -70,3 +72,13 @@ def _least_busy(config: EngineConfig, plan: Plan, held: Held, request: SessionRe
         if len(here) < config.max_sessions and has_rate:
             open_chains.append((taken, len(here), chain))
     return min(open_chains)[2] if open_chains else None
+
+
+def retry_after_s(sessions: Iterable[Session]) -> float:
+    """When a place may be free: the shortest remaining video, or a guess when all are endless."""
+    remaining = [
+        s.progress.start_s(s.progress.num_blocks) - s.progress.start_s(s.progress.done)
+        for s in sessions
+        if s.progress.num_blocks is not None and s.state != SessionState.QUEUED
+    ]
+    return max(1.0, min(remaining, default=DEFAULT_RETRY_S))

@@ -9,26 +9,25 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.config import EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
-from engine.front.admission import HOLDING, chain_with_room, num_startable
+from engine.front.admission import HOLDING, chain_with_room, num_startable, retry_after_s
 from engine.front.course import Course
 from engine.front.pacing import ready_at, realtime_factor, urgency
+from engine.front.preparation import Preparation
 from engine.front.prompts import PromptEncoder
 from engine.front.recovery import Recoveries
 from engine.front.session import Session, SessionState, SessionStatus
+from engine.front.tickets import Workers, block_ticket, open_ticket
 from engine.messages import (
     BlockDone,
     BlockRepeated,
-    BlockTicket,
     Cancel,
     CloseTicket,
-    EncodePrompt,
     InitReady,
     LatentsSaved,
-    OpenTicket,
     PromptEncoded,
     SessionBroken,
     SessionClosed,
@@ -37,25 +36,10 @@ from engine.messages import (
 )
 from engine.placement import Plan
 from engine.request import EndReason, Fragment
-from engine.schedule import block_at_frame, frames_before_block
 
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
-
-DEFAULT_RETRY_S = 10.0
-
-
-class Workers(Protocol):
-    """The way to the workers."""
-
-    def send_chain(self, chain: int, message: Ticket | Cancel) -> None:
-        """To every worker of a chain."""
-        ...
-
-    def ask(self, question: EncodePrompt) -> None:
-        """To the one that embeds text."""
-        ...
 
 
 class Dispatcher:
@@ -64,17 +48,15 @@ class Dispatcher:
     def __init__(self, config: EngineConfig, workers: Workers, clock: Clock) -> None:
         self._config, self._workers, self._clock = config, workers, clock
         self._prompts = PromptEncoder(workers.ask)
+        self._preparation = Preparation(self._prompts, config.manifest.rollout, self._prepared)
         self._recoveries = Recoveries(config, self._give_up)
         self._sessions: dict[str, Session] = {}
         self._waiting: deque[Session] = deque()
         self._courses: dict[str, Course] = {}
-        """Of sessions whose own prompts are all embedded: only these may start."""
-        self._early_prompts: dict[str, TensorBytes] = {}
-        """Prompt changes of sessions whose own prompts are still being embedded."""
+        """Of sessions that are prepared: only these may start."""
         self._closing_reason: dict[str, EndReason] = {}
         self._still_open: dict[str, set[int]] = {}
         """Workers that have not passed a session's close ticket, by rank."""
-        self._preparing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._plan: Plan | None = None
         """What is served; None while no group is."""
@@ -101,12 +83,10 @@ class Dispatcher:
         """Queue a new session. Raises ``Overloaded`` when the queue is full."""
         if self._num_queued_with(session) > self._config.max_queue:
             message = f"{self.num_running} sessions run and {len(self._waiting)} wait; there is no room for another"
-            raise Overloaded(message, self._retry_after_s())
+            raise Overloaded(message, retry_after_s(self._sessions.values()))
         self._sessions[session.id] = session
         self._waiting.append(session)
-        task = asyncio.get_running_loop().create_task(self._prepare(session))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
+        self._preparation.begin(session)
 
     async def change_prompt(self, session: Session, text: str) -> int:
         """Follow another prompt from the next block that has no ticket yet; returns that block."""
@@ -117,7 +97,7 @@ class Dispatcher:
         if session.id in self._courses:
             self._courses[session.id].set_prompt(block, embedding)
         else:
-            self._early_prompts[session.id] = embedding
+            self._preparation.change_first_prompt(session, embedding)
         return block
 
     async def cancel(self, session: Session) -> None:
@@ -175,8 +155,11 @@ class Dispatcher:
             self._reopen(session, block)
         self._pump()
 
-    def group_lost(self, error: HiarError, *, for_good: bool) -> None:
-        """All workers are gone and with them all pages: sessions that held some wait for the next group."""
+    def group_lost(self, error: HiarError, suspects: frozenset[str], *, for_good: bool) -> None:
+        """All workers are gone and with them all pages: sessions that held some wait for the next group.
+
+        ``suspects`` are the sessions that the worker at fault was busy with.
+        """
         self._plan = None
         self._still_open.clear()
         for session in list(self._sessions.values()):
@@ -184,7 +167,7 @@ class Dispatcher:
                 session.finish(error)
                 self._remove(session)
             elif session.state in HOLDING:
-                self._lose(session, error)
+                self._lose(session, error, suspected=session.id in suspects)
         if for_good:
             self._prompts.fail(error)
 
@@ -240,22 +223,8 @@ class Dispatcher:
 
     # --- tickets ---
 
-    async def _prepare(self, session: Session) -> None:
-        """Have all prompts of a new session embedded; only then can it start."""
-        prompts = {}
-        try:
-            for prompt in session.request.prompts:
-                block = block_at_frame(self._config.manifest.rollout, round(prompt.at_s * session.request.fps))
-                prompts[block] = await self._prompts.embed(prompt.text)
-        except HiarError as error:
-            session.finish(error)
-            return
-        if session.state != SessionState.QUEUED:
-            return  # closed meanwhile
-        early = self._early_prompts.pop(session.id, None)
-        if early is not None:
-            prompts[0] = early
-        self._courses[session.id] = Course(session.id, self._config.manifest.rollout, prompts)
+    def _prepared(self, session: Session, course: Course) -> None:
+        self._courses[session.id] = course
         self._pump()
 
     def _pump(self) -> None:
@@ -287,24 +256,9 @@ class Dispatcher:
             self._open(session, chain, self._courses[session.id].prompt_at(0))
 
     def _open(self, session: Session, chain: int, embedding: TensorBytes) -> None:
-        request, first_block = session.request, session.progress.done
         session.move(SessionState.RUNNING)
         session.chain = chain
-        self._send(
-            session,
-            OpenTicket(
-                session=session.id,
-                seed=request.seed,
-                latent_height=request.height_px // LATENT_STRIDE_PX,
-                latent_width=request.width_px // LATENT_STRIDE_PX,
-                fps=request.fps,
-                quality=request.quality,
-                output=request.output,
-                embedding=embedding,
-                first_block=first_block,
-                first_frame=frames_before_block(self._config.manifest.rollout, first_block),
-            ),
-        )
+        self._send(session, open_ticket(session, embedding))
 
     def _reopen(self, session: Session, block: int) -> None:
         """Open a lost session again: made again from block 0, or restored to where ``block`` is the next."""
@@ -320,12 +274,24 @@ class Dispatcher:
         """Issue every block that may go now; returns when the next one may, if time alone decides."""
         while True:
             now = self._clock()
-            running = [s for s in self._sessions.values() if s.state == SessionState.RUNNING]
+            running = [s for s in self._sessions.values() if s.state == SessionState.RUNNING and self._takes_more(s)]
             moments = [(ready_at(s.progress, self._config, now), s) for s in running]
             ready = [s for moment, s in moments if moment is not None and moment <= now]
             if not ready:
                 return min((moment for moment, _ in moments if moment is not None), default=None)
             self._issue(min(ready, key=lambda s: urgency(s.progress, now)))
+
+    def _takes_more(self, session: Session) -> bool:
+        """Whether the session's chain has room for a block. What waits in front of it can still be overtaken by a more
+        urgent session's; what is in it cannot."""
+        assert self._plan is not None and session.chain is not None
+        chain = session.chain
+        inflight = sum(
+            other.progress.num_inflight
+            for other in self._sessions.values()
+            if other.state in HOLDING and other.chain == chain and not other.has_outcome
+        )
+        return inflight < self._config.inflight_limit(len(self._plan.chains[chain]))
 
     def _issue(self, session: Session) -> None:
         progress, block = session.progress, session.progress.issued
@@ -333,13 +299,8 @@ class Dispatcher:
         if change is not None:
             self._send(session, change)
         progress.issued += 1
-        ticket = BlockTicket(
-            session=session.id,
-            block=block,
-            num_frames=progress.shown_frames(block),
-            last=progress.all_issued,
-            save=self._plan is not None and self._recoveries.needs_saving(block, self._plan),
-        )
+        save = self._plan is not None and self._recoveries.needs_saving(block, self._plan)
+        ticket = block_ticket(session, block, save=save)
         self._send(session, ticket)
         if progress.all_issued:
             self._close_behind_blocks(session, EndReason.COMPLETED)
@@ -371,13 +332,13 @@ class Dispatcher:
             case SessionState.ENDED:
                 pass
 
-    def _lose(self, session: Session, error: HiarError) -> None:
+    def _lose(self, session: Session, error: HiarError, *, suspected: bool) -> None:
         """Its workers are gone. One that was ending anyway ends here, at a block boundary."""
         reason = self._closing_reason.pop(session.id, EndReason.COMPLETED)
         if session.has_outcome or reason != EndReason.COMPLETED or session.progress.all_done:
             session.finish(reason)
             self._remove(session)
-        elif self._recoveries.may_wait(session, self._courses[session.id]):
+        elif self._recoveries.may_wait(session, self._courses[session.id], suspected=suspected):
             session.move(SessionState.RECOVERING)
         else:
             self._give_up(session, error)
@@ -389,19 +350,10 @@ class Dispatcher:
     def _remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
         self._courses.pop(session.id, None)
-        self._early_prompts.pop(session.id, None)
+        self._preparation.forget(session)
         self._closing_reason.pop(session.id, None)
         self._still_open.pop(session.id, None)
         self._recoveries.forget(session)
         if session in self._waiting:
             self._waiting.remove(session)
         session.move(SessionState.ENDED)
-
-    def _retry_after_s(self) -> float:
-        """When a place may be free: the shortest remaining video, or a guess when all are endless."""
-        remaining = [
-            s.progress.start_s(s.progress.num_blocks) - s.progress.start_s(s.progress.done)
-            for s in self._sessions.values()
-            if s.progress.num_blocks is not None and s.state != SessionState.QUEUED
-        ]
-        return max(1.0, min(remaining, default=DEFAULT_RETRY_S))

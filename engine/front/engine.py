@@ -4,6 +4,7 @@ Joins the supervisor, which keeps a worker group alive, and the dispatcher, whic
 never blocks it, and imports no torch.
 """
 
+import asyncio
 import secrets
 import time
 from typing import Any
@@ -20,15 +21,17 @@ from engine.trace import Span
 RETRY_WHILE_STARTING_S = 5.0
 
 
-async def run_agent(config: EngineConfig) -> None:
-    """Lend this host's devices to the front on another (``config.nodes``); returns when told to stop.
+async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) -> None:
+    """Lend this host's devices to the front on another (``config.nodes``) until that stops.
+
+    When ``leave`` is set it returns as soon as the front has stopped the workers here. Cancelling ends them at once.
 
     Raises:
         StartError: the front cannot be reached or refuses this node.
     """
     from engine.front.agent import run_agent as run  # noqa: PLC0415 - needs pydantic; one host does not
 
-    await run(config)
+    await run(config, leave)
 
 
 class Engine:
@@ -68,7 +71,7 @@ class Engine:
     async def stop(self) -> None:
         """End the workers; sessions that still run end with ``WorkerLost``. Idempotent."""
         await self._supervisor.stop()
-        self._dispatcher.group_lost(WorkerLost("the server has stopped"), for_good=True)
+        self._dispatcher.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
 
     @property
     def state(self) -> EngineState:
@@ -172,6 +175,6 @@ class Engine:
     def _group_ready(self, facts: EngineFacts) -> None:
         self._dispatcher.serve(facts.plan)
 
-    def _group_lost(self, sentence: str) -> None:
+    def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
         for_good = self._supervisor.state == EngineState.FAILED
-        self._dispatcher.group_lost(WorkerLost(sentence), for_good=for_good)
+        self._dispatcher.group_lost(WorkerLost(sentence), suspects, for_good=for_good)

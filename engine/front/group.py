@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import HiarError, StartError, WeightsError, WorkerLost
-from engine.front.link import Link, OnLost, OnMessage, WorkerLink
+from engine.front.hosts import Hosts
+from engine.front.link import Link
 from engine.front.watchdog import Watchdog
 from engine.messages import (
     Assign,
@@ -33,6 +34,7 @@ from engine.messages import (
     SessionClosed,
     StartFailed,
     Ticket,
+    WorkBegins,
     WorkerFacts,
     WorkerReady,
 )
@@ -51,33 +53,6 @@ STACK_DUMP_S = 0.3
 Answer = TypeVar("Answer", WorkerReady, CostsMeasured, PromptEncoded, SessionClosed)
 
 
-class Hosts(Protocol):
-    """Where devices are: this host's, or those of several nodes (``engine.front.nodes``)."""
-
-    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
-        """(node rank, device) of every device, in node order. Raises ``StartError`` when a node does not come."""
-        ...
-
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
-        """Start a worker there."""
-        ...
-
-
-class ThisHost:
-    """The devices of one host."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        self._config = config
-
-    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
-        """All devices, of node 0."""
-        return tuple((0, device) for device in self._config.devices)
-
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
-        """Start a worker process."""
-        return WorkerLink(self._config, device, on_message, on_lost)
-
-
 class WorkerGroup:
     """All workers, for one life of the group."""
 
@@ -90,7 +65,7 @@ class WorkerGroup:
         costs: PassCosts | None,
         *,
         on_message: Callable[[int, Any], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, frozenset[str]], None],
     ) -> None:
         """Make a group that does not run yet.
 
@@ -101,7 +76,8 @@ class WorkerGroup:
             generation: groups before this one.
             costs: what an earlier group measured, or None to measure.
             on_message: called with rank and message once the group serves.
-            on_lost: called once with a sentence when a serving group is lost; it is dead then.
+            on_lost: called once when a serving group is lost, with a sentence and with the sessions that the worker at
+                fault was busy with; the group is dead then.
         """
         self._config, self._hosts, self._folder, self._generation = config, hosts, folder, generation
         self._on_message, self._on_lost = on_message, on_lost
@@ -112,6 +88,8 @@ class WorkerGroup:
         self._awaited: dict[tuple[int, type], asyncio.Future[Any]] = {}
         self._watchdog: Watchdog | None = None
         self._pages: dict[int, int] = {}
+        self._busy_with: dict[int, frozenset[str]] = {}
+        """By rank: the sessions of what a worker does now."""
         self._failure: HiarError | None = None
         self._serving = False
 
@@ -136,7 +114,7 @@ class WorkerGroup:
             async with asyncio.timeout(self._config.start_timeout_s):
                 await self._bring_up()
         except TimeoutError:
-            raise StartError(f"the workers were not ready after {self._config.start_timeout_s:.0f} s") from None
+            raise StartError(f"the workers were not ready after {self._config.start_timeout_s:g} s") from None
 
     async def _bring_up(self) -> None:
         places = await self._hosts.wait_nodes()
@@ -145,7 +123,8 @@ class WorkerGroup:
         if self.costs is None:
             self.costs = (await self._ask(0, MeasureCosts(), CostsMeasured)).costs
         rollout = self._config.manifest.rollout
-        self.plan = place(rollout, tuple(device for _, device in places), self._on_shared_cores(self.costs))
+        names = tuple(device if node_rank == 0 else f"{device}@node{node_rank}" for node_rank, device in places)
+        self.plan = place(rollout, names, self._on_shared_cores(self.costs))
         logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
         assign = [
             self._ask(rank, Assign(rank=rank, plan=self.plan, rendezvous=self._rendezvous()), WorkerReady)
@@ -156,6 +135,9 @@ class WorkerGroup:
         patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
         self._watchdog = Watchdog(self.plan, patience_s)
         await self._warm_up(self.plan)
+        for part, pid in zip(self.plan.parts, self.pids, strict=True):
+            process = f"process {pid}" if pid is not None else "there"
+            logger.info("worker %d on %s is %s: %s", part.rank, part.device, process, " ".join(part.names))
         self._serving = True
 
     # --- while it serves ---
@@ -185,7 +167,7 @@ class WorkerGroup:
         logger.error("%s; its stack follows if it can still run", sentence)
         self._links[hung].abort()
         await asyncio.sleep(STACK_DUMP_S)
-        self._lose(WorkerLost(sentence))
+        self._lose(WorkerLost(sentence), hung)
 
     def kill(self) -> None:
         """End all processes now."""
@@ -204,7 +186,7 @@ class WorkerGroup:
             node_rank,
             device,
             lambda message: self._receive(rank, message),
-            lambda sentence: self._lose(WorkerLost(sentence)),
+            lambda sentence: self._lose(WorkerLost(sentence), rank),
         )
 
     def _receive(self, rank: int, message: Any) -> None:
@@ -214,9 +196,13 @@ class WorkerGroup:
         match message:
             case StartFailed():
                 kind = WeightsError if message.code == WeightsError.code else StartError
-                self._lose(kind(message.message))
+                self._lose(kind(message.message), rank)
+                return
+            case WorkBegins():
+                self._busy_with[rank] = frozenset(message.sessions)
                 return
             case Beat():
+                self._busy_with.pop(rank, None)
                 self._pages[rank] = message.pages_used
                 if self._watchdog is not None:
                     self._watchdog.beat(rank, message.tickets_passed, now)
@@ -243,8 +229,8 @@ class WorkerGroup:
         self._links[rank].send(question)
         return await future
 
-    def _lose(self, error: HiarError) -> None:
-        """The first trouble ends the group; what follows from it is not told."""
+    def _lose(self, error: HiarError, rank: int) -> None:
+        """The first trouble, at worker ``rank``, ends the group; what follows from it is not told."""
         if self._failure is not None:
             return
         self._failure = error
@@ -253,7 +239,7 @@ class WorkerGroup:
             if not future.done():
                 future.set_exception(error)
         if self._serving:
-            self._on_lost(error.message)
+            self._on_lost(error.message, self._busy_with.get(rank, frozenset()))
 
     # --- parts of the start ---
 
@@ -273,10 +259,10 @@ class WorkerGroup:
     def _rendezvous(self) -> Rendezvous:
         nodes = self._config.nodes
         if nodes is None:
-            store, interface = f"file:{self._folder / f'group{self._generation}'}", "lo"
+            store = f"file:{self._folder / f'group{self._generation}'}"
         else:
-            store, interface = f"tcp:{nodes.master_addr}:{nodes.master_port}", None
-        return Rendezvous(store=store, interface=interface, generation=self._generation)
+            store = f"tcp:{nodes.master_addr}:{nodes.master_port}"
+        return Rendezvous(store=store, generation=self._generation)
 
     async def _warm_up(self, plan: Plan) -> None:
         """Two blocks through every chain, so that the first caller does not pay for first calls."""

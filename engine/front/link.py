@@ -61,7 +61,7 @@ class WorkerLink:
         self._stopping = False
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["engine.stage.preload"])
+        context.set_forkserver_preload(_preloaded(config))
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_enter_worker, args=(config, device, theirs), name="hiar-worker", daemon=True
@@ -124,6 +124,12 @@ class WorkerLink:
     def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, argument)
+
+
+def _preloaded(config: EngineConfig) -> list[str]:
+    """Modules that the process which workers are forked from imports once."""
+    needs_text = config.manifest.text is not None and config.recording_file is None and config.rehearsal is None
+    return ["engine.stage.preload", *(["engine.model.text"] if needs_text else [])]
 
 
 def _enter_worker(config: EngineConfig, device: str, connection: Any) -> None:

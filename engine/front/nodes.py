@@ -14,7 +14,7 @@ from engine.config import EngineConfig
 from engine.errors import StartError
 from engine.front import wire
 from engine.front.hello import hello_of, objection
-from engine.front.link import OnLost, OnMessage
+from engine.front.link import Link, OnLost, OnMessage, WorkerLink
 from engine.messages import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class _Node:
 
 
 class NodeHub:
-    """All other nodes of an engine, on the front's loop."""
+    """The devices of all nodes of an engine, on the front's loop."""
 
     def __init__(self, config: EngineConfig) -> None:
         """The engine must have nodes, and this must be node 0."""
@@ -177,11 +177,14 @@ class NodeHub:
         others = [(rank, device) for rank, node in sorted(self._known.items()) for device in node.devices]
         return (*own, *others)
 
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> RemoteLink:
-        """Start a worker on a device that ``wait_nodes`` named. Never fails here: ``on_lost`` tells what went wrong.
+    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+        """Start a worker on a device that ``wait_nodes`` named, on this node or another.
 
-        ``on_lost`` is called once, with a sentence, when the worker has ended without being asked to.
+        ``on_lost`` is called once, with a sentence, when the worker has ended without being asked to; on another node
+        that includes a worker that could not be started, and a node that is lost already.
         """
+        if node_rank == 0:
+            return WorkerLink(self._config, device, on_message, on_lost)
         return self._known[node_rank].open_link(device, on_message, on_lost)
 
     async def stop(self) -> None:

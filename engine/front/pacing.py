@@ -28,7 +28,7 @@ class Progress:
     taken: int = 0
     """Blocks the reader has taken."""
     playing_since: float | None = None
-    """When the reader took the first block, later by each moment that playback stood still since."""
+    """When playback began, later by each moment that it stood still since."""
     last_done_at: float | None = None
     num_stalls: int = 0
     """Playback deadlines that were missed."""
@@ -67,20 +67,29 @@ class Progress:
         return self.num_blocks is not None and self.done >= self.num_blocks
 
     def take(self, now: float) -> None:
-        """The reader took a block. Playback that had run dry before it waited for it."""
-        if self.playing_since is None:
-            self.playing_since = now
-        late_s = now - self.playing_since - self.start_s(self.taken)
-        if late_s > 0:
+        """The reader took a block. Playback that ran dry waited for it; one that has not begun may begin.
+
+        A player begins when it holds a full block's length, as ours does: the first block is shorter than the others.
+        """
+        if self.playing_since is not None:
+            late_s = max(0.0, now - self.playing_since - self.start_s(self.taken))
             self.playing_since += late_s
             self.stalled_s += late_s
-            self.num_stalls += 1
+            self.num_stalls += late_s > 0
         self.taken += 1
+        full_block_s = frames_in_block(self.rollout, 1) / self.request.fps
+        if self.playing_since is None and self.start_s(self.taken) >= full_block_s:
+            self.playing_since = now
+
+    @property
+    def num_inflight(self) -> int:
+        """Blocks in the chain."""
+        return self.issued - self.returned
 
 
 def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | None:
     """When the next block may be issued: ``now`` or earlier means at once, None means not before something happens."""
-    if progress.all_issued or progress.issued - progress.returned >= config.inflight_limit:
+    if progress.all_issued:
         return None
     if progress.issued < progress.done:
         return now  # its reader has this block already; the chain has to catch up
@@ -94,7 +103,7 @@ def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | No
 
 
 def played_s(progress: Progress, now: float) -> float:
-    """Seconds the viewer has seen: wall time since the first block was taken, without stalls."""
+    """Seconds the viewer has seen: wall time since playback began, without stalls."""
     return 0.0 if progress.playing_since is None else now - progress.playing_since
 
 

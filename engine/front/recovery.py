@@ -1,8 +1,8 @@
 """What a lost worker group means to sessions: who waits for the next one, for how long, and which way back each takes.
 
 A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
-saved latents (``engine.front.course``). A session that loses one group after the other without a new block in between
-ends: it may be the cause. Sends nothing.
+saved latents (``engine.front.course``). A session over which one worker after the other dies, without a new block in
+between, ends: it is the cause. Sends nothing.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from engine.placement import Plan
 
 logger = logging.getLogger(__name__)
 
-MAX_VAIN_LOSSES = 3
-"""Groups that a session may lose without one new block in between."""
+MAX_VAIN_LOSSES = 2
+"""Workers that may die while busy with one session, without one new block of it in between."""
 
 
 class Recoveries:
@@ -29,7 +29,7 @@ class Recoveries:
         self._config, self._give_up = config, give_up
         self._waiting: dict[str, tuple[Session, asyncio.TimerHandle]] = {}
         self._losses: dict[str, tuple[int, int]] = {}
-        """Of each session that was ever lost: its blocks at the last loss, and how many losses came upon so many."""
+        """Of each session that was ever lost: its blocks then, and the workers that died over it since it had them."""
         self._courses: dict[str, Course] = {}
 
     def replayable_blocks(self, plan: Plan) -> int:
@@ -49,11 +49,11 @@ class Recoveries:
         if plan is not None and done > self.replayable_blocks(plan) and course.can_restore(done):
             course.forget_prompts_before(done)
 
-    def may_wait(self, session: Session, course: Course) -> bool:
-        """Let a session wait for the next workers; False when it made nothing new through too many losses."""
+    def may_wait(self, session: Session, course: Course, *, suspected: bool) -> bool:
+        """Let a session wait for the next workers; False when too many were lost over the same block of it."""
         done = session.progress.done
-        done_before, losses = self._losses.get(session.id, (done, 0))
-        losses = losses + 1 if done == done_before else 1
+        at, losses = self._losses.get(session.id, (done, 0))
+        losses = (losses if at == done else 0) + suspected
         if losses > MAX_VAIN_LOSSES:
             return False
         self._losses[session.id] = (done, losses)

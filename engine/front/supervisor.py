@@ -24,7 +24,8 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartError, WorkerLost
-from engine.front.group import Hosts, ThisHost, WorkerGroup
+from engine.front.group import WorkerGroup
+from engine.front.hosts import Hosts, ThisHost
 from engine.messages import Beat, Cancel, EncodePrompt, Ticket
 from engine.placement import PassCosts
 from engine.request import EngineFacts, EngineState
@@ -49,9 +50,16 @@ class Supervisor:
         *,
         on_message: Callable[[int, Any], None],
         on_ready: Callable[[EngineFacts], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, frozenset[str]], None],
     ) -> None:
-        """``on_ready`` is called for each group that serves, ``on_lost`` with a sentence for each that was lost."""
+        """Start nothing yet.
+
+        Args:
+            config: devices and model.
+            on_message: called with rank and message.
+            on_ready: called for each group that serves.
+            on_lost: called for each group that was lost, with a sentence and the sessions that may be why.
+        """
         self._config = config
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
         self.state = EngineState.STARTING
@@ -88,7 +96,7 @@ class Supervisor:
             hub = NodeHub(self._config)
             await hub.start()
             self._hosts = hub
-        self._life = asyncio.create_task(self._bring_up(pause_s=0.0))
+        self._begin(pause_s=0.0)
 
     async def wait_ready(self) -> None:
         """Return once a group serves; raise ``StartError`` if none can start."""
@@ -116,7 +124,19 @@ class Supervisor:
                 task.cancel()
         if self._group is not None:
             await self._group.stop()
+        await self._hosts.stop()
         self._folder.cleanup()
+
+    def _begin(self, pause_s: float) -> None:
+        self._life = asyncio.create_task(self._bring_up(pause_s))
+        self._life.add_done_callback(self._life_ended)
+
+    def _life_ended(self, life: asyncio.Task[None]) -> None:
+        """A start that fails in a way nobody foresaw must not look like one that takes long."""
+        error = None if life.cancelled() else life.exception()
+        if error is not None:
+            logger.error("the start failed", exc_info=error)
+            self._fail(StartError(f"the workers could not be started: {error!r}"))
 
     async def _bring_up(self, pause_s: float) -> None:
         lost_at = self._losses[-1] if self._losses else None
@@ -168,9 +188,9 @@ class Supervisor:
         if self.state == EngineState.STARTING:
             self._fail(StartError(f"{error.message} while it started"))
         else:
-            self._lost(error.message)
+            self._lost(error.message, frozenset())
 
-    def _lost(self, sentence: str) -> None:
+    def _lost(self, sentence: str, suspects: frozenset[str]) -> None:
         """A group that served, or that was to replace one, is gone."""
         if self.state in {EngineState.FAILED, EngineState.STOPPED}:
             return
@@ -186,13 +206,13 @@ class Supervisor:
         self._enter(EngineState.RESTARTING)
         pause_s = PAUSES_S[len(self._losses) - 1]
         logger.warning("starting a new worker group in %.0f s", pause_s)
-        self._on_lost(sentence)
-        self._life = asyncio.create_task(self._bring_up(pause_s))
+        self._on_lost(sentence, suspects)
+        self._begin(pause_s)
 
     def _fail(self, failure: StartError) -> None:
         self.failure = failure
         self._enter(EngineState.FAILED)
-        self._on_lost(failure.message)
+        self._on_lost(failure.message, frozenset())
 
     def _enter(self, state: EngineState) -> None:
         self.state = state

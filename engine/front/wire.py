@@ -111,6 +111,7 @@ MESSAGES: tuple[type[Any], ...] = (
     *(messages.MeasureCosts, messages.Assign, messages.EncodePrompt, messages.Cancel, messages.Shutdown),
     *(messages.OpenTicket, messages.RestoreTicket, messages.BlockTicket, messages.PromptTicket, messages.CloseTicket),
     *(messages.CostsMeasured, messages.WorkerReady, messages.StartFailed, messages.Beat, messages.PromptEncoded),
+    messages.WorkBegins,
     *(messages.InitReady, messages.BlockDone, messages.BlockRepeated, messages.LatentsSaved),
     *(messages.SessionBroken, messages.SessionClosed),
 )

@@ -7,8 +7,11 @@ under way. Knows no stage and no session state.
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """
 
+import fcntl
 import os
 import queue
+import socket
+import struct
 import threading
 import time
 import traceback
@@ -33,13 +36,17 @@ PATIENCE = timedelta(days=30)
 """A receive may wait this long; whether a neighbour hangs is for the front's watchdog to say."""
 JOIN_TIMEOUT = timedelta(minutes=10)
 
+SIOCGIFADDR = 0x8915
+"""Linux: the address of an interface."""
+
 Shape = tuple[int, int, int, int]
 
 
 def join(rendezvous: Rendezvous, rank: int, num_workers: int, device: torch.device) -> None:
     """Meet the other workers of the group. Raises ``StartError`` when that fails."""
-    if rendezvous.interface is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = rendezvous.interface
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if variable not in os.environ:
+            os.environ[variable] = _interface(rendezvous)
     try:
         store = PrefixStore(f"group{rendezvous.generation}", _open_store(rendezvous, rank, num_workers))
         dist.init_process_group(
@@ -52,7 +59,41 @@ def join(rendezvous: Rendezvous, rank: int, num_workers: int, device: torch.devi
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
+        if "EADDRINUSE" in reason or "address already in use" in reason:
+            reason = "the port is taken; choose another with --master-port"
         raise StartError(f"worker {rank} could not meet the others at {rendezvous.store}: {reason}") from error
+
+
+def _interface(rendezvous: Rendezvous) -> str:
+    """The network interface by which the others reach this host: the one that a packet to the store would leave by.
+
+    A host's own name often resolves to a loopback address, which gloo would take otherwise.
+    """
+    kind, _, place = rendezvous.store.partition(":")
+    if kind == "file":
+        return "lo"
+    host, _, port = place.rpartition(":")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)  # sends nothing
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise StartError(f"there is no way to {host}: {error.strerror or error}") from error
+    for _, name in socket.if_nameindex():
+        if _address_of(name) == own:
+            return name
+    raise StartError(f"no network interface has the address {own}; name one with GLOO_SOCKET_IFNAME")
+
+
+def _address_of(interface: str) -> str | None:
+    """The IPv4 address of an interface, if it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", interface.encode()))
+        except OSError:
+            return None
+    return socket.inet_ntoa(answer[20:24])
 
 
 def _open_store(rendezvous: Rendezvous, rank: int, num_workers: int) -> Store:

@@ -28,6 +28,7 @@ from engine.messages import (
     RestoreTicket,
     SessionClosed,
     Ticket,
+    WorkBegins,
 )
 from engine.model.decoder import Decoder
 from engine.model.tensor_bytes import to_bytes, to_tensor
@@ -171,6 +172,7 @@ class ChainLink:
                 decode.open(ticket)
             case BlockTicket():
                 if latents_FCYX is not None and ticket.session not in self._dropped:
+                    self._send(WorkBegins(sessions=(ticket.session,)))
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():
                 clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]

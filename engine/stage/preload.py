@@ -5,9 +5,13 @@ group is replaced.
 """
 
 import os
+import signal
+
+# A whole process group may be told to end at once; whether workers end with it is for the front to say.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 # Threads that wait for each other yield their core: spinning, the default, gains a quarter on an idle machine and costs
 # half the speed as soon as anything else, the encoder's reader say, wants one of the cores. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import engine.stage.worker  # noqa: F401
+import engine.stage.worker  # noqa: E402, F401

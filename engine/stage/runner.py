@@ -27,6 +27,7 @@ from engine.messages import (
     RestoreTicket,
     SessionBroken,
     Ticket,
+    WorkBegins,
 )
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Ticket, Tensor | None], None]
 """What the last local stage calls with each ticket, and with the latents of each block it computed."""
-Tell = Callable[[LatentsSaved | SessionBroken], None]
+Tell = Callable[[WorkBegins | LatentsSaved | SessionBroken], None]
 
 
 class Runner:
@@ -235,6 +236,7 @@ class Runner:
     def _forward(self, passes: Passes) -> Tensor:
         """Run one forward and wait for it: timers and neighbours need to know when it is over."""
         batch = self._pack(passes)
+        self._tell(WorkBegins(sessions=tuple(sorted(passes.sessions))))
         for denoise in passes.denoise:
             seed = denoise.stage.sessions[denoise.ticket.session].seed
             self._faults.before_pass(denoise.stage.index, denoise.ticket.block, seed)

@@ -164,8 +164,9 @@ def _sender(connection: Connection) -> Send:
 
 
 def _tie_to_parent() -> None:
-    """Die with the front, and leave Ctrl-C to it (spec, operations 1.4)."""
+    """Die with the front, and leave Ctrl-C and SIGTERM to it (spec, operations 1.4)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -17,7 +17,8 @@ from engine.front import nodes as nodes_module
 from engine.front import wire
 from engine.front.agent import run_agent
 from engine.front.hello import hello_of, manifest_digest
-from engine.front.nodes import NodeHub, RemoteLink
+from engine.front.link import Link
+from engine.front.nodes import NodeHub
 from engine.manifest import read_manifest
 from engine.messages import Cancel, InitReady, SessionClosed
 
@@ -91,10 +92,10 @@ class Site:
         self.agents.append(agent)
         return agent
 
-    def open_link(self, rank: int = 1, device: str = "cpu") -> RemoteLink:
+    def open_link(self, rank: int = 1, device: str = "cpu") -> Link:
         return self.hub.open_link(rank, device, self.messages.append, self.losses.append)
 
-    async def open_worker(self) -> tuple[RemoteLink, FakeWorker]:
+    async def open_worker(self) -> tuple[Link, FakeWorker]:
         count = len(self.workers)
         link = self.open_link()
         await eventually(lambda: len(self.workers) > count)
@@ -194,6 +195,17 @@ def test_a_dead_worker_is_told_once_with_its_node() -> None:
             here.open_link(device="cuda:7")
             await eventually(lambda: len(here.losses) == 2)
             assert here.losses[1] == "node 1: device cuda:7 is not lent"
+
+    run(body)
+
+
+def test_a_device_of_the_front_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        here = Site()
+        monkeypatch.setattr(nodes_module, "WorkerLink", lambda *arguments: FakeWorker(here.workers, *arguments))
+        link = here.open_link(rank=0)
+        link.send(Cancel(session="a"))
+        assert here.messages == [SessionClosed(session="a", pages_used=0)]
 
     run(body)
 

@@ -36,7 +36,7 @@ def test_only_so_many_blocks_are_in_the_chain() -> None:
 
 def test_realtime_waits_at_its_lead_and_goes_on_as_playback_does() -> None:
     one = progress()
-    one.issued = one.done = one.taken = 6  # 9 + 5 * 12 frames = 4.3125 s
+    one.issued = one.returned = one.done = one.taken = 6  # 9 + 5 * 12 frames = 4.3125 s
     one.playing_since = 100.0
     moment = ready_at(one, CONFIG, 100.5)
     assert moment == pytest.approx(100.0 + 4.3125 - 3.0)
@@ -44,7 +44,7 @@ def test_realtime_waits_at_its_lead_and_goes_on_as_playback_does() -> None:
 
 def test_fast_does_not_wait_for_playback_but_for_its_reader() -> None:
     one = progress(Pace.FAST)
-    one.issued = one.done = one.taken = 60
+    one.issued = one.returned = one.done = one.taken = 60
     assert ready_at(one, CONFIG, 100.5) == 100.5
     one.taken = 52  # eight blocks of 0.75 s are not taken: more than 5 s
     assert ready_at(one, CONFIG, 100.5) is None
@@ -54,7 +54,7 @@ def test_a_finite_video_ends_and_its_last_block_is_cut() -> None:
     one = progress(seconds=2.0)  # 32 frames: 9 + 12 + 11
     assert one.num_blocks == 3
     assert [one.shown_frames(block) for block in range(3)] == [9, 12, 11]
-    one.issued = one.done = 3
+    one.issued = one.returned = one.done = 3
     assert ready_at(one, CONFIG, 101.0) is None
 
 
@@ -71,3 +71,65 @@ def test_realtime_factor_is_video_seconds_per_second() -> None:
     assert realtime_factor(one, 101.0) is None
     one.done, one.last_done_at = 9, 103.0
     assert realtime_factor(one, 103.0) == pytest.approx((9 + 8 * 12) / 16 / 3.0)
+
+
+def test_a_reader_in_time_never_stalls() -> None:
+    one = progress()
+    for block, now in enumerate((103.0, 103.0, 104.0, 105.0)):  # due at 103.0, 103.5625, 104.3125, 105.0625
+        one.take(now)
+        assert one.taken == block + 1
+    assert (one.playing_since, one.num_stalls, one.stalled_s) == (103.0, 0, 0.0)
+
+
+def test_a_block_that_comes_late_stalls_once_and_moves_what_follows() -> None:
+    one = progress()
+    one.take(103.0)
+    one.take(105.5625)  # 2 s after its first frame was due
+    assert (one.playing_since, one.num_stalls, one.stalled_s) == (105.0, 1, 2.0)
+    one.take(106.25)  # due at 105.0 + 1.3125
+    assert (one.num_stalls, one.stalled_s) == (1, 2.0)
+    one.take(107.5625)  # due at 105.0 + 2.0625
+    assert (one.playing_since, one.num_stalls, one.stalled_s) == (105.5, 2, 2.5)
+    assert one.taken == 4
+
+
+def test_a_stall_gives_the_chain_no_more_lead() -> None:
+    smooth, stalled = progress(), progress()
+    for one, second_at in ((smooth, 100.5), (stalled, 104.5625)):
+        one.take(100.0)
+        one.take(second_at)
+        one.issued = one.returned = one.done = 6
+    assert ready_at(smooth, CONFIG, 105.0) == pytest.approx(100.0 + 4.3125 - 3.0)
+    assert ready_at(stalled, CONFIG, 105.0) == pytest.approx(104.0 + 4.3125 - 3.0)
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+def test_lost_blocks_are_made_again_at_once(pace: Pace) -> None:
+    one = progress(pace)
+    one.done, one.taken, one.playing_since = 60, 10, 100.0
+    one.issued = one.returned = 60
+    moment = ready_at(one, CONFIG, 101.0)
+    assert moment is None, "its reader is far behind"
+    one.issued = one.returned = 0
+    for block in range(60):
+        one.issued = one.returned = block
+        assert ready_at(one, CONFIG, 101.0) == 101.0
+    one.issued = one.returned = 60
+    assert ready_at(one, CONFIG, 101.0) is None
+
+
+def test_blocks_made_again_fill_the_chain_no_further_than_others() -> None:
+    one = progress()
+    one.done = one.taken = 60
+    one.issued, one.returned = 7, 5
+    assert ready_at(one, CONFIG, 101.0) is None
+    one.returned = 6
+    assert ready_at(one, CONFIG, 101.0) == 101.0
+
+
+def test_a_lost_session_goes_before_one_that_is_ahead() -> None:
+    lost, ahead = progress(), progress()
+    for one in (lost, ahead):
+        one.done, one.issued, one.playing_since = 20, 20, 100.0
+    lost.issued = 3
+    assert urgency(lost, 101.0) < urgency(ahead, 101.0)

@@ -53,7 +53,7 @@ EXAMPLES = (
     messages.Assign(
         rank=1,
         plan=Plan(parts=(PART,)),
-        rendezvous=messages.Rendezvous(store="tcp:10.9.0.1:29500", interface=None, generation=3),
+        rendezvous=messages.Rendezvous(store="tcp:10.9.0.1:29500", generation=3),
     ),
     messages.EncodePrompt(request=1, text="ein Fuchs \U0001f98a \x00"),
     messages.Cancel(session="s"),
@@ -74,6 +74,7 @@ EXAMPLES = (
     messages.CloseTicket(session="s"),
     messages.CostsMeasured(costs=PassCosts(denoise_s=(0.1, float("inf")), decode_s=0.0)),
     messages.WorkerReady(facts=FACTS),
+    messages.WorkBegins(sessions=("s", "t")),
     messages.Beat(tickets_passed=7, pages_used=1, spans=(SPAN, SPAN)),
     messages.StartFailed(code="bad_weights", message="x"),
     messages.PromptEncoded(request=1, embedding=TENSOR),

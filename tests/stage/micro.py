@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from engine.config import Fault, Order, RolloutConfig, TransformerConfig
-from engine.messages import BlockTicket, CloseTicket, LatentsSaved, OpenTicket, PromptTicket, SessionBroken, Ticket
+from engine.messages import (
+    BlockTicket,
+    CloseTicket,
+    LatentsSaved,
+    OpenTicket,
+    PromptTicket,
+    SessionBroken,
+    Ticket,
+    WorkBegins,
+)
 from engine.model.dit import CausalWan
 from engine.model.tensor_bytes import to_bytes
 from engine.oracle import roll_out
@@ -69,6 +78,7 @@ class Bench:
         self.latents: dict[tuple[str, int], Tensor] = {}
         self.tickets: list[Ticket] = []
         self.told: list[LatentsSaved | SessionBroken] = []
+        self.begun: list[tuple[str, ...]] = []
         self.timer = Timer(0)
         self._following = following
         self._shapes: dict[str, tuple[int, int, int, int]] = {}
@@ -89,7 +99,7 @@ class Bench:
             pool=self.pool,
             noise=KeyedNoise(CPU),
             deliver=self._deliver,
-            tell=self.told.append,
+            tell=self._tell,
             timer=self.timer,
             max_segments=max_segments,
             faults=Faults(faults),
@@ -105,6 +115,12 @@ class Bench:
             if isinstance(ticket, BlockTicket) and latents is None:
                 latents = torch.full(self._shapes[ticket.session], torch.nan)  # as a worker hands over a void block
             self._following.runner.submit(ticket, latents)
+
+    def _tell(self, message: WorkBegins | LatentsSaved | SessionBroken) -> None:
+        if isinstance(message, WorkBegins):
+            self.begun.append(message.sessions)
+        else:
+            self.told.append(message)
 
     def open(self, session: str, seed: int = 5, prompt: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
         self.runner.submit(

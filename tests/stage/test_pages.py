@@ -132,3 +132,73 @@ def test_two_sessions_share_a_pool_and_no_page() -> None:
         second.evict_after(block)
     first.release()
     assert pool.num_used == len(second.attended(20))
+
+
+def test_a_page_that_was_not_written_is_unclaimed() -> None:
+    pool = make_pool(3, poison=True)
+    pages = SessionPages(pool, windowed(3, 0))
+    first = pages.claim(0)
+    pages.evict_after(0)
+    pool.cache.keys_NPLHK[:, pages.claim(1)] = 1.0
+    pages.unclaim(1)
+    assert pool.num_used == 1
+    assert bool(pool.cache.keys_NPLHK.isnan().all())
+    assert pages.attended(1) == (first,)
+    again = pages.claim(1)
+    pages.evict_after(1)
+    assert pages.attended(2) == (first, again)
+    assert pool.num_used == 2
+
+
+def test_an_unclaimed_block_comes_again_before_the_next() -> None:
+    pages = SessionPages(make_pool(3), windowed(3, 0))
+    pages.claim(0)
+    pages.unclaim(0)
+    pages.claim(0)
+    pages.claim(1)
+    with pytest.raises(AssertionError, match="block 0 comes after block 1"):
+        pages.claim(0)
+
+
+@pytest.mark.parametrize(("window", "sinks"), [(7, 0), (7, 1), (4, 2), (2, 0), (3, 1), (3, 2)])
+@pytest.mark.parametrize("resumed", [2, 3, 10])
+@pytest.mark.parametrize("stumbles", [False, True])
+def test_a_restored_session_attends_to_what_it_did_not_skip(
+    window: int, sinks: int, resumed: int, stumbles: bool
+) -> None:
+    rollout = windowed(window, sinks)
+    pool = make_pool(window, poison=True)
+    pages, page_of = SessionPages(pool, rollout), dict[int, int]()
+    restored = attended_blocks(rollout, resumed)
+    for block in (*restored, *range(resumed, resumed + 2 * window)):
+        if stumbles:
+            pages.claim(block)
+            pages.unclaim(block)
+        page_of[block] = pages.claim(block)
+        there = [b for b in attended_blocks(rollout, block) if b in page_of]
+        assert pages.attended(block) == tuple(page_of[b] for b in there)
+        pool.cache.keys_NPLHK[:, page_of[block]] = float(block)
+        pages.evict_after(block)
+        kept = [b for b in attended_blocks(rollout, block + 1) if b in page_of]
+        assert pool.num_used == len(kept)
+        assert all(bool((pool.cache.keys_NPLHK[:, page_of[b]] == float(b)).all()) for b in kept)
+    assert pages.attended(resumed + 2 * window) == tuple(page_of[b] for b in kept), "the loss is forgotten"
+    assert len(kept) == window - 1
+    pages.release()
+    assert pool.num_used == 0
+
+
+def test_skipped_blocks_are_not_evicted_and_later_ones_are() -> None:
+    pool = make_pool(3)
+    pages = SessionPages(pool, windowed(3, 1))
+    sink = pages.claim(0)
+    pages.evict_after(0)
+    recent = pages.claim(8)
+    assert pages.attended(8) == (sink,)
+    pages.evict_after(8)  # block 7 would leave the window
+    assert pages.attended(9) == (sink, recent)
+    assert pool.num_used == 2
+    newest = pages.claim(9)
+    pages.evict_after(9)
+    assert pages.attended(10) == (sink, newest)
+    assert pool.num_used == 2

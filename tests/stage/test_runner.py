@@ -5,26 +5,12 @@ import gc
 import psutil
 import pytest
 import torch
-from torch import Tensor
 
-from engine.config import Order, RolloutConfig
-from engine.messages import CloseTicket
-from engine.oracle import roll_out
+from engine.config import Fault, FaultKind, Order
+from engine.messages import CloseTicket, SessionBroken
 from engine.schedule import pages_per_session
-from engine.stage.noise import KeyedNoise
 from tests.stage import micro
-from tests.stage.micro import Bench
-
-SHAPE = (3, micro.TRANSFORMER.in_dim, micro.HEIGHT, micro.WIDTH)
-
-
-def oracle(config: RolloutConfig, num_blocks: int, seed: int = 5, prompt: int = 1) -> list[Tensor]:
-    noise = KeyedNoise(micro.CPU)
-    padded = torch.zeros(micro.TRANSFORMER.text_len, micro.TRANSFORMER.text_dim)
-    padded[:3] = micro.embedding(prompt)
-    with torch.inference_mode():
-        result = roll_out(micro.model(), config, lambda b, s: noise(seed, b, s, SHAPE), padded, num_blocks)
-    return [result.latents[block] for block in range(num_blocks)]
+from tests.stage.micro import Bench, oracle
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -116,6 +102,109 @@ def test_a_session_never_takes_more_pages_than_admission_counts(order: Order) ->
     bench.run()
     writers = pages_per_session(config) // config.window_blocks
     assert bench.pool.num_used == writers * (config.window_blocks - 1)  # the last page is taken during a forward
+
+
+def test_sessions_of_two_sizes_share_the_pages_and_not_a_forward() -> None:
+    beside, alone = Bench(micro.rollout(), max_segments=8), Bench(micro.rollout(), max_segments=8)
+    beside.open("a")
+    for bench in (beside, alone):
+        bench.open("b", seed=6, size=(2, 4))
+        for block in range(5):
+            beside.block("a", block)
+            bench.block("b", block)
+        bench.run()
+    for block, expected in enumerate(oracle(micro.rollout(), 5)):
+        torch.testing.assert_close(beside.latents["a", block], expected, atol=1e-4, rtol=0)
+        assert beside.latents["b", block].shape == (3, 4, 2, 4)
+        torch.testing.assert_close(beside.latents["b", block], alone.latents["b", block], atol=1e-6, rtol=0)
+
+
+# --- failures of one session ---
+
+
+def two_sessions(*faults: Fault, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
+    """Sessions a (seed 5) and b (seed 6), five blocks each, side by side."""
+    bench = Bench(micro.rollout(order), max_segments=max_segments, faults=faults)
+    bench.open("a", seed=5)
+    bench.open("b", seed=6, prompt=2)
+    for block in range(5):
+        bench.block("a", block)
+        bench.block("b", block)
+    bench.run()
+    return bench
+
+
+def alone(session: str, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
+    bench = Bench(micro.rollout(order), max_segments=max_segments)
+    bench.open(session, *{"a": (5, 1), "b": (6, 2)}[session])
+    for block in range(5):
+        bench.block(session, block)
+    bench.run()
+    return bench
+
+
+def assert_same_video(bench: Bench, expected: Bench, session: str) -> None:
+    """To the last bit when forwards hold one segment, as they hold the same ones then."""
+    for block in range(5):
+        torch.testing.assert_close(bench.latents[session, block], expected.latents[session, block], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("max_segments", [1, 2, 8])
+@pytest.mark.parametrize("stage", [0, 2, 3])
+@pytest.mark.parametrize("block", [0, 3])
+def test_a_session_without_memory_ends_typed_and_the_other_goes_on(
+    order: Order, max_segments: int, stage: int, block: int
+) -> None:
+    fault = Fault(kind=FaultKind.OUT_OF_MEMORY, stage=stage, block=block, seed=6)
+    bench = two_sessions(fault, max_segments=max_segments, order=order)
+    message = "cpu had no memory left for a pass (rehearsed)"
+    assert bench.told == [SessionBroken(session="b", code="engine_oom", message=message)]
+    assert ("b", 4) not in bench.latents and ("b", block) not in bench.latents
+    assert_same_video(bench, alone("a", max_segments, order), "a")
+    for session in ("a", "b"):
+        bench.close(session)
+    bench.run()
+    assert bench.pool.num_used == 0
+    assert bench.tickets[-2:] == [CloseTicket(session="a"), CloseTicket(session="b")]
+
+
+def test_of_two_sessions_in_a_forward_the_one_that_came_last_ends() -> None:
+    fault = Fault(kind=FaultKind.OUT_OF_MEMORY, stage=1, block=0, seed=6)
+    bench = Bench(micro.rollout(), faults=(fault,))
+    bench.open("b", seed=6)
+    bench.block("b", 0)
+    with torch.inference_mode():
+        bench.runner.tick()
+    bench.open("a", seed=5)
+    bench.block("a", 0)
+    bench.run()
+    assert [told.session for told in bench.told] == ["a"]
+    assert list(bench.latents) == [("b", 0)]
+    assert bench.begun[:3] == [("b",), ("a", "b"), ("b",)], "who takes part is told before a forward"
+
+
+def test_an_older_session_outlives_its_own_fault_beside_a_younger_one() -> None:
+    bench = two_sessions(Fault(kind=FaultKind.OUT_OF_MEMORY, stage=1, block=2, seed=5), max_segments=8)
+    assert [told.session for told in bench.told] == ["b"]
+    assert_same_video(bench, alone("a", 8), "a")
+
+
+@pytest.mark.parametrize("max_segments", [1, 2, 8])
+@pytest.mark.parametrize("stage", [0, 3])
+def test_nan_stays_within_its_session(max_segments: int, stage: int) -> None:
+    bench = two_sessions(Fault(kind=FaultKind.NAN, stage=stage, block=2, seed=6), max_segments=max_segments)
+    spoilt = [bool(bench.latents["b", block].isnan().all()) for block in range(5)]
+    finite = [bool(torch.isfinite(bench.latents["b", block]).all()) for block in range(5)]
+    assert spoilt == [False, False, True, True, True] and finite == [True, True, False, False, False]
+    assert_same_video(bench, alone("a", max_segments), "a")
+    bench.close("b")
+    bench.open("c", seed=5)
+    for block in range(5):
+        bench.block("c", block)
+    bench.run()
+    for block in range(5):  # pages that held NaN of b serve c
+        torch.testing.assert_close(bench.latents["c", block], bench.latents["a", block], atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,83 @@
+"""Sessions, plans and courses for tests of the front that run no worker."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import EngineConfig, RolloutConfig
+from engine.front.course import Course
+from engine.front.pacing import Progress
+from engine.front.session import Session, SessionState
+from engine.manifest import read_manifest
+from engine.messages import LatentsSaved, TensorBytes
+from engine.placement import PassCosts, Plan, place
+from engine.request import Pace, PromptAt, SessionRequest
+from engine.schedule import writes_pages
+
+TINY = read_manifest(Path("models/tiny"))
+
+
+def config(rollout: RolloutConfig = TINY.rollout, **settings: Any) -> EngineConfig:
+    return EngineConfig(manifest=replace(TINY, rollout=rollout), **settings)
+
+
+def plan(num_devices: int = 1, block_s: float = 0.25) -> Plan:
+    """All devices in chains as the planner makes them; a chain of one device needs ``block_s`` a block."""
+    each_s = block_s / TINY.rollout.num_stages
+    costs = PassCosts(denoise_s=tuple(each_s * count for count in range(1, 5)), decode_s=0.0)
+    return place(TINY.rollout, ("cpu",) * num_devices, costs)
+
+
+def request(
+    pace: Pace = Pace.REALTIME, *, size_px: int = 128, fps: int = 16, seconds: float | None = None, priority: int = 0
+) -> SessionRequest:
+    return SessionRequest(
+        prompts=(PromptAt(at_s=0, text="x"),),
+        width_px=size_px,
+        height_px=size_px,
+        fps=fps,
+        seconds=seconds,
+        pace=pace,
+        priority=priority,
+    )
+
+
+async def _nothing(*_: object) -> Any:
+    raise AssertionError("the engine was called")
+
+
+def _unexpected(*_: object) -> Any:
+    raise AssertionError("the engine was called")
+
+
+def session(name: str, wanted: SessionRequest | None = None, *, chain: int | None = None, done: int = 0) -> Session:
+    """A session that runs on a chain, or waits in the queue when that is None."""
+    progress = Progress(request=wanted or request(), rollout=TINY.rollout, opened_at=100.0, issued=done, done=done)
+    made = Session(name, progress, on_taken=_unexpected, on_close=_nothing, on_prompt=_nothing, on_status=_unexpected)
+    if chain is not None:
+        made.move(SessionState.RUNNING)
+        made.chain = chain
+    return made
+
+
+def embedding(text: str) -> TensorBytes:
+    """An embedding that can be told from others."""
+    return TensorBytes(dtype="uint8", shape=(len(text),), data=text.encode())
+
+
+def latents(block: int, stage: int) -> LatentsSaved:
+    """What the cache pass of a block in a stage reads."""
+    return LatentsSaved(session="a", block=block, stage=stage, latents=embedding(f"{block}.{stage}"))
+
+
+def course(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> Course:
+    """A course with a prompt at block 0 and at each of ``prompts``."""
+    return Course("a", rollout, {block: embedding(f"prompt {block}") for block in (0, *prompts)})
+
+
+def save_blocks(one: Course, blocks: range, rollout: RolloutConfig = TINY.rollout) -> None:
+    """Save what all stages' cache passes of some blocks read."""
+    for block in blocks:
+        for stage in range(rollout.num_stages):
+            if writes_pages(rollout, stage):
+                one.save(latents(block, stage))

@@ -1,0 +1,169 @@
+"""Who may start where: places, shares of a chain's rate, and who is refused."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import Overloaded
+from engine.front.admission import chain_with_room, num_startable, retry_after_s, share
+from engine.front.dispatch import Dispatcher
+from engine.front.session import Session, SessionState
+from engine.placement import Plan
+from engine.request import Pace
+from tests.front import making
+from tests.front.making import request, session
+
+CONFIG = making.config(max_sessions=4)
+PLAN = making.plan(block_s=0.25)  # a block plays for 0.75 s at 16 frames a second: a third of the chain
+TWO_CHAINS = making.plan(num_devices=10, block_s=0.25)
+FAST = request(Pace.FAST)
+
+
+def test_a_share_is_the_time_blocks_need_over_the_time_they_play() -> None:
+    assert share(CONFIG, PLAN, 0, request()) == pytest.approx(1 / 3)
+    assert share(CONFIG, PLAN, 0, request(fps=24)) == pytest.approx(1 / 2)
+    assert share(CONFIG, making.plan(block_s=1.5), 0, request()) == pytest.approx(2.0)
+
+
+def test_a_smaller_picture_takes_a_smaller_share() -> None:
+    assert share(CONFIG, PLAN, 0, request(size_px=96)) == pytest.approx(96 * 96 / (128 * 128) / 3)
+
+
+def test_a_fast_session_needs_no_share() -> None:
+    assert share(CONFIG, making.plan(block_s=100.0), 0, FAST) == 0.0
+    slow = making.plan(block_s=0.7)
+    running = [session("a", request(), chain=0)]
+    assert chain_with_room(CONFIG, slow, running, FAST) == 0
+    assert chain_with_room(CONFIG, slow, [session("a", FAST, chain=0)], request()) == 0
+
+
+@pytest.mark.parametrize("num_running", [0, 1, 2, 3])
+def test_realtime_sessions_share_a_chain_as_far_as_its_rate_goes(num_running: int) -> None:
+    running = [session(str(index), chain=0) for index in range(num_running)]
+    assert chain_with_room(CONFIG, PLAN, running, request()) == (0 if num_running < 2 else None)
+
+
+def test_a_chain_is_not_filled_to_the_last_bit() -> None:
+    running = [session("a", chain=0)]
+    assert chain_with_room(CONFIG, making.plan(block_s=0.75 * 0.47), running, request()) == 0
+    assert chain_with_room(CONFIG, making.plan(block_s=0.75 * 0.48), running, request()) is None
+
+
+def test_an_empty_chain_takes_any_session() -> None:
+    crawling = making.plan(block_s=60.0)
+    assert chain_with_room(CONFIG, crawling, [], request()) == 0
+    assert chain_with_room(CONFIG, crawling, [session("a", chain=0)], request()) is None
+
+
+def test_places_are_bounded_for_fast_sessions_too() -> None:
+    running = [session(str(index), FAST, chain=0) for index in range(4)]
+    assert chain_with_room(CONFIG, PLAN, running[:3], FAST) == 0
+    assert chain_with_room(CONFIG, PLAN, running, FAST) is None
+
+
+def test_sessions_that_hold_no_pages_take_nothing() -> None:
+    ended, lost = session("a", chain=0), session("b", chain=0)
+    ended.move(SessionState.ENDED)
+    lost.move(SessionState.RECOVERING)
+    waiting = [session(str(index)) for index in range(9)]
+    assert chain_with_room(CONFIG, PLAN, [ended, lost, *waiting, session("c", chain=0)], request()) == 0
+
+
+def test_a_closing_session_holds_its_place_until_it_ended() -> None:
+    running = [session(str(index), chain=0) for index in range(2)]
+    running[0].move(SessionState.CLOSING)
+    assert chain_with_room(CONFIG, PLAN, running, request()) is None
+    running[0].move(SessionState.ENDED)
+    assert chain_with_room(CONFIG, PLAN, running, request()) == 0
+
+
+@pytest.mark.parametrize(
+    ("chains", "expected"),
+    [([], 0), ([0], 1), ([1], 0), ([0, 1], 0), ([0, 1, 0], 1)],
+)
+def test_the_least_busy_chain_is_taken(chains: list[int], expected: int) -> None:
+    running = [session(str(index), chain=chain) for index, chain in enumerate(chains)]
+    assert chain_with_room(CONFIG, TWO_CHAINS, running, request()) == expected
+
+
+def test_of_equal_rates_the_chain_with_fewer_sessions_is_taken() -> None:
+    running = [session("a", FAST, chain=0)]
+    assert chain_with_room(CONFIG, TWO_CHAINS, running, request()) == 1
+    full = [session(str(index), FAST, chain=1) for index in range(4)]
+    busy = [session("a", chain=0), *full]
+    assert chain_with_room(CONFIG, TWO_CHAINS, busy, FAST) == 0, "the other chain has no place"
+
+
+def test_startable_sessions_are_counted_in_their_order() -> None:
+    assert num_startable(CONFIG, PLAN, [], [request()] * 9) == 2
+    assert num_startable(CONFIG, PLAN, [session("a", chain=0)], [request()] * 9) == 1
+    assert num_startable(CONFIG, PLAN, [], [FAST] * 9) == 4
+    assert num_startable(CONFIG, TWO_CHAINS, [], [FAST] * 9) == 8
+    assert num_startable(CONFIG, PLAN, [], [request(), request(), request(), FAST]) == 2, "nobody is passed over"
+
+
+def test_the_shortest_remaining_video_says_when_to_ask_again() -> None:
+    assert retry_after_s([session("a", chain=0)]) == 10.0
+    short = session("b", request(seconds=30.0), chain=0, done=9)
+    long = session("c", request(seconds=300.0), chain=0)
+    queued = session("d", request(seconds=2.0))
+    left_s = short.progress.start_s(41) - short.progress.start_s(9)
+    assert retry_after_s([short, long, queued]) == pytest.approx(left_s)
+    nearly = session("e", request(seconds=30.0), chain=0, done=41)
+    assert retry_after_s([nearly, long]) == 1.0
+
+
+# --- who is refused ---
+
+
+class NoWorkers:
+    """Takes everything and answers nothing."""
+
+    def send_chain(self, chain: int, message: Any) -> None:
+        pass
+
+    def ask(self, question: Any) -> None:
+        pass
+
+
+def admitted(config: EngineConfig, plan: Plan | None, sessions: list[Session]) -> list[bool]:
+    """Whether each of the sessions is let in, one after the other; refused ones say when to ask again."""
+    answers = []
+
+    async def body() -> None:
+        dispatcher = Dispatcher(config, NoWorkers(), lambda: 100.0)
+        if plan is not None:
+            dispatcher.serve(plan)
+        for one in sessions:
+            try:
+                dispatcher.admit(one)
+            except Overloaded as refusal:
+                assert refusal.retry_after_s == 10.0 and refusal.code == "overloaded"
+                assert one.state == SessionState.QUEUED
+                answers.append(False)
+            else:
+                answers.append(True)
+
+    asyncio.run(body())
+    return answers
+
+
+def several(count: int, make: Callable[[], Any] = request) -> list[Session]:
+    return [session(str(index), make()) for index in range(count)]
+
+
+def test_beyond_the_queue_sessions_are_refused() -> None:
+    config = making.config(max_sessions=4, max_queue=2)
+    assert admitted(config, PLAN, several(6)) == [True] * 4 + [False] * 2
+    assert admitted(config, PLAN, several(8, lambda: FAST)) == [True] * 6 + [False] * 2
+
+
+def test_without_a_queue_there_is_room_for_those_who_start_at_once() -> None:
+    assert admitted(making.config(max_sessions=1, max_queue=0), PLAN, several(2)) == [True, False]
+
+
+def test_while_workers_start_the_queue_alone_counts() -> None:
+    assert admitted(making.config(max_sessions=4, max_queue=3), None, several(5)) == [True] * 3 + [False] * 2

@@ -1,0 +1,193 @@
+"""The engine with several real worker processes whose passes are sleeps: pacing, admission, refusals at start."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engine import (
+    EndReason,
+    Engine,
+    EngineConfig,
+    EngineState,
+    EngineUnavailable,
+    Output,
+    Overloaded,
+    Pace,
+    PromptAt,
+    Session,
+    SessionRequest,
+    StartError,
+    WorkerLost,
+    read_manifest,
+)
+from engine.config import Rehearsal
+from engine.trace import Phase
+
+pytestmark = pytest.mark.slow
+
+CONFIG = EngineConfig(
+    manifest=read_manifest(Path("models/tiny")),
+    devices=("cpu",) * 5,
+    max_sessions=4,
+    poison_pages=True,
+    rehearsal=Rehearsal(pass_s=0.02),
+)
+REQUEST = SessionRequest(
+    prompts=(PromptAt(at_s=0, text="x"),), width_px=128, height_px=128, fps=16, seconds=6, output=Output.LATENTS
+)
+
+
+@asynccontextmanager
+async def running(config: EngineConfig = CONFIG) -> AsyncIterator[Engine]:
+    engine = Engine(config)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def read(session: Session) -> int:
+    return len([fragment async for fragment in session.fragments()])
+
+
+def test_three_sessions_keep_their_own_pace_and_none_misses_a_deadline() -> None:
+    async def body() -> None:
+        async with running() as engine:  # 0.04 s a block: 25 blocks/s
+            paces = [replace(REQUEST, seed=fps, fps=fps, seconds=6) for fps in (12, 24, 60)]
+            sessions = [await engine.open(request) for request in paces]
+            hurried = await engine.open(replace(REQUEST, pace=Pace.FAST, seconds=30))
+            counts = await asyncio.gather(*map(read, (*sessions, hurried)))
+            assert counts == [7, 13, 31, 41]
+            assert [session.status().num_stalls for session in sessions] == [0, 0, 0]
+
+    asyncio.run(body())
+
+
+def test_more_than_the_chain_can_do_in_time_is_refused_and_disturbs_nobody() -> None:
+    async def body() -> None:
+        slow = replace(CONFIG, rehearsal=Rehearsal(pass_s=0.1), max_queue=0)  # 0.2 s a block, 0.75 s to play: 27 %
+        async with running(slow) as engine:
+            sessions = [await engine.open(REQUEST) for _ in range(3)]
+            with pytest.raises(Overloaded) as refusal:
+                await engine.open(REQUEST)
+            assert refusal.value.retry_after_s >= 1
+            hurried = await engine.open(replace(REQUEST, pace=Pace.FAST))  # has no deadline to miss: one place is free
+            await asyncio.gather(*map(read, (*sessions, hurried)))
+            assert [session.status().num_stalls for session in sessions] == [0, 0, 0]
+
+    asyncio.run(body())
+
+
+def test_two_chains_share_the_sessions_and_the_loss_of_one_worker_replaces_all() -> None:
+    async def body() -> None:
+        async with running(replace(CONFIG, devices=("cpu",) * 6, max_sessions=1)) as engine:
+            sessions = [await engine.open(replace(REQUEST, seconds=None)) for _ in range(2)]
+            reading = [asyncio.create_task(read(session)) for session in sessions]
+            while any(session.next_block < 2 for session in sessions):
+                await asyncio.sleep(0.01)
+            assert {session.chain for session in sessions} == {0, 1}
+            assert engine.worker_pids[4] is not None
+            os.kill(engine.worker_pids[4], signal.SIGKILL)
+            before = [session.next_block for session in sessions]
+            while any(s.next_block < had + 8 for s, had in zip(sessions, before, strict=True)):
+                await asyncio.sleep(0.01)
+            assert [len(session.recoveries) for session in sessions] == [1, 1]
+            await asyncio.gather(*(session.close() for session in sessions))
+            await asyncio.gather(*reading)
+            assert engine.load.pages_used == 0
+
+    asyncio.run(body())
+
+
+def test_while_workers_are_replaced_new_sessions_are_refused_and_waiting_ones_get_their_turn() -> None:
+    async def body() -> None:
+        async with running(replace(CONFIG, devices=("cpu", "cpu"), max_sessions=1)) as engine:
+            holding = await engine.open(replace(REQUEST, seconds=None))
+            waiting = await engine.open(replace(REQUEST, pace=Pace.FAST))
+            async for _ in holding.fragments():
+                break
+            assert engine.worker_pids[0] is not None
+            os.kill(engine.worker_pids[0], signal.SIGKILL)
+            while engine.state == EngineState.READY:
+                await asyncio.sleep(0.01)
+            with pytest.raises(EngineUnavailable):
+                await engine.open(REQUEST)
+            await holding.close()  # while it waits for workers
+            assert holding.end_reason == EndReason.CANCELLED
+            assert await read(waiting) == 9
+            assert len(engine.recovery_times_s) == 1
+
+    asyncio.run(body())
+
+
+def test_a_session_waits_no_longer_than_its_grace_for_new_workers() -> None:
+    async def body() -> None:
+        async with running(replace(CONFIG, devices=("cpu", "cpu"), recovery_grace_s=0.05)) as engine:
+            session = await engine.open(replace(REQUEST, seconds=None))
+            async for _ in session.fragments():
+                break
+            assert engine.worker_pids[1] is not None
+            os.kill(engine.worker_pids[1], signal.SIGKILL)
+            with pytest.raises(WorkerLost, match=r"0\.05 s"):
+                await read(session)
+
+    asyncio.run(body())
+
+
+def test_every_pass_wait_and_transfer_leaves_a_span() -> None:
+    async def body() -> None:
+        async with running() as engine:
+            session = await engine.open(replace(REQUEST, pace=Pace.FAST))
+            assert await read(session) == 9
+            blocks = range(9)
+            await read(await engine.open(replace(REQUEST, pace=Pace.FAST)))  # late spans come with the next work
+            spans = [span for span in engine.spans if span.session == session.id]
+            for stage in range(4):
+                assert sorted(s.block for s in spans if s.phase == Phase.DENOISE and s.stage == stage) == [*blocks]
+                assert sorted(s.block for s in spans if s.phase == Phase.CACHE and s.stage == stage) == [*blocks][:-1]
+            for phase in (Phase.SEND, Phase.RECEIVE):
+                assert sorted(s.block for s in spans if s.phase == phase) == sorted([*blocks] * 4)
+
+    asyncio.run(body())
+
+
+def start_error(config: EngineConfig) -> str:
+    """What the engine says when it cannot start, after which no process is left."""
+
+    async def body() -> str:
+        engine = Engine(config)
+        await engine.start()
+        try:
+            with pytest.raises(StartError) as failure:
+                await engine.wait_ready()
+            assert engine.state == EngineState.FAILED
+            return failure.value.message
+        finally:
+            await engine.stop()
+
+    message = asyncio.run(body())
+    assert not [p for p in psutil.Process().children(recursive=True) if p.name() == "hiar-worker"]
+    assert "\n" not in message
+    return message
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert "cuda:3" in start_error(replace(CONFIG, devices=("cuda:30", "cuda:31")))
+
+
+def test_pages_that_do_not_fit_are_refused_before_they_are_taken() -> None:
+    message = start_error(replace(CONFIG, max_sessions=10**8))
+    assert "GB" in message and "--max-sessions" in message
+
+
+def test_a_start_that_takes_too_long_ends_in_one_sentence() -> None:
+    assert "0.01 s" in start_error(replace(CONFIG, start_timeout_s=0.01))

@@ -1,0 +1,29 @@
+"""``hiar-server`` with real workers whose passes are sleeps: ``PASS_S [kind:stage:block:seed ...] -- flags``."""
+
+import sys
+from dataclasses import replace
+
+import server.main
+from engine import Engine, EngineConfig
+from engine.config import Fault, FaultKind, Rehearsal
+
+
+def fault(text: str) -> Fault:
+    kind, stage, block, seed = text.split(":")
+    return Fault(kind=FaultKind(kind), stage=int(stage), block=int(block), seed=int(seed))
+
+
+def main() -> None:
+    split = sys.argv.index("--")
+    pass_s, *faults = sys.argv[1:split]
+    rehearsal = Rehearsal(pass_s=float(pass_s), decode_s=float(pass_s), faults=tuple(map(fault, faults)))
+
+    def engine(config: EngineConfig) -> Engine:
+        return Engine(replace(config, rehearsal=rehearsal, poison_pages=True))
+
+    server.main.Engine = engine  # type: ignore[assignment, misc]
+    server.main.main(sys.argv[split + 1 :])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Losing workers while clients read: real processes, real sockets, real encoder; passes are sleeps.
+
+Every picture shows its number, so a video tells what was lost or made twice (spec, operations 1.6).
+"""
+
+import os
+import signal
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from tests.server.rehearsed_server import FPS, Viewer, eventually, rehearsed_server
+
+pytestmark = pytest.mark.slow
+
+PASS_S = 0.02
+NUM_WORKERS = 3
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_two_clients_get_their_whole_videos_while_every_worker_is_lost_in_turn(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = 30
+    with rehearsed_server(PASS_S, "--stage-timeout", "1", workers=NUM_WORKERS) as server:
+        viewers = [Viewer(server, seed, seconds) for seed in (1, 2)]
+        for rank in range(NUM_WORKERS):
+            wait_for_progress(viewers)
+            restarts = server.load()["restarts"]
+            server.signal_worker(rank, signal.Signals[name])
+            seen_s = eventually(lambda: not server.is_ready(), 5)
+            again_s = eventually(server.is_ready, 30)
+            with capsys.disabled():
+                sys.stdout.write(f"\n{name} worker {rank}: seen after {seen_s:.2f} s, serving {again_s:.2f} s later\n")
+            assert server.load()["restarts"] == restarts + 1
+            if name == "SIGKILL":
+                assert seen_s < 1
+        for viewer in viewers:
+            viewer.finish()
+            assert viewer.end is not None and viewer.end["reason"] == "completed"
+            assert viewer.numbers == list(range(seconds * FPS))
+            assert viewer.steps_s == {1 / FPS}
+        assert server.load()["pages_used"] == 0
+
+
+def wait_for_progress(viewers: list[Viewer]) -> None:
+    before = [viewer.num_blocks for viewer in viewers]
+    eventually(lambda: all(v.num_blocks > had for v, had in zip(viewers, before, strict=True)), 30)
+
+
+def test_old_videos_are_restored_from_saved_latents_without_a_gap() -> None:
+    seconds = 60
+    with rehearsed_server(PASS_S / 4, "--recovery-grace", "1.2", workers=NUM_WORKERS) as server:
+        viewer = Viewer(server, 1, seconds)
+        eventually(lambda: viewer.session and _blocks_done(server.url, viewer.session) > 40, 30)
+        assert viewer.session is not None
+        server.signal_worker(1, signal.SIGKILL)
+        eventually(lambda: server.load()["restarts"] == 1, 20)
+        recoveries = httpx.get(f"{server.url}/v1/sessions/{viewer.session}").json()["recoveries"]
+        assert [past["exact"] for past in recoveries] == [False]
+        viewer.finish()
+        assert viewer.numbers == list(range(seconds * FPS)) and viewer.steps_s == {1 / FPS}
+
+
+def _blocks_done(url: str, session: str) -> int:
+    return int(httpx.get(f"{url}/v1/sessions/{session}").json()["blocks_done"])
+
+
+def test_a_stack_of_the_hung_worker_is_in_the_log() -> None:
+    with rehearsed_server(PASS_S, "--stage-timeout", "1", faults=("hang:1:2:7",)) as server:
+        viewer = Viewer(server, 7, 2)
+        eventually(lambda: "before_pass" in server.log.read_text(), 30)
+        viewer.thread.join(0)
+
+
+def test_out_of_memory_and_nan_end_one_video_typed_and_leave_the_others() -> None:
+    faults = ("oom:2:3:7", "nan:1:4:8")
+    with rehearsed_server(PASS_S, "--max-sessions", "3", faults=faults) as server:
+        good, big, broken = (Viewer(server, seed, 8) for seed in (1, 7, 8))
+        for viewer in (good, big, broken):
+            viewer.finish()
+        assert good.end is not None and good.end["reason"] == "completed"
+        assert good.numbers == list(range(8 * FPS))
+        assert big.end is not None and (big.end["type"], big.end["code"]) == ("error", "engine_oom")
+        assert broken.end is not None and (broken.end["type"], broken.end["code"]) == ("error", "corrupt_latents")
+        for viewer, bad_block in ((big, 3), (broken, 4)):
+            assert viewer.numbers == list(range(9 + 12 * (viewer.num_blocks - 1)))
+            assert 0 < viewer.num_blocks <= bad_block
+        eventually(lambda: server.load()["pages_used"] == 0, 2)
+        assert server.load()["restarts"] == 0
+
+
+def test_a_video_that_ends_its_workers_again_and_again_ends_typed_and_the_other_goes_on() -> None:
+    with rehearsed_server(PASS_S, faults=("exit:0:2:7",), workers=2) as server:
+        good, deadly = Viewer(server, 1, 6), Viewer(server, 7, 6)
+        deadly.finish()
+        good.finish()
+        assert deadly.end is not None and deadly.end["code"] == "worker_lost"
+        assert good.end is not None and good.end["reason"] == "completed"
+        assert good.numbers == list(range(6 * FPS))
+
+
+def test_nothing_to_do_is_no_fault() -> None:
+    with rehearsed_server(PASS_S, "--stage-timeout", "0.5", "--lead-target", "1") as server:
+        viewer = Viewer(server, 1, 4, pace="realtime")  # made in a second, then the workers rest while it plays
+        viewer.finish()
+        time.sleep(1.5)
+        assert viewer.numbers == list(range(4 * FPS))
+        assert server.load()["restarts"] == 0 and server.is_ready()
+
+
+def test_two_hundred_videos_left_by_their_viewers_give_their_pages_back() -> None:
+    slowest_s = 0.0
+    with rehearsed_server(0.002) as server, httpx.Client() as client:
+        body = {"prompt": "x", "size": "96x96"}
+        for index in range(200):
+            with client.stream("POST", f"{server.url}/v1/generate", json=body) as answer:
+                assert answer.status_code == 200
+                chunks = answer.iter_raw()
+                next(chunks)
+                assert server.load()["pages_used"] > 0
+                if index % 2:
+                    session = answer.headers["X-Session-Id"]
+                    assert httpx.delete(f"{server.url}/v1/sessions/{session}").status_code == 204
+            slowest_s = max(slowest_s, eventually(lambda: server.load()["pages_used"] == 0, 2))
+        assert server.load()["running"] == 0
+    assert slowest_s < 2
+
+
+def test_killing_the_server_leaves_no_process() -> None:
+    with rehearsed_server(PASS_S) as server:
+        Viewer(server, 1, None)
+        children = server.process.children(recursive=True)
+        assert len(children) >= NUM_WORKERS
+        os.kill(server.process.pid, signal.SIGKILL)
+        eventually(lambda: not any(_runs(child) for child in children), 3)
+
+
+def test_a_signal_to_the_whole_process_group_still_drains() -> None:
+    with rehearsed_server(PASS_S) as server:
+        viewer = Viewer(server, 1, None)
+        eventually(lambda: viewer.data, 20)
+        for process in (*server.process.children(recursive=True), server.process):
+            process.send_signal(signal.SIGTERM)
+        viewer.finish(20)
+        assert viewer.end is not None and viewer.end["reason"] == "drain"
+        assert server.process.wait(20) == 0
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
