@@ -74,6 +74,12 @@ def _least_busy(config: EngineConfig, plan: Plan, held: Held, request: SessionRe
     return min(open_chains)[2] if open_chains else None
 
 
+def num_inflight(sessions: Iterable[Session], chain: int) -> int:
+    """Blocks in a chain that somebody waits for."""
+    here = [s for s in sessions if s.state in HOLDING and s.chain == chain and not s.has_outcome]
+    return sum(session.progress.num_inflight for session in here)
+
+
 def retry_after_s(sessions: Iterable[Session]) -> float:
     """When a place may be free: the shortest remaining video, or a guess when all are endless."""
     remaining = [

@@ -52,6 +52,10 @@ class Course:
         holding = max(at for at in self._prompts if at <= oldest)
         self._prompts = {at: prompt for at, prompt in self._prompts.items() if at >= holding}
 
+    def can_make_again(self) -> bool:
+        """Whether no prompt is forgotten."""
+        return 0 in self._prompts
+
     def can_restore(self, block: int) -> bool:
         """Whether all latents that a session needs to go on at ``block`` are saved."""
         needed = attended_blocks(self._rollout, block)

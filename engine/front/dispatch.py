@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
-from engine.front.admission import HOLDING, chain_with_room, num_startable, retry_after_s
+from engine.front.admission import HOLDING, chain_with_room, num_inflight, num_startable, retry_after_s
 from engine.front.course import Course
 from engine.front.pacing import ready_at, realtime_factor, urgency
 from engine.front.preparation import Preparation
@@ -188,6 +188,7 @@ class Dispatcher:
                 session.progress.returned = message.block + 1
             case LatentsSaved():
                 self._courses[session.id].save(message)
+                self._courses[session.id].forget_before(session.progress.done)
             case SessionBroken():
                 session.finish(SESSION_FAILURES.get(message.code, SessionFailed)(message.message))
                 self._abandon(session)
@@ -285,13 +286,8 @@ class Dispatcher:
         """Whether the session's chain has room for a block. What waits in front of it can still be overtaken by a more
         urgent session's; what is in it cannot."""
         assert self._plan is not None and session.chain is not None
-        chain = session.chain
-        inflight = sum(
-            other.progress.num_inflight
-            for other in self._sessions.values()
-            if other.state in HOLDING and other.chain == chain and not other.has_outcome
-        )
-        return inflight < self._config.inflight_limit(len(self._plan.chains[chain]))
+        limit = self._config.inflight_limit(len(self._plan.chains[session.chain]))
+        return num_inflight(self._sessions.values(), session.chain) < limit
 
     def _issue(self, session: Session) -> None:
         progress, block = session.progress, session.progress.issued

@@ -64,19 +64,31 @@ class Recoveries:
         return True
 
     def resume(self, plan: Plan) -> list[tuple[Session, int]]:
-        """Workers serve again: every waiting session and the block at which it goes on; 0 makes it again."""
+        """Workers serve again: every waiting session and the block at which it goes on; 0 makes it again.
+
+        One that neither way leads back to ends.
+        """
+        waiting, self._waiting = list(self._waiting.values()), {}
         resumed = []
-        for session, timer in list(self._waiting.values()):
+        for session, timer in waiting:
             timer.cancel()
-            done = session.progress.done
-            is_old = done > self.replayable_blocks(plan)
-            exact = not (is_old and self._courses[session.id].can_restore(done))
-            session.recoveries.append(Recovery(block=done, exact=exact))
+            block = self._way_back(session, plan)
+            if block is None:
+                self._give_up(session, WorkerLost("too little is known of the video to go on with new workers"))
+                continue
+            exact = block == 0
+            session.recoveries.append(Recovery(block=session.progress.done, exact=exact))
             way = "made again exactly" if exact else "restored approximately, from saved latents,"
-            logger.warning("session %s is %s to go on at block %d", session.id, way, done)
-            resumed.append((session, 0 if exact else done))
-        self._waiting.clear()
+            logger.warning("session %s is %s to go on at block %d", session.id, way, session.progress.done)
+            resumed.append((session, block))
         return resumed
+
+    def _way_back(self, session: Session, plan: Plan) -> int | None:
+        """0 to make it again, the next block to restore it, None if neither can be done."""
+        done, course = session.progress.done, self._courses[session.id]
+        if course.can_make_again() and (done <= self.replayable_blocks(plan) or not course.can_restore(done)):
+            return 0
+        return done if course.can_restore(done) else None
 
     def forget(self, session: Session) -> None:
         """A session ended."""

@@ -72,12 +72,13 @@ class DenoiseStage:
             return self.sessions[self.arrivals[0].ticket.session].due
         return None
 
-    def context_is_within_reach(self, session: str, block: int) -> bool:
-        """Whether all pages that a pass of ``block`` needs are written, or due and able to join its forward."""
+    def context_is_within_reach(self, session: str, attended: tuple[int, ...]) -> bool:
+        """Whether the pages of all these blocks are written, or due and able to join the forward that needs them."""
         state = self.sessions.get(session)
         if state is None:
             return False
-        return state.num_cached == block or (state.due is not None and state.due.block == block - 1)
+        newest = max(attended, default=-1)
+        return state.num_cached > newest or (state.due is not None and state.due.block == newest)
 
     def due_passes(self) -> list[CachePass]:
         """Cache passes nobody has run yet."""

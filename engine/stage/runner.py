@@ -31,7 +31,7 @@ from engine.messages import (
 )
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.schedule import Level, context_stage, noise_levels, writes_pages
+from engine.schedule import Level, attended_blocks, context_stage, noise_levels, writes_pages
 from engine.stage.denoise import Arrival, CachePass, DenoiseStage, StageSession
 from engine.stage.noise import Noise
 from engine.stage.pages import PagePool, SessionPages
@@ -206,7 +206,7 @@ class Runner:
             return
         ticket, arrival = waiting
         writer = self._writer(stage)
-        if not writer.context_is_within_reach(ticket.session, ticket.block):
+        if not writer.context_is_within_reach(ticket.session, attended_blocks(self._rollout, ticket.block)):
             return
         due = writer.sessions[ticket.session].due
         if len(passes) + (2 if due else 1) > self._max_segments:

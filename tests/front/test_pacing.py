@@ -26,12 +26,11 @@ def progress(pace: Pace = Pace.REALTIME, seconds: float | None = None, priority:
     return Progress(request=request, rollout=MANIFEST.rollout, opened_at=100.0)
 
 
-def test_only_so_many_blocks_are_in_the_chain() -> None:
+def test_blocks_in_the_chain_are_those_issued_and_not_returned() -> None:
     one = progress()
-    one.issued = 1
-    assert ready_at(one, CONFIG, 100.0) is not None
-    one.issued = 2
-    assert ready_at(one, CONFIG, 100.0) is None
+    assert one.num_inflight == 0
+    one.issued, one.returned, one.done = 7, 5, 60
+    assert one.num_inflight == 2
 
 
 def test_realtime_waits_at_its_lead_and_goes_on_as_playback_does() -> None:
@@ -73,34 +72,42 @@ def test_realtime_factor_is_video_seconds_per_second() -> None:
     assert realtime_factor(one, 103.0) == pytest.approx((9 + 8 * 12) / 16 / 3.0)
 
 
+def test_playback_begins_with_a_full_block() -> None:
+    one = progress()
+    one.take(101.0)  # 9 frames, 0.5625 s: less than the 12 of every other block
+    assert one.playing_since is None
+    one.take(103.0)
+    assert one.taken == 2 and one.playing_since == pytest.approx(103.0)
+    assert (one.num_stalls, one.stalled_s) == (0, 0.0), "nobody waits before playback began"
+
+
 def test_a_reader_in_time_never_stalls() -> None:
     one = progress()
-    for block, now in enumerate((103.0, 103.0, 104.0, 105.0)):  # due at 103.0, 103.5625, 104.3125, 105.0625
+    for now in (102.0, 103.0, 104.3125, 105.0, 105.8125):  # due from the third on: 104.3125, 105.0625, 105.8125
         one.take(now)
-        assert one.taken == block + 1
-    assert (one.playing_since, one.num_stalls, one.stalled_s) == (103.0, 0, 0.0)
+    assert (one.taken, one.playing_since, one.num_stalls, one.stalled_s) == (5, 103.0, 0, 0.0)
 
 
 def test_a_block_that_comes_late_stalls_once_and_moves_what_follows() -> None:
     one = progress()
-    one.take(103.0)
-    one.take(105.5625)  # 2 s after its first frame was due
+    for now in (103.0, 103.0, 106.3125):  # 2 s after its first frame was due
+        one.take(now)
     assert (one.playing_since, one.num_stalls, one.stalled_s) == (105.0, 1, 2.0)
-    one.take(106.25)  # due at 105.0 + 1.3125
+    one.take(107.0)  # due at 105.0 + 2.0625
     assert (one.num_stalls, one.stalled_s) == (1, 2.0)
-    one.take(107.5625)  # due at 105.0 + 2.0625
+    one.take(108.3125)  # due at 105.0 + 2.8125
     assert (one.playing_since, one.num_stalls, one.stalled_s) == (105.5, 2, 2.5)
-    assert one.taken == 4
+    assert one.taken == 5
 
 
 def test_a_stall_gives_the_chain_no_more_lead() -> None:
     smooth, stalled = progress(), progress()
-    for one, second_at in ((smooth, 100.5), (stalled, 104.5625)):
-        one.take(100.0)
-        one.take(second_at)
+    for one, third_at in ((smooth, 101.0), (stalled, 105.3125)):
+        for now in (100.0, 100.0, third_at):
+            one.take(now)
         one.issued = one.returned = one.done = 6
-    assert ready_at(smooth, CONFIG, 105.0) == pytest.approx(100.0 + 4.3125 - 3.0)
-    assert ready_at(stalled, CONFIG, 105.0) == pytest.approx(104.0 + 4.3125 - 3.0)
+    assert ready_at(smooth, CONFIG, 106.0) == pytest.approx(100.0 + 4.3125 - 3.0)
+    assert ready_at(stalled, CONFIG, 106.0) == pytest.approx(104.0 + 4.3125 - 3.0)
 
 
 @pytest.mark.parametrize("pace", list(Pace))
@@ -116,15 +123,6 @@ def test_lost_blocks_are_made_again_at_once(pace: Pace) -> None:
         assert ready_at(one, CONFIG, 101.0) == 101.0
     one.issued = one.returned = 60
     assert ready_at(one, CONFIG, 101.0) is None
-
-
-def test_blocks_made_again_fill_the_chain_no_further_than_others() -> None:
-    one = progress()
-    one.done = one.taken = 60
-    one.issued, one.returned = 7, 5
-    assert ready_at(one, CONFIG, 101.0) is None
-    one.returned = 6
-    assert ready_at(one, CONFIG, 101.0) == 101.0
 
 
 def test_a_lost_session_goes_before_one_that_is_ahead() -> None:

@@ -229,7 +229,6 @@ def test_due_cache_passes_of_a_cancelled_session_are_dropped() -> None:
             assert bench.runner.tick()
     assert ("a", 0) in bench.latents
     bench.runner.cancel("a")
-    bench.block("a", 1)
     bench.run()
     assert phases(bench, "a") == [Phase.DENOISE] * 4
     assert bench.pool.num_used == 0
