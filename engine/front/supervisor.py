@@ -94,7 +94,11 @@ class Supervisor:
             from engine.front.nodes import NodeHub  # noqa: PLC0415 - needs pydantic; one host does not
 
             hub = NodeHub(self._config)
-            await hub.start()
+            try:
+                await hub.start()
+            except StartError as error:
+                self._fail(error)
+                raise
             self._hosts = hub
         self._begin(pause_s=0.0)
 

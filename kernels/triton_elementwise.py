@@ -1,0 +1,280 @@
+"""Triton kernels of the memory-bound steps between matrix products; their formulas are in ``kernels.elementwise``.
+
+One program works on one token, so a row is read once, reduced in registers and written once. Numbers are float32
+inside and are rounded to the tensors' type where the formula rounds. Widths need not be powers of two: blocks are the
+next power, lanes beyond the width are masked.
+
+Sizes that change while a server runs (segments, pages) are never kernel arguments: they are the grid or lie in tensors,
+so no value of them compiles a kernel anew.
+
+Letters: G segments, L tokens, E model width, H heads, K channels of a head, R rotary pairs of a head (K / 2),
+P pages of the pool.
+"""
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NUM_WARPS = 4
+
+
+@triton.jit
+def _standardize(x_E, inside_E, eps, E: tl.constexpr):
+    """Subtract the mean and divide by the standard deviation; lanes outside stay 0."""
+    centred_E = tl.where(inside_E, x_E - tl.sum(x_E, 0) / E, 0.0)
+    return centred_E * tl.rsqrt(tl.sum(centred_E * centred_E, 0) / E + eps)
+
+
+@triton.jit
+def norm_kernel(
+    x_ptr,
+    y_ptr,
+    gate_ptr,
+    shift_ptr,
+    scale_ptr,
+    sum_ptr,
+    out_ptr,
+    gate_stride,
+    shift_stride,
+    scale_stride,
+    eps,
+    E: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    GATED: tl.constexpr,
+    AFFINE: tl.constexpr,
+):
+    """LayerNorm of x, or of x plus a residual y; then modulation by segment, or the norm's own weight and bias.
+
+    The grid is (L, G). ``sum_ptr`` takes the new x where there is a residual; a stride leads from one segment's row of
+    a modulation to the next.
+    """
+    segment = tl.program_id(1)
+    row = (segment * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
+    channel_E = tl.arange(0, BLOCK_E)
+    inside_E = channel_E < E
+    at_E = row * E + channel_E
+    kind = x_ptr.dtype.element_ty
+
+    x_E = tl.load(x_ptr + at_E, mask=inside_E, other=0.0).to(tl.float32)
+    if RESIDUAL:
+        y_E = tl.load(y_ptr + at_E, mask=inside_E, other=0.0).to(tl.float32)
+        if GATED:
+            y_E *= tl.load(gate_ptr + segment * gate_stride + channel_E, mask=inside_E, other=0.0).to(tl.float32)
+        rounded_E = (x_E + y_E).to(kind)
+        tl.store(sum_ptr + at_E, rounded_E, mask=inside_E)
+        x_E = rounded_E.to(tl.float32)
+
+    shift_E = tl.load(shift_ptr + segment * shift_stride + channel_E, mask=inside_E, other=0.0).to(tl.float32)
+    scale_E = tl.load(scale_ptr + segment * scale_stride + channel_E, mask=inside_E, other=0.0).to(tl.float32)
+    normed_E = _standardize(x_E, inside_E, eps, E)
+    if not AFFINE:
+        normed_E = normed_E.to(kind).to(tl.float32)
+        scale_E = (1.0 + scale_E).to(kind).to(tl.float32)
+    tl.store(out_ptr + at_E, (shift_E + normed_E * scale_E).to(kind), mask=inside_E)
+
+
+@triton.jit
+def rms_norm_kernel(x_ptr, weight_ptr, out_ptr, eps, E: tl.constexpr, BLOCK_E: tl.constexpr):
+    """RMS norm of one row. The grid is (rows,)."""
+    channel_E = tl.arange(0, BLOCK_E)
+    inside_E = channel_E < E
+    at_E = tl.program_id(0).to(tl.int64) * E + channel_E
+    kind = x_ptr.dtype.element_ty
+    x_E = tl.load(x_ptr + at_E, mask=inside_E, other=0.0).to(tl.float32)
+    weight_E = tl.load(weight_ptr + channel_E, mask=inside_E, other=0.0).to(tl.float32)
+    normed_E = (x_E * tl.rsqrt(tl.sum(x_E * x_E, 0) / E + eps)).to(kind).to(tl.float32)
+    tl.store(out_ptr + at_E, (normed_E * weight_E).to(kind), mask=inside_E)
+
+
+@triton.jit
+def norm_rotate_kernel(
+    x_ptr,
+    weight_ptr,
+    rotations_ptr,
+    out_ptr,
+    v_ptr,
+    k_pages_ptr,
+    v_pages_ptr,
+    page_of_segment_ptr,
+    page_stride,
+    eps,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    STORE: tl.constexpr,
+):
+    """RMS norm over all heads, rotary positions and, with STORE, a copy of keys and values into the segment's page.
+
+    The grid is (L, G). ``rotations_ptr`` holds cosine and sine in turn, float32. A segment without a page has -1.
+    """
+    token, segment = tl.program_id(0), tl.program_id(1)
+    row = (segment * tl.num_programs(0) + token).to(tl.int64)
+    head_H1 = tl.arange(0, BLOCK_H)[:, None]
+    channel_K = tl.arange(0, BLOCK_K)
+    inside_HK = (head_H1 < H) & (channel_K < K)[None, :]
+    at_HK = head_H1 * K + channel_K[None, :]
+    kind = x_ptr.dtype.element_ty
+
+    x_HK = tl.load(x_ptr + row * (H * K) + at_HK, mask=inside_HK, other=0.0).to(tl.float32)
+    weight_HK = tl.load(weight_ptr + at_HK, mask=inside_HK, other=0.0).to(tl.float32)
+    inverse_rms = tl.rsqrt(tl.sum(tl.sum(x_HK * x_HK, 1), 0) / (H * K) + eps)
+    normed_HK = (x_HK * inverse_rms).to(kind).to(tl.float32)
+    scaled_HK = (normed_HK * weight_HK).to(kind).to(tl.float32)
+
+    rotation_K = tl.load(rotations_ptr + row * K + channel_K, mask=channel_K < K, other=0.0)
+    cos_R, sin_R = tl.split(tl.reshape(rotation_K, (BLOCK_K // 2, 2)))
+    re_HR, im_HR = tl.split(tl.reshape(scaled_HK, (BLOCK_H, BLOCK_K // 2, 2)))
+    turned_re_HR = re_HR * cos_R[None, :] - im_HR * sin_R[None, :]
+    turned_im_HR = re_HR * sin_R[None, :] + im_HR * cos_R[None, :]
+    turned_HK = tl.reshape(tl.join(turned_re_HR, turned_im_HR), (BLOCK_H, BLOCK_K)).to(kind)
+    tl.store(out_ptr + row * (H * K) + at_HK, turned_HK, mask=inside_HK)
+
+    if STORE:
+        page = tl.load(page_of_segment_ptr + segment).to(tl.int64)
+        if page >= 0:
+            v_HK = tl.load(v_ptr + row * (H * K) + at_HK, mask=inside_HK, other=0.0)
+            start = page * page_stride + token * (H * K)
+            tl.store(k_pages_ptr + start + at_HK, turned_HK, mask=inside_HK)
+            tl.store(v_pages_ptr + start + at_HK, v_HK, mask=inside_HK)
+
+
+def modulated_norm(x_GLE: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: float) -> Tensor:
+    """See ``kernels.elementwise.modulated_norm``."""
+    return _norm(x_GLE, None, None, shift_G1E, scale_G1E, eps)[1]
+
+
+def residual_norm(
+    x_GLE: Tensor, y_GLE: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See ``kernels.elementwise.residual_norm``."""
+    return _norm(x_GLE, y_GLE, None, shift_G1E, scale_G1E, eps)
+
+
+def gated_residual_norm(
+    x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See ``kernels.elementwise.gated_residual_norm``."""
+    return _norm(x_GLE, y_GLE, gate_G1E, shift_G1E, scale_G1E, eps)
+
+
+def gated_residual_affine_norm(
+    x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor, weight_E: Tensor, bias_E: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """See ``kernels.elementwise.gated_residual_affine_norm``."""
+    return _norm(x_GLE, y_GLE, gate_G1E, bias_E, weight_E, eps)
+
+
+def rms_norm(x: Tensor, weight_E: Tensor, eps: float) -> Tensor:
+    """See ``kernels.elementwise.rms_norm``."""
+    x = x.contiguous()
+    width = x.shape[-1]
+    out = torch.empty_like(x)
+    if out.numel():
+        block = triton.next_power_of_2(width)
+        rms_norm_kernel[(x.numel() // width,)](x, weight_E, out, eps, E=width, BLOCK_E=block, num_warps=NUM_WARPS)
+    return out
+
+
+def norm_rotate(x_GLE: Tensor, weight_E: Tensor, rotations_GLR: Tensor, num_heads: int, eps: float) -> Tensor:
+    """See ``kernels.elementwise.norm_rotate``."""
+    return _norm_rotate(x_GLE, weight_E, rotations_GLR, num_heads, eps, None)
+
+
+def norm_rotate_store(
+    k_GLE: Tensor,
+    v_GLE: Tensor,
+    weight_E: Tensor,
+    rotations_GLR: Tensor,
+    num_heads: int,
+    eps: float,
+    k_pages_PLHK: Tensor,
+    v_pages_PLHK: Tensor,
+    write_pages: tuple[int, ...],
+) -> tuple[Tensor, Tensor]:
+    """See ``kernels.elementwise.norm_rotate_store``. Both pools have contiguous pages and equal strides."""
+    v_GLE = v_GLE.contiguous()
+    assert k_pages_PLHK.stride() == v_pages_PLHK.stride() and k_pages_PLHK[0].is_contiguous(), "pages are torn"
+    assert k_GLE.shape[1] <= k_pages_PLHK.shape[1], f"{k_GLE.shape[1]} tokens do not fit {k_pages_PLHK.shape[1]}"
+    pages_G = _page_of_segment(write_pages, len(k_GLE), k_GLE.device)
+    pool = (v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G) if write_pages else None
+    k_GLHK = _norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps, pool)
+    return k_GLHK, v_GLE.unflatten(-1, (num_heads, -1))
+
+
+def _norm(
+    x_GLE: Tensor, y_GLE: Tensor | None, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return x plus the residual, and its norm. A shift of one axis is a bias, and its scale a weight."""
+    residual, gated, affine = y_GLE is not None, gate is not None, shift.ndim == 1
+    x_GLE = x_GLE.contiguous()
+    y_GLE = x_GLE if y_GLE is None else y_GLE.contiguous()
+    gate = shift if gate is None else gate
+    num_segments, num_tokens, width = x_GLE.shape
+    sum_GLE = torch.empty_like(x_GLE) if residual else x_GLE
+    out_GLE = torch.empty_like(x_GLE)
+    if out_GLE.numel():
+        norm_kernel[(num_tokens, num_segments)](
+            x_GLE,
+            y_GLE,
+            *(gate, shift, scale),
+            *(sum_GLE, out_GLE),
+            *(_segment_stride(gate), _segment_stride(shift), _segment_stride(scale)),
+            eps,
+            E=width,
+            BLOCK_E=triton.next_power_of_2(width),
+            RESIDUAL=residual,
+            GATED=gated,
+            AFFINE=affine,
+            num_warps=NUM_WARPS,
+        )
+    return sum_GLE, out_GLE
+
+
+def _norm_rotate(
+    x_GLE: Tensor,
+    weight_E: Tensor,
+    rotations_GLR: Tensor,
+    num_heads: int,
+    eps: float,
+    pool: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+) -> Tensor:
+    """Norm and rotate; with a pool (values, both pages, page of each segment) also write the segments' pages."""
+    x_GLE = x_GLE.contiguous()
+    num_segments, num_tokens, width = x_GLE.shape
+    head_dim = width // num_heads
+    out_GLHK = torch.empty_like(x_GLE).unflatten(-1, (num_heads, head_dim))
+    v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G = pool or (x_GLE, x_GLE, x_GLE, x_GLE)
+    if out_GLHK.numel():
+        norm_rotate_kernel[(num_tokens, num_segments)](
+            x_GLE,
+            weight_E,
+            torch.view_as_real(rotations_GLR.contiguous()),
+            out_GLHK,
+            *(v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G),
+            k_pages_PLHK.stride(0),
+            eps,
+            H=num_heads,
+            K=head_dim,
+            BLOCK_H=triton.next_power_of_2(num_heads),
+            BLOCK_K=triton.next_power_of_2(head_dim),
+            STORE=pool is not None,
+            num_warps=NUM_WARPS,
+        )
+    return out_GLHK
+
+
+def _segment_stride(rows: Tensor) -> int:
+    """Elements from one segment's row to the next; 0 where all segments share one."""
+    assert rows.stride(-1) == 1, f"rows of stride {rows.stride(-1)}"
+    return 0 if rows.ndim == 1 else rows.stride(0)
+
+
+@lru_cache(maxsize=16)
+def _page_of_segment(write_pages: tuple[int, ...], num_segments: int, device: torch.device) -> Tensor:
+    """The page each segment writes, -1 for none, int32 [G]. Kept: all layers of a forward ask for the same one."""
+    return torch.tensor([*write_pages, *[-1] * (num_segments - len(write_pages))], dtype=torch.int32, device=device)
