@@ -78,6 +78,20 @@ def norm_kernel(
 
 
 @triton.jit
+def gated_residual_kernel(x_ptr, y_ptr, gate_ptr, out_ptr, gate_stride, E: tl.constexpr, BLOCK_E: tl.constexpr):
+    """Add a gated residual. The grid is (L, G); the stride leads from one segment's gate to the next."""
+    segment = tl.program_id(1)
+    row = (segment * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
+    channel_E = tl.arange(0, BLOCK_E)
+    inside_E = channel_E < E
+    at_E = row * E + channel_E
+    x_E = tl.load(x_ptr + at_E, mask=inside_E, other=0.0).to(tl.float32)
+    y_E = tl.load(y_ptr + at_E, mask=inside_E, other=0.0).to(tl.float32)
+    gate_E = tl.load(gate_ptr + segment * gate_stride + channel_E, mask=inside_E, other=0.0).to(tl.float32)
+    tl.store(out_ptr + at_E, (x_E + y_E * gate_E).to(x_ptr.dtype.element_ty), mask=inside_E)
+
+
+@triton.jit
 def rms_norm_kernel(x_ptr, weight_ptr, out_ptr, eps, E: tl.constexpr, BLOCK_E: tl.constexpr):
     """RMS norm of one row. The grid is (rows,)."""
     channel_E = tl.arange(0, BLOCK_E)
@@ -126,8 +140,10 @@ def norm_rotate_kernel(
     normed_HK = (x_HK * inverse_rms).to(kind).to(tl.float32)
     scaled_HK = (normed_HK * weight_HK).to(kind).to(tl.float32)
 
-    rotation_K = tl.load(rotations_ptr + row * K + channel_K, mask=channel_K < K, other=0.0)
-    cos_R, sin_R = tl.split(tl.reshape(rotation_K, (BLOCK_K // 2, 2)))
+    pair_R = tl.arange(0, BLOCK_K // 2)
+    rotation_ptr = rotations_ptr + row * K + 2 * pair_R  # apart, so that a pair's lanes never leave their thread
+    cos_R = tl.load(rotation_ptr, mask=pair_R < K // 2, other=0.0)
+    sin_R = tl.load(rotation_ptr + 1, mask=pair_R < K // 2, other=0.0)
     re_HR, im_HR = tl.split(tl.reshape(scaled_HK, (BLOCK_H, BLOCK_K // 2, 2)))
     turned_re_HR = re_HR * cos_R[None, :] - im_HR * sin_R[None, :]
     turned_im_HR = re_HR * sin_R[None, :] + im_HR * cos_R[None, :]
@@ -148,25 +164,34 @@ def modulated_norm(x_GLE: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: flo
     return _norm(x_GLE, None, None, shift_G1E, scale_G1E, eps)[1]
 
 
-def residual_norm(
+def residual_modulated_norm(
     x_GLE: Tensor, y_GLE: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """See ``kernels.elementwise.residual_norm``."""
+    """See ``kernels.elementwise.residual_modulated_norm``."""
     return _norm(x_GLE, y_GLE, None, shift_G1E, scale_G1E, eps)
 
 
 def gated_residual_norm(
-    x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor, shift_G1E: Tensor, scale_G1E: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """See ``kernels.elementwise.gated_residual_norm``."""
-    return _norm(x_GLE, y_GLE, gate_G1E, shift_G1E, scale_G1E, eps)
-
-
-def gated_residual_affine_norm(
     x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor, weight_E: Tensor, bias_E: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """See ``kernels.elementwise.gated_residual_affine_norm``."""
+    """See ``kernels.elementwise.gated_residual_norm``."""
     return _norm(x_GLE, y_GLE, gate_G1E, bias_E, weight_E, eps)
+
+
+def gated_residual(x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor) -> Tensor:
+    """See ``kernels.elementwise.gated_residual``."""
+    x_GLE, y_GLE = x_GLE.contiguous(), y_GLE.contiguous()
+    num_segments, num_tokens, width = x_GLE.shape
+    out_GLE = torch.empty_like(x_GLE)
+    if out_GLE.numel():
+        gated_residual_kernel[(num_tokens, num_segments)](
+            *(x_GLE, y_GLE, gate_G1E, out_GLE),
+            _segment_stride(gate_G1E),
+            E=width,
+            BLOCK_E=triton.next_power_of_2(width),
+            num_warps=NUM_WARPS,
+        )
+    return out_GLE
 
 
 def rms_norm(x: Tensor, weight_E: Tensor, eps: float) -> Tensor:
@@ -198,8 +223,10 @@ def norm_rotate_store(
 ) -> tuple[Tensor, Tensor]:
     """See ``kernels.elementwise.norm_rotate_store``. Both pools have contiguous pages and equal strides."""
     v_GLE = v_GLE.contiguous()
-    assert k_pages_PLHK.stride() == v_pages_PLHK.stride() and k_pages_PLHK[0].is_contiguous(), "pages are torn"
-    assert k_GLE.shape[1] <= k_pages_PLHK.shape[1], f"{k_GLE.shape[1]} tokens do not fit {k_pages_PLHK.shape[1]}"
+    num_tokens, width = k_GLE.shape[1:]
+    for pages_PLHK in (k_pages_PLHK, v_pages_PLHK):
+        assert pages_PLHK.stride() == (k_pages_PLHK.stride(0), width, width // num_heads, 1), "a page is not packed"
+        assert num_tokens <= pages_PLHK.shape[1], f"{num_tokens} tokens in a page of {pages_PLHK.shape[1]}"
     pages_G = _page_of_segment(write_pages, len(k_GLE), k_GLE.device)
     pool = (v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G) if write_pages else None
     k_GLHK = _norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps, pool)
@@ -247,7 +274,7 @@ def _norm_rotate(
     x_GLE = x_GLE.contiguous()
     num_segments, num_tokens, width = x_GLE.shape
     head_dim = width // num_heads
-    out_GLHK = torch.empty_like(x_GLE).unflatten(-1, (num_heads, head_dim))
+    out_GLHK = torch.empty_like(x_GLE).view(num_segments, num_tokens, num_heads, head_dim)
     v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G = pool or (x_GLE, x_GLE, x_GLE, x_GLE)
     if out_GLHK.numel():
         norm_rotate_kernel[(num_tokens, num_segments)](
@@ -277,4 +304,5 @@ def _segment_stride(rows: Tensor) -> int:
 @lru_cache(maxsize=16)
 def _page_of_segment(write_pages: tuple[int, ...], num_segments: int, device: torch.device) -> Tensor:
     """The page each segment writes, -1 for none, int32 [G]. Kept: all layers of a forward ask for the same one."""
-    return torch.tensor([*write_pages, *[-1] * (num_segments - len(write_pages))], dtype=torch.int32, device=device)
+    pages = [*write_pages, *[-1] * (num_segments - len(write_pages))]
+    return torch.tensor(pages, dtype=torch.int32).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Triton kernel of the colour conversion; its formula is ``kernels.yuv.rgb_to_yuv420p``.
+"""Triton kernel of the colour conversion; its twin is ``kernels.yuv.rgb_to_yuv420p_reference``.
 
 One program turns a strip of two pixel rows into luma and chroma, so each pixel is read once. The arithmetic is the
 formula's, in its order, without fused multiply-adds and with a correctly rounded division: the same bytes come out.
@@ -84,7 +84,7 @@ def yuv_kernel(pixels_ptr, out_ptr, frame_stride, channel_stride, row_stride, H,
     _store_chroma(u_ptr + (H // 2) * (W // 2) + sample_M, red_M, luma_M, _RED_RANGE, inside_M)
 
 
-def rgb_to_yuv420p(pixels_TCHW: Tensor) -> Tensor:
+def rgb_to_yuv420p_triton(pixels_TCHW: Tensor) -> Tensor:
     """See ``kernels.yuv.rgb_to_yuv420p``; the shape has been checked there."""
     num_frames, _, height_px, width_px = pixels_TCHW.shape
     pixels_TCHW = pixels_TCHW if pixels_TCHW.stride(-1) == 1 else pixels_TCHW.contiguous()

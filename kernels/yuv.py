@@ -1,4 +1,4 @@
-"""Colour conversion from RGB to the 4:2:0 planes that video encoders take; the plain twin of a fused kernel.
+"""Colour conversion from RGB to the 4:2:0 planes that video encoders take, and the twin of its kernel.
 
 Knows no codec and no container. Source: ITU-R BT.709-6 sections 3 and 4 (8-bit, limited range); planes as in I420.
 
@@ -7,6 +7,8 @@ Shape letters: T frames, C colour channels (R, G, B), H height_px, W width_px, P
 
 import torch
 from torch import Tensor
+
+from kernels.dispatch import uses_triton
 
 RED_WEIGHT = 0.2126
 GREEN_WEIGHT = 0.7152
@@ -32,10 +34,19 @@ def rgb_to_yuv420p(pixels_TCHW: Tensor) -> Tensor:
     Raises:
         ValueError: there are not three channels, or a side is odd.
     """
-    num_frames, channels, height_px, width_px = pixels_TCHW.shape
+    _, channels, height_px, width_px = pixels_TCHW.shape
     if channels != 3 or height_px % 2 or width_px % 2:
         raise ValueError(f"frames must be [T, 3, even H, even W], not {list(pixels_TCHW.shape)}")
+    if not uses_triton(pixels_TCHW):
+        return rgb_to_yuv420p_reference(pixels_TCHW)
+    from kernels.triton_yuv import rgb_to_yuv420p_triton  # noqa: PLC0415 - Triton loads only where it runs
 
+    return rgb_to_yuv420p_triton(pixels_TCHW)
+
+
+def rgb_to_yuv420p_reference(pixels_TCHW: Tensor) -> Tensor:
+    """The twin of the kernel, with the argument of ``rgb_to_yuv420p``."""
+    num_frames, _, height_px, width_px = pixels_TCHW.shape
     full_TCHW = pixels_TCHW.float()
     half_TCHW = _mean_2x2(full_TCHW)  # chroma is linear in RGB: its mean is that of the mean RGB, at less work
     luma_half = _luma(half_TCHW)

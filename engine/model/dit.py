@@ -20,7 +20,16 @@ from engine.config import TransformerConfig
 from engine.model.rope import rotations
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from kernels.attention import paged_attention, text_attention
-from kernels.elementwise import gated_residual, modulated_norm, norm_rotate, rms_norm
+from kernels.elementwise import (
+    gated_residual,
+    gated_residual_norm,
+    linear_gelu,
+    modulated_norm,
+    norm_rotate,
+    norm_rotate_store,
+    residual_modulated_norm,
+    rms_norm,
+)
 
 
 class RMSNorm(nn.Module):
@@ -72,16 +81,17 @@ class Block(nn.Module):
         shift_sa, scale_sa, *rest = (self.modulation + modulation_G6E).split(1, dim=1)
         gate_sa, shift_ffn, scale_ffn, gate_ffn = (m[live] for m in rest)
         hidden = modulated_norm(x_GLE, shift_sa, scale_sa, self.eps)
-        k_GLHK, v_GLHK = self._keys_values(hidden, rotations_GLR)
-        self._write_pages(k_GLHK, v_GLHK, batch, cache)
+        k_GLHK, v_GLHK = self._keys_values(hidden, rotations_GLR, batch, cache)
         if num_skipped == len(x_GLE):
             return x_GLE[live]
         q_GLHK = self._queries(hidden[live], rotations_GLR[live])
         k_pages, v_pages = cache.keys_NPLHK[self.layer], cache.values_NPLHK[self.layer]
         attended = paged_attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, batch.page_lists[live])
-        x = gated_residual(x_GLE[live], self.self_attn.o(attended.flatten(-2)), gate_sa)
-        x = x + self._attend_text(self.norm3(x), batch.contexts[live])
-        return gated_residual(x, self.ffn(modulated_norm(x, shift_ffn, scale_ffn, self.eps)), gate_ffn)
+        y, norm3 = self.self_attn.o(attended.flatten(-2)), self.norm3
+        x, hidden = gated_residual_norm(x_GLE[live], y, gate_sa, norm3.weight, norm3.bias, self.eps)
+        y = self._attend_text(hidden, batch.contexts[live])
+        x, hidden = residual_modulated_norm(x, y, shift_ffn, scale_ffn, self.eps)
+        return gated_residual(x, self._feed_forward(hidden), gate_ffn)
 
     def text_keys_values(self, text_TE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of embedded text rows: two [T, H, K]."""
@@ -93,16 +103,21 @@ class Block(nn.Module):
         weight = self.self_attn.norm_q.weight
         return norm_rotate(self.self_attn.q(hidden_GLE), weight, rotations_GLR, self.num_heads, self.eps)
 
-    def _keys_values(self, hidden_GLE: Tensor, rotations_GLR: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self.self_attn.norm_k.weight
-        keys = norm_rotate(self.self_attn.k(hidden_GLE), weight, rotations_GLR, self.num_heads, self.eps)
-        return keys, self.self_attn.v(hidden_GLE).unflatten(-1, (self.num_heads, -1))
-
-    def _write_pages(self, k_GLHK: Tensor, v_GLHK: Tensor, batch: SegmentBatch, cache: PagedCache) -> None:
-        num_tokens = k_GLHK.shape[1]
-        for segment, page in enumerate(batch.write_pages):
-            cache.keys_NPLHK[self.layer, page, :num_tokens] = k_GLHK[segment]
-            cache.values_NPLHK[self.layer, page, :num_tokens] = v_GLHK[segment]
+    def _keys_values(
+        self, hidden_GLE: Tensor, rotations_GLR: Tensor, batch: SegmentBatch, cache: PagedCache
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of all segments; those of cache passes are in their pages afterwards."""
+        return norm_rotate_store(
+            self.self_attn.k(hidden_GLE),
+            self.self_attn.v(hidden_GLE),
+            self.self_attn.norm_k.weight,
+            rotations_GLR,
+            self.num_heads,
+            self.eps,
+            cache.keys_NPLHK[self.layer],
+            cache.values_NPLHK[self.layer],
+            batch.write_pages,
+        )
 
     def _attend_text(self, hidden_GLE: Tensor, contexts: tuple[TextContext, ...]) -> Tensor:
         """Cross-attention of each segment to its own prompt: no gate, no modulation, no positions."""
@@ -113,6 +128,12 @@ class Block(nn.Module):
             for q_LHK, context in zip(q_GLHK, contexts, strict=True)
         ]
         out: Tensor = self.cross_attn.o(torch.stack(attended).flatten(-2))
+        return out
+
+    def _feed_forward(self, hidden_GLE: Tensor) -> Tensor:
+        first, _, second = self.ffn
+        assert isinstance(first, nn.Linear)
+        out: Tensor = second(linear_gelu(hidden_GLE, first.weight, first.bias))
         return out
 
 

@@ -11,20 +11,22 @@ from safetensors.torch import load_file, save_file
 GOLDEN = Path("tests/data/golden")
 
 
-def parity(folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "benchmarks.parity", str(folder)]
+def parity(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "benchmarks.parity", str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["public-a", "public-b", "public-vae", "public-text"])
-def test_recorded_numbers_are_met(name: str) -> None:
-    result = parity(GOLDEN / name)
+@pytest.mark.parametrize(
+    ("name", "workers"), [("public-a", "1,4"), ("public-b", "2,5"), ("public-vae", "1"), ("public-text", "1")]
+)
+def test_recorded_numbers_are_met(name: str, workers: str) -> None:
+    result = parity(GOLDEN / name, "--workers", workers)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all within 0.0001" in result.stdout
     if name in {"public-a", "public-b"}:
-        assert result.stdout.count("engine ") == 12
+        assert result.stdout.count("engine ") == 24
 
 
 @pytest.mark.slow
