@@ -55,7 +55,8 @@ def join(rendezvous: Rendezvous, rank: int, num_workers: int, device: torch.devi
             rank=rank,
             world_size=num_workers,
             timeout=PATIENCE,
-            device_id=device if device.type == "cuda" else None,
+            # No device_id: it would put all transfers on one communicator and stream, where a receive that is posted
+            # ahead holds up every send behind it. Without it each pair of neighbours gets one of its own.
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
