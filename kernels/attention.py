@@ -6,11 +6,55 @@ Letters: G segments, L tokens of a segment (and of a page), H heads, K channels 
 T rows of text, W columns of a page table.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.dispatch import uses_triton
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """Which pages each segment reads and writes, as tensors on the device of the pool."""
+
+    pages_GW: Tensor
+    """Int32: pages read besides the segment's own tokens; the first ``num_pages_G`` of a row count."""
+    num_pages_G: Tensor
+    """Int32, 0 .. W."""
+    write_pages_G: Tensor
+    """Int32: the page a segment writes; -1 for none."""
+
+    def behind(self, first: int) -> "PageTable":
+        """The rows of the segments from ``first`` on."""
+        live = slice(first, None)
+        return PageTable(self.pages_GW[live], self.num_pages_G[live], self.write_pages_G[live])
+
+
+def page_table(
+    page_lists: Sequence[Sequence[int]],
+    write_pages: Sequence[int],
+    device: torch.device,
+    *,
+    width: int = 1,
+) -> PageTable:
+    """Lay page lists out for a kernel; one copy takes all of it to the device.
+
+    Args:
+        page_lists: the pages that each segment reads.
+        write_pages: the page that each of the first segments writes; the others write none.
+        device: of the pool.
+        width: the table has at least so many columns.
+    """
+    width = max(width, *map(len, page_lists))
+    rows = []
+    for segment, pages in enumerate(page_lists):
+        write_page = write_pages[segment] if segment < len(write_pages) else -1
+        rows.append([len(pages), write_page, *pages, *[0] * (width - len(pages))])
+    packed = torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
+    return PageTable(packed[:, 2:], packed[:, 0].contiguous(), packed[:, 1].contiguous())
 
 
 def paged_attention(
@@ -19,7 +63,7 @@ def paged_attention(
     v_GLHK: Tensor,
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
-    page_lists: tuple[tuple[int, ...], ...],
+    table: PageTable,
 ) -> Tensor:
     """Let each segment's queries see every token of its pages and its own tokens, densely.
 
@@ -29,41 +73,37 @@ def paged_attention(
         v_GLHK: the segments' own values.
         k_pages_PLHK: one layer's keys of the whole pool; a page may hold more tokens than L, the first L count.
         v_pages_PLHK: one layer's values of the whole pool.
-        page_lists: for each segment, the pages it attends to besides itself.
+        table: for each segment, the pages it reads besides its own tokens.
 
     Returns:
         [G, L, H, K]. Softmax scale is 1 / sqrt(K); there is no mask (spec section 1.3, item 5).
     """
     if not uses_triton(q_GLHK):
-        return paged_attention_reference(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, page_lists)
+        return paged_attention_reference(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table)
     from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
 
-    pages_GW, num_pages_G = page_table(page_lists, q_GLHK.device)
+    pages_GW, num_pages_G = table.pages_GW, table.num_pages_G
     return paged_attention_triton(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, pages_GW, num_pages_G)
 
 
-def text_attention(q_LHK: Tensor, k_THK: Tensor, v_THK: Tensor, bias_T: Tensor) -> Tensor:
-    """Attend from L tokens to T text rows; ``bias_T`` is added to the logits of each row.
+def text_attention(q_GLHK: Tensor, k_GTHK: Tensor, v_GTHK: Tensor, bias_GT: Tensor, num_rows_G: Tensor) -> Tensor:
+    """Let each segment's queries see its text rows; ``bias_GT`` is added to the logits of each row.
 
-    A row with bias ln(n) stands for n identical rows (spec section 1.3, item 7). Returns [L, H, K].
+    Args:
+        q_GLHK: queries.
+        k_GTHK: keys of the text rows.
+        v_GTHK: values of the text rows.
+        bias_GT: ln(n) for a row that stands for n identical ones (spec section 1.3, item 7).
+        num_rows_G: int32, 1 .. T; a segment's rows from there on are not read.
+
+    Returns:
+        [G, L, H, K]. Softmax scale is 1 / sqrt(K).
     """
-    if not uses_triton(q_LHK):
-        return text_attention_reference(q_LHK, k_THK, v_THK, bias_T)
+    if not uses_triton(q_GLHK):
+        return text_attention_reference(q_GLHK, k_GTHK, v_GTHK, bias_GT, num_rows_G)
     from kernels.triton_attention import text_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
 
-    num_rows_G = torch.full((1,), len(k_THK), dtype=torch.int32, device=q_LHK.device)
-    return text_attention_triton(q_LHK[None], k_THK[None], v_THK[None], bias_T[None], num_rows_G)[0]
-
-
-def page_table(page_lists: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Lay page lists out for a kernel: int32 table [G, W], short rows filled with page 0, and counts [G].
-
-    Both are views of one tensor, so that one copy takes them to the device. W is at least 1.
-    """
-    width = max(map(len, page_lists), default=0)
-    rows = [[len(pages), *pages, *[0] * max(1 - len(pages), width - len(pages))] for pages in page_lists]
-    packed = torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
-    return packed[:, 1:], packed[:, 0].contiguous()
+    return text_attention_triton(q_GLHK, k_GTHK, v_GTHK, bias_GT, num_rows_G)
 
 
 def paged_attention_reference(
@@ -72,21 +112,28 @@ def paged_attention_reference(
     v_GLHK: Tensor,
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
-    page_lists: tuple[tuple[int, ...], ...],
+    table: PageTable,
 ) -> Tensor:
     """The twin of the paged kernel, with the arguments of ``paged_attention``."""
     num_tokens = q_GLHK.shape[1]
     out_GLHK = torch.empty_like(q_GLHK)
-    for segment, pages in enumerate(page_lists):
+    for segment, (row, count) in enumerate(zip(table.pages_GW.tolist(), table.num_pages_G.tolist(), strict=True)):
+        pages = row[:count]
         keys = [*(k_pages_PLHK[page, :num_tokens] for page in pages), k_GLHK[segment]]
         values = [*(v_pages_PLHK[page, :num_tokens] for page in pages), v_GLHK[segment]]
         out_GLHK[segment] = _attend(q_GLHK[segment], torch.cat(keys), torch.cat(values), None)
     return out_GLHK
 
 
-def text_attention_reference(q_LHK: Tensor, k_THK: Tensor, v_THK: Tensor, bias_T: Tensor) -> Tensor:
+def text_attention_reference(
+    q_GLHK: Tensor, k_GTHK: Tensor, v_GTHK: Tensor, bias_GT: Tensor, num_rows_G: Tensor
+) -> Tensor:
     """The twin of the text kernel, with the arguments of ``text_attention``."""
-    return _attend(q_LHK, k_THK, v_THK, bias_T.to(q_LHK.dtype)[None, None, None, :])
+    out_GLHK = torch.empty_like(q_GLHK)
+    for segment, count in enumerate(num_rows_G.tolist()):
+        bias = bias_GT[segment, :count].to(q_GLHK.dtype)[None, None, None, :]
+        out_GLHK[segment] = _attend(q_GLHK[segment], k_GTHK[segment, :count], v_GTHK[segment, :count], bias)
+    return out_GLHK
 
 
 def _attend(q_LHK: Tensor, k_THK: Tensor, v_THK: Tensor, bias: Tensor | None) -> Tensor:

@@ -103,9 +103,9 @@ def norm_rotate_store(
     eps: float,
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
-    write_pages: tuple[int, ...],
+    write_pages_G: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """``norm_rotate`` the keys, and write keys and values of the first segments into their pages.
+    """``norm_rotate`` the keys, and write keys and values of the segments that have a page into it.
 
     Args:
         k_GLE: keys as projected.
@@ -116,7 +116,7 @@ def norm_rotate_store(
         eps: of the RMS norm.
         k_pages_PLHK: one layer's keys of the whole pool; a page may hold more tokens than L, the first L are written.
         v_pages_PLHK: one layer's values of the whole pool.
-        write_pages: the page of each of the first ``len(write_pages)`` segments, all different.
+        write_pages_G: int32, the page of each segment, all different; -1 for a segment that writes none.
 
     Returns:
         Keys and values of all segments, both [G, L, H, K].
@@ -124,9 +124,10 @@ def norm_rotate_store(
     k_GLHK = norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps)
     v_GLHK = v_GLE.unflatten(-1, (num_heads, -1))
     num_tokens = k_GLE.shape[1]
-    for segment, page in enumerate(write_pages):
-        k_pages_PLHK[page, :num_tokens] = k_GLHK[segment]
-        v_pages_PLHK[page, :num_tokens] = v_GLHK[segment]
+    for segment, page in enumerate(write_pages_G.tolist()):
+        if page >= 0:
+            k_pages_PLHK[page, :num_tokens] = k_GLHK[segment]
+            v_pages_PLHK[page, :num_tokens] = v_GLHK[segment]
     return k_GLHK, v_GLHK
 
 

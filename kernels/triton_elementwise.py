@@ -11,14 +11,13 @@ Letters: G segments, L tokens, E model width, H heads, K channels of a head, R r
 P pages of the pool.
 """
 
-from functools import lru_cache
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-NUM_WARPS = 4
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+"""Multiplications and additions may fuse; said aloud because Triton's default changes in version 3.10."""
 
 
 @triton.jit
@@ -189,7 +188,7 @@ def gated_residual(x_GLE: Tensor, y_GLE: Tensor, gate_G1E: Tensor) -> Tensor:
             _segment_stride(gate_G1E),
             E=width,
             BLOCK_E=triton.next_power_of_2(width),
-            num_warps=NUM_WARPS,
+            **LAUNCH,
         )
     return out_GLE
 
@@ -201,7 +200,7 @@ def rms_norm(x: Tensor, weight_E: Tensor, eps: float) -> Tensor:
     out = torch.empty_like(x)
     if out.numel():
         block = triton.next_power_of_2(width)
-        rms_norm_kernel[(x.numel() // width,)](x, weight_E, out, eps, E=width, BLOCK_E=block, num_warps=NUM_WARPS)
+        rms_norm_kernel[(x.numel() // width,)](x, weight_E, out, eps, E=width, BLOCK_E=block, **LAUNCH)
     return out
 
 
@@ -219,7 +218,7 @@ def norm_rotate_store(
     eps: float,
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
-    write_pages: tuple[int, ...],
+    write_pages_G: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """See ``kernels.elementwise.norm_rotate_store``. Both pools have contiguous pages and equal strides."""
     v_GLE = v_GLE.contiguous()
@@ -227,8 +226,8 @@ def norm_rotate_store(
     for pages_PLHK in (k_pages_PLHK, v_pages_PLHK):
         assert pages_PLHK.stride() == (k_pages_PLHK.stride(0), width, width // num_heads, 1), "a page is not packed"
         assert num_tokens <= pages_PLHK.shape[1], f"{num_tokens} tokens in a page of {pages_PLHK.shape[1]}"
-    pages_G = _page_of_segment(write_pages, len(k_GLE), k_GLE.device)
-    pool = (v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G) if write_pages else None
+    assert write_pages_G.dtype == torch.int32 and len(write_pages_G) == len(k_GLE)
+    pool = (v_GLE, k_pages_PLHK, v_pages_PLHK, write_pages_G)
     k_GLHK = _norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps, pool)
     return k_GLHK, v_GLE.unflatten(-1, (num_heads, -1))
 
@@ -257,7 +256,7 @@ def _norm(
             RESIDUAL=residual,
             GATED=gated,
             AFFINE=affine,
-            num_warps=NUM_WARPS,
+            **LAUNCH,
         )
     return sum_GLE, out_GLE
 
@@ -290,7 +289,7 @@ def _norm_rotate(
             BLOCK_H=triton.next_power_of_2(num_heads),
             BLOCK_K=triton.next_power_of_2(head_dim),
             STORE=pool is not None,
-            num_warps=NUM_WARPS,
+            **LAUNCH,
         )
     return out_GLHK
 
@@ -299,10 +298,3 @@ def _segment_stride(rows: Tensor) -> int:
     """Elements from one segment's row to the next; 0 where all segments share one."""
     assert rows.stride(-1) == 1, f"rows of stride {rows.stride(-1)}"
     return 0 if rows.ndim == 1 else rows.stride(0)
-
-
-@lru_cache(maxsize=16)
-def _page_of_segment(write_pages: tuple[int, ...], num_segments: int, device: torch.device) -> Tensor:
-    """The page each segment writes, -1 for none, int32 [G]. Kept: all layers of a forward ask for the same one."""
-    pages = [*write_pages, *[-1] * (num_segments - len(write_pages))]
-    return torch.tensor(pages, dtype=torch.int32).to(device, non_blocking=True)

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from engine.config import TransformerConfig
 from engine.model.rope import rotations
-from engine.model.segments import PagedCache, SegmentBatch, TextContext
-from kernels.attention import paged_attention, text_attention
+from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
+from kernels.attention import PageTable, paged_attention, text_attention
 from kernels.elementwise import (
     gated_residual,
     gated_residual_norm,
@@ -72,7 +72,7 @@ class Block(nn.Module):
         x_GLE: Tensor,
         modulation_G6E: Tensor,
         rotations_GLR: Tensor,
-        batch: SegmentBatch,
+        inputs: ForwardInputs,
         cache: PagedCache,
         num_skipped: int,
     ) -> Tensor:
@@ -81,15 +81,17 @@ class Block(nn.Module):
         shift_sa, scale_sa, *rest = (self.modulation + modulation_G6E).split(1, dim=1)
         gate_sa, shift_ffn, scale_ffn, gate_ffn = (m[live] for m in rest)
         hidden = modulated_norm(x_GLE, shift_sa, scale_sa, self.eps)
-        k_GLHK, v_GLHK = self._keys_values(hidden, rotations_GLR, batch, cache)
+        k_GLHK, v_GLHK = self._keys_values(hidden, rotations_GLR, inputs.pages, cache)
         if num_skipped == len(x_GLE):
             return x_GLE[live]
         q_GLHK = self._queries(hidden[live], rotations_GLR[live])
         k_pages, v_pages = cache.keys_NPLHK[self.layer], cache.values_NPLHK[self.layer]
-        attended = paged_attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, batch.page_lists[live])
+        attended = paged_attention(
+            q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, inputs.pages.behind(num_skipped)
+        )
         y, norm3 = self.self_attn.o(attended.flatten(-2)), self.norm3
         x, hidden = gated_residual_norm(x_GLE[live], y, gate_sa, norm3.weight, norm3.bias, self.eps)
-        y = self._attend_text(hidden, batch.contexts[live])
+        y = self._attend_text(hidden, inputs.text.behind(num_skipped))
         x, hidden = residual_modulated_norm(x, y, shift_ffn, scale_ffn, self.eps)
         return gated_residual(x, self._feed_forward(hidden), gate_ffn)
 
@@ -104,7 +106,7 @@ class Block(nn.Module):
         return norm_rotate(self.self_attn.q(hidden_GLE), weight, rotations_GLR, self.num_heads, self.eps)
 
     def _keys_values(
-        self, hidden_GLE: Tensor, rotations_GLR: Tensor, batch: SegmentBatch, cache: PagedCache
+        self, hidden_GLE: Tensor, rotations_GLR: Tensor, pages: PageTable, cache: PagedCache
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of all segments; those of cache passes are in their pages afterwards."""
         return norm_rotate_store(
@@ -116,18 +118,16 @@ class Block(nn.Module):
             self.eps,
             cache.keys_NPLHK[self.layer],
             cache.values_NPLHK[self.layer],
-            batch.write_pages,
+            pages.write_pages_G,
         )
 
-    def _attend_text(self, hidden_GLE: Tensor, contexts: tuple[TextContext, ...]) -> Tensor:
+    def _attend_text(self, hidden_GLE: Tensor, text: TextRows) -> Tensor:
         """Cross-attention of each segment to its own prompt: no gate, no modulation, no positions."""
         q_GLE = rms_norm(self.cross_attn.q(hidden_GLE), self.cross_attn.norm_q.weight, self.eps)
         q_GLHK = q_GLE.unflatten(-1, (self.num_heads, -1))
-        attended = [
-            text_attention(q_LHK, context.keys_NTHK[self.layer], context.values_NTHK[self.layer], context.bias_T)
-            for q_LHK, context in zip(q_GLHK, contexts, strict=True)
-        ]
-        out: Tensor = self.cross_attn.o(torch.stack(attended).flatten(-2))
+        keys_GTHK, values_GTHK = text.keys_GNTHK[:, self.layer], text.values_GNTHK[:, self.layer]
+        attended = text_attention(q_GLHK, keys_GTHK, values_GTHK, text.bias_GT, text.num_rows_G)
+        out: Tensor = self.cross_attn.o(attended.flatten(-2))
         return out
 
     def _feed_forward(self, hidden_GLE: Tensor) -> Tensor:
@@ -214,18 +214,22 @@ class CausalWan(nn.Module):
             The flow of the denoise passes only [G - num_cache_passes, F, C, Y, X], in batch order. The pages of the
             cache passes hold their keys and values afterwards. In the last layer cache passes stop there.
         """
-        _, num_frames, _, height, width = batch.latents_GFCYX.shape
+        return self.compute(lay_out(batch), cache)
+
+    def compute(self, inputs: ForwardInputs, cache: PagedCache) -> Tensor:
+        """``forward`` on a batch that is laid out: on a GPU it never waits for the host."""
+        _, num_frames, _, height, width = inputs.latents_GFCYX.shape
         grid = (num_frames, height // self.config.patch_px, width // self.config.patch_px)
-        rotations_GLR = rotations(batch.blocks_G, grid, self.config.head_dim)
-        time_GE = self.embed_time(batch.timesteps_G)
+        rotations_GLR = rotations(inputs.blocks_G, grid, self.config.head_dim)
+        time_GE = self.embed_time(inputs.timesteps_G)
         modulation_G6E = self.time_projection(time_GE).unflatten(-1, (6, -1))
-        x_GLE = self.patchify(batch.latents_GFCYX)
-        num_cache, last_layer = len(batch.write_pages), self.config.num_layers - 1
+        x_GLE = self.patchify(inputs.latents_GFCYX)
+        num_cache, last_layer = inputs.num_cache, self.config.num_layers - 1
         for layer, block in enumerate(self.blocks):
             skip = num_cache if layer == last_layer else 0
-            x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, batch, cache, skip)
-        if num_cache == len(batch.blocks_G):
-            return batch.latents_GFCYX[:0]
+            x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, inputs, cache, skip)
+        if num_cache == len(inputs.blocks_G):
+            return inputs.latents_GFCYX[:0]
         return self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)
 
     def embed_time(self, timesteps_G: Tensor) -> Tensor:

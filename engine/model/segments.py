@@ -1,12 +1,17 @@
-"""The batch of segments one forward works on, and the text it reads. Records only; they decide nothing.
+"""The batch of segments one forward works on, and the text it reads. Records, and how they are laid out as tensors.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width, N layers,
 T text rows, H heads, K channels of a head, P pages, L tokens of a page.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional
+
+from kernels.attention import PageTable, page_table
 
 
 @dataclass(frozen=True)
@@ -49,3 +54,61 @@ class PagedCache:
 
     keys_NPLHK: Tensor
     values_NPLHK: Tensor
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """The prompts of all segments, padded to one number of rows."""
+
+    keys_GNTHK: Tensor
+    values_GNTHK: Tensor
+    bias_GT: Tensor
+    num_rows_G: Tensor
+    """Int32: the rows that count."""
+
+    def behind(self, first: int) -> "TextRows":
+        """Those of the segments from ``first`` on."""
+        live = slice(first, None)
+        return TextRows(self.keys_GNTHK[live], self.values_GNTHK[live], self.bias_GT[live], self.num_rows_G[live])
+
+
+@dataclass(frozen=True)
+class ForwardInputs:
+    """A batch as the network reads it: tensors on its device, and the one number that shapes the computation."""
+
+    latents_GFCYX: Tensor
+    timesteps_G: Tensor
+    blocks_G: Tensor
+    text: TextRows
+    pages: PageTable
+    num_cache: int
+    """Cache passes; they are the first segments."""
+
+
+def lay_out(batch: SegmentBatch) -> ForwardInputs:
+    """Put a batch into tensors, once for all layers."""
+    return ForwardInputs(
+        latents_GFCYX=batch.latents_GFCYX,
+        timesteps_G=batch.timesteps_G,
+        blocks_G=batch.blocks_G,
+        text=stack_text(batch.contexts),
+        pages=page_table(batch.page_lists, batch.write_pages, batch.latents_GFCYX.device),
+        num_cache=len(batch.write_pages),
+    )
+
+
+def stack_text(contexts: Sequence[TextContext]) -> TextRows:
+    """Pad prompts to the longest. What pads is zero and never read."""
+    num_rows = [len(context.bias_T) for context in contexts]
+    longest = max(num_rows)
+
+    def padded(rows: Tensor, axis: int) -> Tensor:
+        missing = longest - rows.shape[axis]
+        return functional.pad(rows, [0, 0] * (rows.ndim - axis - 1) + [0, missing]) if missing else rows
+
+    return TextRows(
+        keys_GNTHK=torch.stack([padded(context.keys_NTHK, 1) for context in contexts]),
+        values_GNTHK=torch.stack([padded(context.values_NTHK, 1) for context in contexts]),
+        bias_GT=torch.stack([padded(context.bias_T, 0) for context in contexts]),
+        num_rows_G=torch.tensor(num_rows, dtype=torch.int32).to(contexts[0].bias_T.device, non_blocking=True),
+    )

@@ -5,6 +5,7 @@ Doubles as warm-up: kernels are compiled and memory is taken before anyone waits
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 import torch
 
@@ -14,6 +15,7 @@ from engine.model.segments import SegmentBatch
 from engine.placement import PassCosts
 from engine.schedule import noise_levels
 from engine.stage import parts
+from engine.stage.pages import PagePool
 from engine.stage.passes import Network
 from kernels.yuv import rgb_to_yuv420p
 
@@ -32,6 +34,18 @@ def measure(config: EngineConfig, device: torch.device, model: Network, decoder:
     return PassCosts(denoise_s=_denoise_costs(config, device, model), decode_s=_decode_cost(config, device, decoder))
 
 
+def record_shapes(config: EngineConfig, device: torch.device, model: Network, pool: PagePool, num_stages: int) -> None:
+    """Run every mix of passes that this worker's forwards can have, so that none is recorded while viewers wait.
+
+    Writes free pages, which hold nothing yet.
+    """
+    counts = range(num_stages + 1)
+    for size_px in config.manifest.video.sizes:
+        for num_cache, num_denoise in product(counts, counts):
+            if 0 < num_cache + num_denoise <= config.segments_limit:
+                model(_steady_batch(config, device, model, num_cache, num_denoise, size_px), pool.cache)
+
+
 def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -> tuple[float, ...]:
     """At index k - 1 the seconds of one block through k stages, in forwards as large as the runner makes them."""
     rollout, limit = config.manifest.rollout, config.segments_limit
@@ -43,7 +57,8 @@ def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -
 
     def forward_s(num_cache: int, num_denoise: int) -> float:
         if (num_cache, num_denoise) not in known:
-            batch = _steady_batch(config, device, model, num_cache, num_denoise)
+            size_px = config.manifest.video.sizes[0]
+            batch = _steady_batch(config, device, model, num_cache, num_denoise, size_px)
             known[num_cache, num_denoise] = _seconds(device, lambda: model(batch, pool.cache))
         return known[num_cache, num_denoise]
 
@@ -63,11 +78,16 @@ def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -
 
 
 def _steady_batch(
-    config: EngineConfig, device: torch.device, model: Network, num_cache: int, num_denoise: int
+    config: EngineConfig,
+    device: torch.device,
+    model: Network,
+    num_cache: int,
+    num_denoise: int,
+    size_px: tuple[int, int],
 ) -> SegmentBatch:
     """Passes of a session whose window is full; all read the same pages, which costs what reading others would."""
     rollout, count = config.manifest.rollout, num_cache + num_denoise
-    width_px, height_px = config.manifest.video.sizes[0]
+    width_px, height_px = size_px
     shape = (
         rollout.latent_frames_per_block,
         config.manifest.transformer.in_dim,

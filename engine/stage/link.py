@@ -33,7 +33,7 @@ from engine.messages import (
 from engine.model.decoder import Decoder
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.placement import Part
-from engine.stage import parts
+from engine.stage import costs, parts
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.passes import Network
 from engine.stage.rehearsal import Faults
@@ -60,6 +60,8 @@ class ChainLink:
         self._prompts = prompts
         self._timer = Timer(part.rank)
         self._pool = parts.pages(config, device, part.stages)
+        if model is not None and device.type == "cuda":
+            costs.record_shapes(config, device, model, self._pool, len(part.stages))
         self._runner = self._make_runner(model) if model is not None else None
         self._decode: DecodeStage | None = None
         if part.decodes:

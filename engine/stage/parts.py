@@ -17,6 +17,7 @@ from engine.errors import StartError
 from engine.media.decode import Encoder
 from engine.messages import OpenTicket
 from engine.model.decoder import Decoder
+from engine.model.graphs import GraphedWan
 from engine.model.weights import load_decoder, load_transformer
 from engine.request import Quality
 from engine.schedule import writes_pages
@@ -87,7 +88,8 @@ def transformer(config: EngineConfig, device: torch.device) -> Network:
     if config.rehearsal is not None:
         return RehearsedModel(manifest.transformer, config.rehearsal)
     try:
-        return load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
+        model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
+        return GraphedWan(model, manifest.rollout.window_blocks - 1) if device.type == "cuda" else model
     except torch.OutOfMemoryError as error:
         raise StartError(
             f"{device} has no room for the transformer of {manifest.name}: {_first_line(error)}"

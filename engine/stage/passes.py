@@ -18,7 +18,10 @@ from engine.stage.denoise import Arrival, CachePass, DenoiseStage
 class Network(Protocol):
     """What a runner needs of a model; see ``engine.model.dit.CausalWan``."""
 
-    config: TransformerConfig
+    @property
+    def config(self) -> TransformerConfig:
+        """Sizes."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,70 @@
+"""The fused steps and the colour conversion as they run for the published model: width 1536, 12 heads, bfloat16.
+
+Token and segment counts are the grid, not arguments, so these are all the variants there are.
+"""
+
+from tests.kernels.compiled import Case
+
+WIDTH = {"E": 1536, "BLOCK_E": 2048}
+HEADS = {"H": 12, "K": 128, "BLOCK_H": 16, "BLOCK_K": 128}
+STRIP = {"STRIP": 512}
+
+
+def _case(
+    name: str,
+    kernel: str,
+    pointers: dict[str, str],
+    integers: tuple[str, ...],
+    floats: tuple[str, ...],
+    constants: dict[str, int],
+) -> Case:
+    """A case whose pointers and integers are all multiples of 16."""
+    return Case(
+        name=name,
+        kernel=kernel,
+        signature=pointers | dict.fromkeys(integers, "i32") | dict.fromkeys(floats, "fp32"),
+        constants=constants,
+        num_warps=4,
+        num_stages=3,  # Triton's default; the kernels have no loop
+        aligned=(*pointers, *integers),
+    )
+
+
+def _norm(name: str, residual: bool, gated: bool, affine: bool) -> Case:
+    tensors = ("x_ptr", "y_ptr", "gate_ptr", "shift_ptr", "scale_ptr", "sum_ptr", "out_ptr")
+    strides = ("gate_stride", "shift_stride", "scale_stride")
+    flags = {"RESIDUAL": residual, "GATED": gated, "AFFINE": affine}
+    kernel = "kernels.triton_elementwise:norm_kernel"
+    return _case(name, kernel, dict.fromkeys(tensors, "*bf16"), strides, ("eps",), WIDTH | flags)
+
+
+def _norm_rotate(name: str, store: bool) -> Case:
+    tensors = ("x_ptr", "weight_ptr", "out_ptr", "v_ptr", "k_pages_ptr", "v_pages_ptr")
+    pages = "*i32" if store else "*bf16"  # a call that stores nothing fills the place with another tensor
+    pointers = dict.fromkeys(tensors, "*bf16") | {"rotations_ptr": "*fp32", "page_of_segment_ptr": pages}
+    kernel = "kernels.triton_elementwise:norm_rotate_kernel"
+    return _case(name, kernel, pointers, ("page_stride",), ("eps",), HEADS | {"STORE": store})
+
+
+def _row(name: str, kernel: str, tensors: tuple[str, ...], integers: tuple[str, ...], floats: tuple[str, ...]) -> Case:
+    pointers = dict.fromkeys(tensors, "*bf16")
+    return _case(name, f"kernels.triton_elementwise:{kernel}", pointers, integers, floats, WIDTH)
+
+
+def _yuv(name: str, pixels: str) -> Case:
+    pointers = {"pixels_ptr": pixels, "out_ptr": "*u8"}
+    sizes = ("frame_stride", "channel_stride", "row_stride", "H", "W")
+    return _case(name, "kernels.triton_yuv:yuv_kernel", pointers, sizes, (), STRIP)
+
+
+ELEMENTWISE_CASES = [
+    _norm("modulated_norm", residual=False, gated=False, affine=False),
+    _norm("gated_residual_norm", residual=True, gated=True, affine=True),
+    _norm("residual_modulated_norm", residual=True, gated=False, affine=False),
+    _row("gated_residual", "gated_residual_kernel", ("x_ptr", "y_ptr", "gate_ptr", "out_ptr"), ("gate_stride",), ()),
+    _row("rms_norm", "rms_norm_kernel", ("x_ptr", "weight_ptr", "out_ptr"), (), ("eps",)),
+    _norm_rotate("norm_rotate", store=False),
+    _norm_rotate("norm_rotate_store", store=True),
+    _yuv("yuv_float32", "*fp32"),
+    _yuv("yuv_bfloat16", "*bf16"),
+]

@@ -1,0 +1,81 @@
+"""Forwards replayed from fixed buffers equal forwards that are laid out anew; recording is a plain call here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.model.graphs import GraphedWan, Replay
+from engine.model.segments import PagedCache, SegmentBatch
+from tests.stage import micro
+
+CPU = torch.device("cpu")
+WINDOW, NUM_PAGES = 3, 8
+
+
+class Recorder:
+    """Counts recordings; a replay is the recorded call itself."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, forward: Callable[[], Tensor]) -> Replay:
+        self.count += 1
+        return forward
+
+
+def pool(seed: int) -> PagedCache:
+    random = torch.Generator().manual_seed(seed)
+    sizes = micro.TRANSFORMER
+    shape = (sizes.num_layers, NUM_PAGES, micro.TOKENS, sizes.num_heads, sizes.head_dim)
+    return PagedCache(torch.randn(shape, generator=random), torch.randn(shape, generator=random))
+
+
+def batch(seed: int, page_lists: tuple[tuple[int, ...], ...], writes: tuple[int, ...]) -> SegmentBatch:
+    random = torch.Generator().manual_seed(seed)
+    count, model = len(page_lists), micro.model()
+    shape = (count, 3, micro.TRANSFORMER.in_dim, micro.HEIGHT, micro.WIDTH)
+    prompts = [torch.randn(1 + (seed + g) % 5, micro.TRANSFORMER.text_dim, generator=random) for g in range(count)]
+    return SegmentBatch(
+        latents_GFCYX=torch.randn(shape, generator=random),
+        timesteps_G=torch.rand(count, generator=random) * 1000,
+        blocks_G=torch.randint(0, 10**6, (count,), generator=random),
+        contexts=tuple(map(model.encode_context, prompts)),
+        page_lists=page_lists,
+        write_pages=writes,
+    )
+
+
+BATCHES = [
+    batch(1, ((0, 1), (0, 1, 5)), (5,)),
+    batch(2, ((), (6,)), (6,)),  # the same shape, other pages, prompts and blocks
+    batch(3, ((2,),), ()),
+    batch(4, ((3, 4), (1,)), (7, 2)),
+    batch(5, ((4,), (3, 2, 1)), (0,)),
+]
+
+
+@torch.inference_mode()
+def test_replays_from_fixed_buffers_equal_new_forwards() -> None:
+    recorder, model = Recorder(), micro.model()
+    graphed, theirs, ours = GraphedWan(model, WINDOW, recorder), pool(9), pool(9)
+    for one in (*BATCHES, *BATCHES):
+        expected = model(one, theirs)
+        assert torch.equal(graphed(one, ours), expected)
+        assert torch.equal(ours.keys_NPLHK, theirs.keys_NPLHK)
+        assert torch.equal(ours.values_NPLHK, theirs.values_NPLHK)
+    assert recorder.count == 3
+
+
+@torch.inference_mode()
+def test_a_prompt_is_copied_only_when_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[int] = []
+    monkeypatch.setattr("engine.model.graphs._copy_text", lambda buffers, text: copies.append(1))
+    graphed, cache = GraphedWan(micro.model(), WINDOW, Recorder()), pool(9)
+    graphed(BATCHES[0], cache)
+    graphed(replace(BATCHES[0], blocks_G=BATCHES[0].blocks_G + 1), cache)
+    assert not copies
+    graphed(BATCHES[1], cache)
+    assert copies == [1]
