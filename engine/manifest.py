@@ -1,8 +1,8 @@
 """Reading a model folder: what it holds, by its own manifest or by the layout people already have.
 
 Three layouts: ours (``manifest.json``), diffusers (``transformer/config.json`` beside ``vae/`` and ``text_encoder/``)
-and original (``config.json`` of a WanModel beside ``hiar.pt``, the Wan VAE and UMT5 files). Opens small JSON files
-only; no tensor is read here.
+and original (``config.json`` of a WanModel beside ``hiar.pt``, the Wan VAE and UMT5 files). A model that has the Wan
+VAE may have the tiny decoder ``taew2_1`` beside it. Opens small JSON files only; no tensor is read here.
 """
 
 import dataclasses
@@ -38,6 +38,10 @@ _WAN_LATENTS_STD = (
 """Per-channel latent statistics of the Wan 2.1 VAE (spec section 5.1)."""
 
 WAN_DECODER = DecoderConfig(kind=DecoderKind.WAN, latents_mean=_WAN_LATENTS_MEAN, latents_std=_WAN_LATENTS_STD)
+TAEHV_DECODER = DecoderConfig(kind=DecoderKind.TINY)
+TAEHV_FILES = ("taew2_1.safetensors", "taew2_1.pth")
+"""The tiny decoder for latents of the Wan 2.1 VAE, as its authors name it (``vae`` spec section 5.5)."""
+
 UMT5_XXL = TextConfig(
     vocab_size=256384,
     dim=4096,
@@ -51,14 +55,20 @@ UMT5_XXL = TextConfig(
 WAN_VIDEO = VideoConfig(sizes=((832, 480), (480, 832), (480, 480)), fps=16)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Describe the model in folder ``path``.
+def read_manifest(path: Path, decoder: str | None = None) -> Manifest:
+    """Describe the model in folder ``path``, with the decoder of kind ``decoder``; None is the model's own.
 
     Raises:
-        StartError: no such folder, no layout recognised, a key unknown or missing, or sizes that do not fit.
+        StartError: no such folder, no layout recognised, a key unknown or missing, sizes that do not fit, or a decoder
+            that is not there.
     """
     if not path.is_dir():
         raise StartError(f"model folder {path} does not exist")
+    manifest = _read_layout(path)
+    return manifest if decoder is None else _with_decoder(manifest, decoder, path)
+
+
+def _read_layout(path: Path) -> Manifest:
     if (path / MANIFEST_NAME).is_file():
         return _read_ours(path)
     if (path / "transformer" / "config.json").is_file():
@@ -69,6 +79,19 @@ def read_manifest(path: Path) -> Manifest:
         f"{path} holds no model: needed {MANIFEST_NAME}, transformer/config.json (diffusers layout) "
         "or config.json beside hiar.pt (original layout)"
     )
+
+
+def _with_decoder(manifest: Manifest, kind: str, folder: Path) -> Manifest:
+    own = manifest.decoder
+    assert own is not None, "a folder's model has a decoder"
+    if own.kind == kind:
+        return manifest
+    if own.kind != DecoderKind.WAN or kind != DecoderKind.TINY:
+        raise StartError(f"{folder} has no {kind} decoder; it has {own.kind} only")
+    file = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise StartError(f"{folder} has no {kind} decoder; put {' or '.join(TAEHV_FILES)} there, or use {own.kind}")
+    return dataclasses.replace(manifest, decoder=TAEHV_DECODER, decoder_file=file)
 
 
 def _read_ours(folder: Path) -> Manifest:
@@ -156,7 +179,7 @@ def _student_file(folder: Path) -> Path:
     kinds = ("*.pt", "*.safetensors.index.json", "*.safetensors")
     others = [file for kind in kinds for file in sorted(folder.glob(kind))]
     preferred = [folder / "hiar.pt", *others]
-    found = next((file for file in preferred if file.is_file()), None)
+    found = next((file for file in preferred if file.is_file() and file.name not in TAEHV_FILES), None)
     if found is None:
         raise StartError(f"{folder} holds no transformer: needed hiar.pt, another .pt, or .safetensors")
     return found

@@ -28,6 +28,13 @@ _VIDEO: Responses = {
     200: {
         "description": "Fragmented MP4, sent while it is generated. The status is sent with the first fragment.",
         "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            "X-Session-Id": {"description": "For `/v1/sessions/{id}`.", "schema": {"type": "string"}},
+            "X-Decoder": {
+                "description": "What turns latents into pictures: `wan` is faithful, `tiny` is many times faster.",
+                "schema": {"type": "string"},
+            },
+        },
     }
 }
 

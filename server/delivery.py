@@ -89,14 +89,16 @@ class LiveVideo(Response):
         return first
 
     async def _begin(self, session: Session, first: Fragment, send: Send) -> None:
-        assert session.init_segment is not None and session.codecs is not None
+        facts = self._engine.facts
+        assert facts is not None and session.init_segment is not None and session.codecs is not None
         headers = {
             "Content-Type": f'video/mp4; codecs="{session.codecs}"',
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
             "Accept-Ranges": "none",
             "X-Session-Id": session.id,
-            "Access-Control-Expose-Headers": "X-Request-Id, X-Session-Id",
+            "X-Decoder": facts.decoder,
+            "Access-Control-Expose-Headers": "X-Request-Id, X-Session-Id, X-Decoder",
         }
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -141,7 +141,7 @@ async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:
 
 
 def _engine_config(settings: Settings) -> EngineConfig:
-    manifest = read_manifest(settings.model)
+    manifest = read_manifest(settings.model, settings.decoder)
     try:
         return EngineConfig(
             manifest=manifest,

@@ -214,7 +214,7 @@ class FactsAnswer(BaseModel):
     workers: list[WorkerAnswer] = Field(description="The plan: which worker runs which stages.")
     frames_per_second: float = Field(description="Predicted rate of all chains together, at the default size.")
     attention: str
-    decoder: str
+    decoder: str = Field(description="What turned latents into pictures: `wan` or `tiny`; see `X-Decoder` too.")
     encoder: str
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _MAX_MASTER_PORT = 65534
 """The port after it is used too."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
+DECODERS = ("wan", "tiny")
 
 
 class SettingError(ValueError):
@@ -43,6 +44,8 @@ class Settings:
     """What an operator can choose."""
 
     model: Path = ROOT / "models" / "tiny"
+    decoder: str | None = None
+    """``wan`` or ``tiny``; None is the model's own."""
     devices: tuple[str, ...] = ("cpu",)
     host: str = "127.0.0.1"
     port: int = 8000
@@ -118,15 +121,26 @@ def _word(text: str) -> str:
     return text.strip()
 
 
-def _level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(text)
-    return text.lower()
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(text)
+        return text.lower()
+
+    return read
 
 
 _OPTIONS = (
     _Option(
         name="model", read=lambda text: Path(_word(text)), expected="a folder", help="folder of the model to serve"
+    ),
+    _Option(
+        name="decoder",
+        read=_one_of(DECODERS),
+        expected=" or ".join(DECODERS),
+        help="what turns latents into pictures: wan is faithful, tiny is many times faster and less sharp; the model's "
+        "folder must hold it",
+        default="default: the model's own",
     ),
     _Option(
         name="devices",
@@ -191,7 +205,7 @@ _OPTIONS = (
         expected=f"1..{_MAX_MASTER_PORT}",
         help="port where workers of several nodes meet; nodes meet at the next one",
     ),
-    _Option(name="log_level", read=_level, expected=" or ".join(LOG_LEVELS), help="how much to log"),
+    _Option(name="log_level", read=_one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
 )
 
 _BY_NAME = {option.name: option for option in _OPTIONS}

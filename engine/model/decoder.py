@@ -5,14 +5,15 @@ Knows no weights, no session and no video format. Sources: spec section 5 (Wan) 
 
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind
 from engine.model.decode_state import DecodeState
 from engine.model.tiny_vae import TinyVae
 from engine.model.vae import WanVae
 
-__all__ = ["DecodeState", "Decoder", "build_decoder"]
+__all__ = ["DecodeState", "Decoder", "build_decoder", "store_channels_last"]
 
 
 class Decoder(Protocol):
@@ -28,3 +29,15 @@ def build_decoder(config: DecoderConfig) -> WanVae | TinyVae:
     if config.kind is DecoderKind.WAN:
         return WanVae(config)
     return TinyVae(config, with_encoder=False)
+
+
+def store_channels_last(network: nn.Module) -> None:
+    """Store the weights of all convolutions channels-last; their outputs are then stored so too. No value changes.
+
+    Tensor cores read channels side by side: from other formats cuDNN copies before and after each convolution (``vae``
+    spec section 4).
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=formats[layer.weight.dim()])

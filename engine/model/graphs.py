@@ -1,64 +1,82 @@
 """Forwards without the host in the way: inputs at fixed addresses, one CUDA graph a shape, tables as data.
 
 A shape is the number of cache and of denoise passes and the size of a block. Everything else, which pages are read,
-which block it is, whose prompt, is data in buffers that never move, so a forward is a few copies and one replay. What
-is captured is ``CausalWan.compute``; ``recording`` says how, so that the same buffers can be tested without a GPU.
+which block it is, whose prompt, is data in buffers that never move, so a forward is a few copies and one replay. All
+shapes share one set of buffers and, since they never run at once, one pool of activations. What is captured is
+``CausalWan.compute``; ``recording`` says how, so that the same buffers can be tested without a GPU.
 
-Letters: G segments, W columns of a page table, T text rows.
+Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width, N layers, T text
+rows, H heads, K channels of a head.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import weakref
+from dataclasses import fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from engine.config import TransformerConfig
 from engine.model.dit import CausalWan
-from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out, stack_text
+from engine.model.recording import Recording, Replay
+from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows
 from kernels.attention import PageTable, page_table
 
-Replay = Callable[[], Tensor]
-"""Runs a recorded forward on what its buffers hold now; returns the same output tensor each time."""
-Recording = Callable[[Callable[[], Tensor]], Replay]
+Rows = TypeVar("Rows", TextRows, PageTable)
 
 
-def cuda_graph(forward: Callable[[], Tensor]) -> Replay:
-    """Capture a forward. It runs twice before that: kernels are compiled and libraries take their workspaces."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            forward()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = forward()
+class TextBuffers:
+    """The prompts of all segments, at fixed addresses; a row is copied only when its prompt is another one."""
 
-    def replay() -> Tensor:
-        graph.replay()
-        return output
+    def __init__(self, config: TransformerConfig, num_segments: int, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (num_segments, config.num_layers, config.text_len, config.num_heads, config.head_dim)
+        self.rows = TextRows(
+            keys_GNTHK=torch.zeros(shape, dtype=dtype, device=device),
+            values_GNTHK=torch.zeros(shape, dtype=dtype, device=device),
+            bias_GT=torch.zeros(num_segments, config.text_len, device=device),
+            num_rows_G=torch.ones(num_segments, dtype=torch.int32, device=device),
+        )
+        self._held: list[weakref.ref[TextContext] | None] = [None] * num_segments
+        """Weak, so that the prompts of ended sessions do not stay in memory."""
 
-    return replay
-
-
-@dataclass
-class Recorded:
-    """One shape: its buffers and its replay."""
-
-    inputs: ForwardInputs
-    replay: Replay
-    contexts: tuple[TextContext, ...] = ()
-    """Whose prompts the text buffers hold."""
+    def fill(self, contexts: tuple[TextContext, ...]) -> int:
+        """Hold these prompts; returns how many had to be copied. Rows behind a prompt's own keep what they held."""
+        num_copied = 0
+        for segment, context in enumerate(contexts):
+            held = self._held[segment]
+            if held is not None and held() is context:
+                continue
+            num_rows = len(context.bias_T)
+            self.rows.keys_GNTHK[segment, :, :num_rows] = context.keys_NTHK
+            self.rows.values_GNTHK[segment, :, :num_rows] = context.values_NTHK
+            self.rows.bias_GT[segment, :num_rows] = context.bias_T
+            self.rows.num_rows_G[segment].fill_(num_rows)
+            self._held[segment] = weakref.ref(context)
+            num_copied += 1
+        return num_copied
 
 
 class GraphedWan:
     """A transformer whose forwards are recorded once and replayed; ``CausalWan`` to its callers."""
 
-    def __init__(self, model: CausalWan, window_pages: int, recording: Recording = cuda_graph) -> None:
-        """``window_pages``: the most pages a segment reads besides itself."""
+    def __init__(self, model: CausalWan, *, window_pages: int, max_segments: int, recording: Recording) -> None:
+        """Allocate what does not depend on the size of a block.
+
+        Args:
+            model: what is recorded.
+            window_pages: the most pages that a segment reads besides itself.
+            max_segments: of one forward.
+            recording: how a forward is recorded.
+        """
         self._model, self._window_pages, self._recording = model, window_pages, recording
-        self._recorded: dict[tuple[int, torch.Size], Recorded] = {}
+        device = model.device
+        self._timesteps_G = torch.zeros(max_segments, device=device)
+        self._blocks_G = torch.zeros(max_segments, dtype=torch.int64, device=device)
+        self._pages = page_table([()] * max_segments, (), device, width=window_pages)
+        self._text = TextBuffers(model.config, max_segments, device, model.dtype)
+        self._latents: dict[torch.Size, Tensor] = {}
+        """By the size of a block [F, C, Y, X]."""
+        self._replays: dict[tuple[int, torch.Size], Replay] = {}
 
     @property
     def config(self) -> TransformerConfig:
@@ -76,62 +94,37 @@ class GraphedWan:
 
     def __call__(self, batch: SegmentBatch, cache: PagedCache) -> Tensor:
         """The flow of the denoise passes; it holds until the next call. Fills the pages of the cache passes."""
-        shape = (len(batch.write_pages), batch.latents_GFCYX.shape)
-        if shape not in self._recorded:
-            self._recorded[shape] = self._record(batch, cache)
-        recorded = self._recorded[shape]
-        self._fill(recorded, batch)
-        return recorded.replay()
+        inputs = self._fill(batch)
+        shape = (inputs.num_cache, batch.latents_GFCYX.shape)
+        if shape not in self._replays:
+            # The runs before the capture write the batch's pages, with what they are about to hold anyway.
+            self._replays[shape] = self._recording(lambda: self._model.compute(inputs, cache))
+        return self._replays[shape]()
 
-    def _record(self, batch: SegmentBatch, cache: PagedCache) -> Recorded:
-        """Record a shape. The runs this takes write the batch's pages, with what they are about to hold anyway."""
-        rows = self._model.config.text_len
-        inputs = lay_out(batch)
-        buffers = ForwardInputs(
-            latents_GFCYX=inputs.latents_GFCYX.clone(),
-            timesteps_G=inputs.timesteps_G.clone(),
-            blocks_G=inputs.blocks_G.clone(),
-            text=_with_room(inputs.text, rows),
-            pages=self._table(batch),
-            num_cache=inputs.num_cache,
+    def _fill(self, batch: SegmentBatch) -> ForwardInputs:
+        """Copy a batch into the buffers; returns the part of them that it takes."""
+        count, block_shape = len(batch.latents_GFCYX), batch.latents_GFCYX.shape[1:]
+        if block_shape not in self._latents:
+            most = len(self._timesteps_G)
+            self._latents[block_shape] = batch.latents_GFCYX.new_zeros(most, *block_shape)
+        self._text.fill(batch.contexts)
+        table = page_table(batch.page_lists, batch.write_pages, self.device, width=self._window_pages)
+        inputs = ForwardInputs(
+            latents_GFCYX=self._latents[block_shape][:count],
+            timesteps_G=self._timesteps_G[:count],
+            blocks_G=self._blocks_G[:count],
+            text=_first(self._text.rows, count),
+            pages=_first(self._pages, count),
+            num_cache=len(batch.write_pages),
         )
-        return Recorded(buffers, self._recording(lambda: self._model.compute(buffers, cache)), batch.contexts)
-
-    def _fill(self, recorded: Recorded, batch: SegmentBatch) -> None:
-        buffers = recorded.inputs
-        buffers.latents_GFCYX.copy_(batch.latents_GFCYX)
-        buffers.timesteps_G.copy_(batch.timesteps_G)
-        buffers.blocks_G.copy_(batch.blocks_G)
-        _copy_table(buffers.pages, self._table(batch))
-        if any(new is not old for new, old in zip(batch.contexts, recorded.contexts, strict=True)):
-            _copy_text(buffers.text, stack_text(batch.contexts))
-            recorded.contexts = batch.contexts
-
-    def _table(self, batch: SegmentBatch) -> PageTable:
-        return page_table(batch.page_lists, batch.write_pages, self.device, width=self._window_pages)
+        inputs.latents_GFCYX.copy_(batch.latents_GFCYX)
+        inputs.timesteps_G.copy_(batch.timesteps_G)
+        inputs.blocks_G.copy_(batch.blocks_G)
+        for column in fields(PageTable):
+            getattr(inputs.pages, column.name).copy_(getattr(table, column.name))
+        return inputs
 
 
-def _with_room(text: TextRows, num_rows: int) -> TextRows:
-    """A copy that any prompt fits into."""
-    missing = num_rows - text.bias_GT.shape[1]
-    pad = torch.nn.functional.pad
-    return TextRows(
-        keys_GNTHK=pad(text.keys_GNTHK, (0, 0, 0, 0, 0, missing)),
-        values_GNTHK=pad(text.values_GNTHK, (0, 0, 0, 0, 0, missing)),
-        bias_GT=pad(text.bias_GT, (0, missing)),
-        num_rows_G=text.num_rows_G.clone(),
-    )
-
-
-def _copy_text(buffers: TextRows, text: TextRows) -> None:
-    """Rows behind a prompt's own keep what they held: nothing reads them."""
-    num_rows = text.bias_GT.shape[1]
-    buffers.keys_GNTHK[:, :, :num_rows].copy_(text.keys_GNTHK)
-    buffers.values_GNTHK[:, :, :num_rows].copy_(text.values_GNTHK)
-    buffers.bias_GT[:, :num_rows].copy_(text.bias_GT)
-    buffers.num_rows_G.copy_(text.num_rows_G)
-
-
-def _copy_table(buffers: PageTable, table: PageTable) -> None:
-    for column in fields(PageTable):
-        getattr(buffers, column.name).copy_(getattr(table, column.name))
+def _first(rows: Rows, count: int) -> Rows:
+    """The rows of the first segments, at their addresses."""
+    return type(rows)(*(getattr(rows, column.name)[:count] for column in fields(rows)))

@@ -3,7 +3,7 @@
 Knows neither sessions nor weight files. Source: spec sections 5.1 (constants), 5.3 (graph) and 5.4 (streaming);
 ``state_dict`` keys are the original checkpoint's (section 2.3).
 
-Shape suffixes: C channels, T frames in time (latent frames on the latent side), H and W height and width.
+Shape suffixes: 1 the batch, C channels, T frames in time (latent frames on the latent side), H and W height and width.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from engine.config import DecoderConfig
 from engine.model.decode_state import DecodeState
-from engine.model.vae_layers import AttentionBlock, CacheTape, Downsample, Head, ResidualBlock, Upsample, causal_conv
+from engine.model.vae_layers import (
+    AttentionBlock,
+    CacheTape,
+    Downsample,
+    Head,
+    ResidualBlock,
+    Upsample,
+    causal_conv,
+    chunk_of,
+    frames_of,
+)
 
 RGB = 3
 
@@ -32,6 +42,7 @@ class WanVae(nn.Module):
         self.conv1 = nn.Conv3d(moments, moments, 1)
         self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
         self.decoder = WanDecoder(config)
+        self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def decode(self, latents_TCHW: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         """Decode the next latent frames of a stream.
@@ -44,14 +55,14 @@ class WanVae(nn.Module):
         num_latent_frames = latents_TCHW.shape[0]
         if num_latent_frames == 0:
             raise ValueError("0 latent frames cannot be decoded")
-        mean_C11, std_C11 = self._statistics(latents_TCHW.device)
+        mean_C11, std_C11 = self._statistics_on(latents_TCHW.device)
         z_TCHW = (latents_TCHW.float() * std_C11 + mean_C11).to(self.conv2.weight.dtype)
-        z_CTHW = self.conv2(z_TCHW.transpose(0, 1))
+        z_1CTHW = self.conv2(chunk_of(z_TCHW))
         # A stream's first latent frame skips the doubling of time, so it goes through the network alone.
         first = 1 if state is None else num_latent_frames
-        chunks_CTHW = z_CTHW.tensor_split([first], dim=1)
-        out_CTHW, caches = run_chunks(self.decoder, chunks_CTHW, () if state is None else state.caches)
-        pixels_TCHW = (out_CTHW.transpose(0, 1).float() + 1) / 2
+        chunks_1CTHW = z_1CTHW.tensor_split([first], dim=2)
+        out_1CTHW, caches = run_chunks(self.decoder, chunks_1CTHW, () if state is None else state.caches)
+        pixels_TCHW = (frames_of(out_1CTHW).float() + 1) / 2
         return pixels_TCHW.clamp_(0, 1), DecodeState(caches)
 
     def encode(self, pixels_TCHW: Tensor) -> Tensor:
@@ -62,20 +73,24 @@ class WanVae(nn.Module):
         num_frames, stride = pixels_TCHW.shape[0], 2 ** sum(self.config.temporal_downsample)
         if num_frames < 1 or (num_frames - 1) % stride:
             raise ValueError(f"{num_frames} frames cannot be encoded: one more than a multiple of {stride} can")
-        x_CTHW = (pixels_TCHW.float() * 2 - 1).to(self.conv1.weight.dtype).transpose(0, 1)
-        chunks_CTHW = [x_CTHW[:, :1], *torch.split(x_CTHW[:, 1:], stride, dim=1)]
-        h_CTHW, _ = run_chunks(self.encoder, chunks_CTHW, ())
-        moments_TCHW = self.conv1(h_CTHW).transpose(0, 1).float()
+        x_1CTHW = chunk_of((pixels_TCHW.float() * 2 - 1).to(self.conv1.weight.dtype))
+        chunks_1CTHW = [x_1CTHW[:, :, :1], *torch.split(x_1CTHW[:, :, 1:], stride, dim=2)]
+        h_1CTHW, _ = run_chunks(self.encoder, chunks_1CTHW, ())
+        moments_TCHW = frames_of(self.conv1(h_1CTHW)).float()
         posterior_mean_TCHW = moments_TCHW[:, : self.config.latent_channels]
-        mean_C11, std_C11 = self._statistics(pixels_TCHW.device)
+        mean_C11, std_C11 = self._statistics_on(pixels_TCHW.device)
         latents_TCHW: Tensor = (posterior_mean_TCHW - mean_C11) / std_C11
         return latents_TCHW
 
-    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        # Made at each call, in float32: as buffers they would be rounded with the weights, by up to 0.4 % in bf16.
-        mean_C11 = torch.tensor(self.config.latents_mean or (0.0,), device=device).view(-1, 1, 1)
-        std_C11 = torch.tensor(self.config.latents_std or (1.0,), device=device).view(-1, 1, 1)
-        return mean_C11, std_C11
+    def _statistics_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # No buffers: with the weights they would be rounded, by up to 0.4 % in bf16. Kept, because a CUDA graph cannot
+        # hold the copy to its device. Not made for inference only: an encoder may be trained through.
+        if device not in self._statistics:
+            with torch.inference_mode(mode=False):
+                mean_C11 = torch.tensor(self.config.latents_mean or (0.0,), device=device).view(-1, 1, 1)
+                std_C11 = torch.tensor(self.config.latents_std or (1.0,), device=device).view(-1, 1, 1)
+            self._statistics[device] = mean_C11, std_C11
+        return self._statistics[device]
 
 
 class WanEncoder(nn.Module):
@@ -97,12 +112,12 @@ class WanEncoder(nn.Module):
         self.middle = middle_layers(channels)
         self.head = Head(channels, 2 * config.latent_channels)
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Encode one chunk: a stream's first frame alone, or as many frames as make one latent frame."""
-        h_CTHW: Tensor = self.conv1(tape.extend(x_CTHW))
+        h_1CTHW: Tensor = self.conv1(tape.extend(x_1CTHW))
         for layer in [*self.downsamples, *self.middle, self.head]:
-            h_CTHW = layer(h_CTHW, tape)
-        return h_CTHW
+            h_1CTHW = layer(h_1CTHW, tape)
+        return h_1CTHW
 
 
 class WanDecoder(nn.Module):
@@ -126,12 +141,12 @@ class WanDecoder(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.head = Head(channels, RGB)
 
-    def forward(self, z_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, z_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Decode one chunk: a stream's first latent frame alone, or any number of later ones."""
-        h_CTHW: Tensor = self.conv1(tape.extend(z_CTHW))
+        h_1CTHW: Tensor = self.conv1(tape.extend(z_1CTHW))
         for layer in [*self.middle, *self.upsamples, self.head]:
-            h_CTHW = layer(h_CTHW, tape)
-        return h_CTHW
+            h_1CTHW = layer(h_1CTHW, tape)
+        return h_1CTHW
 
 
 def middle_layers(channels: int) -> nn.ModuleList:
@@ -141,18 +156,18 @@ def middle_layers(channels: int) -> nn.ModuleList:
 
 
 def run_chunks(
-    network: nn.Module, chunks_CTHW: Iterable[Tensor], caches: tuple[Tensor, ...]
+    network: nn.Module, chunks_1CTHW: Iterable[Tensor], caches: tuple[Tensor, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Push chunks in order through one side of the autoencoder; empty chunks are passed over.
 
     ``caches``: as the previous chunk left them, none at the start of a stream. Returns the outputs
     joined in time, and the caches for the chunk that comes after.
     """
-    outputs_CTHW = []
-    for chunk_CTHW in chunks_CTHW:
-        if chunk_CTHW.shape[1] == 0:
+    outputs_1CTHW = []
+    for chunk_1CTHW in chunks_1CTHW:
+        if chunk_1CTHW.shape[2] == 0:
             continue
         tape = CacheTape(caches)
-        outputs_CTHW.append(network(chunk_CTHW, tape))
+        outputs_1CTHW.append(network(chunk_1CTHW, tape))
         caches = tape.written
-    return torch.cat(outputs_CTHW, dim=1), caches
+    return torch.cat(outputs_1CTHW, dim=2), caches

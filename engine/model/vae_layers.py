@@ -4,8 +4,11 @@ Knows no latent statistics, no pixel range and no order of chunks; ``engine.mode
 (primitives) and 5.4 (streaming rules). Attribute names are those of the original checkpoint (section 2.3), in which
 the weightless entries of a sequence still take an index; hence the gaps in the ``ModuleDict`` keys.
 
-Shape suffixes: C channels, T frames in time (latent frames or any rate up to pixels), H and W height and width at the
-layer's resolution, N = H * W.
+A chunk keeps a batch of 1 in front: only a tensor of five dimensions can be channels-last. No layer changes the memory
+format, so convolutions with channels-last weights make all activations and caches channels-last.
+
+Shape suffixes: 1 the batch, C channels, T frames in time (latent frames or any rate up to pixels), H and W height and
+width at the layer's resolution, N = H * W.
 """
 
 import math
@@ -34,22 +37,26 @@ class CacheTape:
         """What the next chunk must be given."""
         return tuple(self._written)
 
-    def extend(self, x_CTHW: Tensor) -> Tensor:
+    def extend(self, x_1CTHW: Tensor) -> Tensor:
         """Put the history (zeros before the stream) in front of the chunk and store the last frames of the two."""
-        history_CTHW = zero_history(x_CTHW) if self.is_first else next(self._unread)
-        extended_CTHW = torch.cat([history_CTHW, x_CTHW], dim=1)
-        self.store(extended_CTHW[:, -history_CTHW.shape[1] :])
-        return extended_CTHW
+        history_1CTHW = zero_history(x_1CTHW) if self.is_first else next(self._unread)
+        if x_1CTHW.is_contiguous(memory_format=torch.channels_last_3d):
+            # Joined with a history in another format, this chunk and so its cache would be in that format too. A single
+            # frame, as a stream's first chunk is, has strides of either.
+            history_1CTHW = history_1CTHW.contiguous(memory_format=torch.channels_last_3d)
+        extended_1CTHW = torch.cat([history_1CTHW, x_1CTHW], dim=2)
+        self.store(extended_1CTHW[:, :, -history_1CTHW.shape[2] :])
+        return extended_1CTHW
 
-    def store(self, cache_CTHW: Tensor) -> None:
+    def store(self, cache_1CTHW: Tensor) -> None:
         """Leave a cache for the next chunk; copied, so that the larger tensor it was cut from is freed."""
-        self._written.append(cache_CTHW.clone())
+        self._written.append(cache_1CTHW.clone())
 
 
-def zero_history(x_CTHW: Tensor) -> Tensor:
+def zero_history(x_1CTHW: Tensor) -> Tensor:
     """Return the silence before the first frame of a stream."""
-    channels, _, height, width = x_CTHW.shape
-    return x_CTHW.new_zeros(channels, HISTORY_FRAMES, height, width)
+    batch, channels, _, height, width = x_1CTHW.shape
+    return x_1CTHW.new_zeros(batch, channels, HISTORY_FRAMES, height, width)
 
 
 def causal_conv(in_channels: int, out_channels: int) -> nn.Conv3d:
@@ -60,7 +67,7 @@ def causal_conv(in_channels: int, out_channels: int) -> nn.Conv3d:
 class RmsNorm(nn.Module):
     """Scale each pixel's channel vector to length sqrt(C), then by a learned gain.
 
-    ``inner_dims`` is the number of dimensions after the channels: 3 for CTHW, 2 for TCHW.
+    ``inner_dims`` is the number of dimensions after the channels: 3 for 1CTHW, 2 for TCHW.
     """
 
     def __init__(self, channels: int, inner_dims: int = 3) -> None:
@@ -73,10 +80,10 @@ class RmsNorm(nn.Module):
         return F.normalize(x, dim=channel_dim) * math.sqrt(x.shape[channel_dim]) * self.gamma
 
 
-def norm_act_conv(norm: nn.Module, conv: nn.Module, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+def norm_act_conv(norm: nn.Module, conv: nn.Module, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
     """Norm, SiLU and causal convolution: the step that residual blocks and heads are made of."""
-    out_CTHW: Tensor = conv(tape.extend(F.silu(norm(x_CTHW))))
-    return out_CTHW
+    out_1CTHW: Tensor = conv(tape.extend(F.silu(norm(x_1CTHW))))
+    return out_1CTHW
 
 
 class Head(nn.ModuleDict):
@@ -85,9 +92,9 @@ class Head(nn.ModuleDict):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__({"0": RmsNorm(in_channels), "2": causal_conv(in_channels, out_channels)})
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Return ``out_channels`` in place of ``in_channels``."""
-        return norm_act_conv(self["0"], self["2"], x_CTHW, tape)
+        return norm_act_conv(self["0"], self["2"], x_1CTHW, tape)
 
 
 class ResidualBlock(nn.Module):
@@ -105,13 +112,13 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Return ``out_channels`` in place of ``in_channels``."""
         norm_1, conv_1, norm_2, conv_2 = self.residual.values()
-        h_CTHW = norm_act_conv(norm_1, conv_1, x_CTHW, tape)
-        h_CTHW = norm_act_conv(norm_2, conv_2, h_CTHW, tape)
-        out_CTHW: Tensor = h_CTHW + self.shortcut(x_CTHW)
-        return out_CTHW
+        h_1CTHW = norm_act_conv(norm_1, conv_1, x_1CTHW, tape)
+        h_1CTHW = norm_act_conv(norm_2, conv_2, h_1CTHW, tape)
+        out_1CTHW: Tensor = h_1CTHW + self.shortcut(x_1CTHW)
+        return out_1CTHW
 
 
 class AttentionBlock(nn.Module):
@@ -123,17 +130,16 @@ class AttentionBlock(nn.Module):
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Add to each frame what it attends to; no frame sees another, so the tape is left alone."""
         del tape
-        x_TCHW = x_CTHW.transpose(0, 1)
+        x_TCHW = frames_of(x_1CTHW)
         qkv_TCN = self.to_qkv(self.norm(x_TCHW)).flatten(2)
         # The 1 is the head: without it the fused kernels do not apply.
         q_T1NC, k_T1NC, v_T1NC = qkv_TCN.transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         seen_T1NC = F.scaled_dot_product_attention(q_T1NC, k_T1NC, v_T1NC)
         seen_TCHW = seen_T1NC.squeeze(1).transpose(1, 2).reshape(x_TCHW.shape)
-        out_TCHW: Tensor = x_TCHW + self.proj(seen_TCHW)
-        return out_TCHW.transpose(0, 1)
+        return chunk_of(x_TCHW + self.proj(seen_TCHW))
 
 
 class Downsample(nn.Module):
@@ -144,16 +150,16 @@ class Downsample(nn.Module):
         self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
         self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1)) if halve_time else None
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Return half the height and width; an even number of frames halves, a stream's single first frame stays."""
-        x_CTHW = per_frame(self.resample, x_CTHW)
+        x_1CTHW = per_frame(self.resample, x_1CTHW)
         if self.time_conv is None:
-            return x_CTHW
+            return x_1CTHW
         if tape.is_first:
-            tape.store(x_CTHW)
-            return x_CTHW
-        out_CTHW: Tensor = self.time_conv(tape.extend(x_CTHW))
-        return out_CTHW
+            tape.store(x_1CTHW)
+            return x_1CTHW
+        out_1CTHW: Tensor = self.time_conv(tape.extend(x_1CTHW))
+        return out_1CTHW
 
 
 class Upsample(nn.Module):
@@ -164,24 +170,34 @@ class Upsample(nn.Module):
         self.time_conv = nn.Conv3d(channels, 2 * channels, (3, 1, 1)) if double_time else None
         self.resample = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels // 2, 3, padding=1))
 
-    def forward(self, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         """Return twice the height and width; the frames double too, save for a stream's single first frame."""
         if self.time_conv is not None:
-            x_CTHW = self._double_time(self.time_conv, x_CTHW, tape)
-        return per_frame(self.resample, x_CTHW)
+            x_1CTHW = self._double_time(self.time_conv, x_1CTHW, tape)
+        return per_frame(self.resample, x_1CTHW)
 
-    def _double_time(self, time_conv: nn.Conv3d, x_CTHW: Tensor, tape: CacheTape) -> Tensor:
+    def _double_time(self, time_conv: nn.Conv3d, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
         if tape.is_first:
             # The second frame sees zeros where the first one was: that is how the network was trained.
-            tape.store(zero_history(x_CTHW))
-            return x_CTHW
+            tape.store(zero_history(x_1CTHW))
+            return x_1CTHW
         # The first C output channels are the even frames, the others the odd ones.
-        pairs_2CTHW = time_conv(tape.extend(x_CTHW)).unflatten(0, (2, -1))
-        doubled_CTHW: Tensor = pairs_2CTHW.permute(1, 2, 0, 3, 4).flatten(1, 2)
-        return doubled_CTHW
+        even_1CTHW, odd_1CTHW = time_conv(tape.extend(x_1CTHW)).chunk(2, dim=1)
+        pairs = zip(even_1CTHW.split(1, dim=2), odd_1CTHW.split(1, dim=2), strict=True)
+        return torch.cat([frame_1CTHW for pair in pairs for frame_1CTHW in pair], dim=2)
 
 
-def per_frame(layer: nn.Module, x_CTHW: Tensor) -> Tensor:
+def per_frame(layer: nn.Module, x_1CTHW: Tensor) -> Tensor:
     """Run a two-dimensional layer on every frame."""
-    out_TCHW: Tensor = layer(x_CTHW.transpose(0, 1))
-    return out_TCHW.transpose(0, 1)
+    return chunk_of(layer(frames_of(x_1CTHW)))
+
+
+def frames_of(x_1CTHW: Tensor) -> Tensor:
+    """Return the chunk as a batch of frames, [T, C, H, W]; nothing is copied."""
+    return x_1CTHW.transpose(1, 2).flatten(0, 1)
+
+
+def chunk_of(x_TCHW: Tensor) -> Tensor:
+    """Undo ``frames_of``; nothing is copied."""
+    x_1TCHW: Tensor = x_TCHW.unflatten(0, (1, -1))
+    return x_1TCHW.transpose(1, 2)

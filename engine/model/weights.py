@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.errors import WeightsError
-from engine.model.decoder import Decoder, build_decoder
+from engine.model.decoder import Decoder, build_decoder, store_channels_last
 from engine.model.dit import CausalWan
 from engine.model.names import transformer_names, vae_names
 
@@ -39,7 +39,7 @@ def load_transformer(
 def load_decoder(
     config: DecoderConfig, path: Path, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Decoder:
-    """The decoder with its weights, ready for inference. Raises ``WeightsError``."""
+    """The decoder with its weights, ready for inference, on a GPU channels-last. Raises ``WeightsError``."""
     tensors = read_tensors(path)
     if config.kind == DecoderKind.WAN:
         tensors = vae_names(tensors, config.num_res_blocks)
@@ -47,7 +47,10 @@ def load_decoder(
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")}
     model = build_decoder(config)
     load_strictly(model, tensors, path)
-    return model.to(device, dtype).eval().requires_grad_(False)
+    model = model.to(device, dtype)
+    if device.type == "cuda":
+        store_channels_last(model)
+    return model.eval().requires_grad_(False)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

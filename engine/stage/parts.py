@@ -16,8 +16,10 @@ from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import StartError
 from engine.media.decode import Encoder
 from engine.messages import OpenTicket
+from engine.model.decode_graph import GraphedDecoder, block_shapes
 from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
+from engine.model.recording import cuda_graphs
 from engine.model.weights import load_decoder, load_transformer
 from engine.request import Quality
 from engine.schedule import writes_pages
@@ -89,7 +91,10 @@ def transformer(config: EngineConfig, device: torch.device) -> Network:
         return RehearsedModel(manifest.transformer, config.rehearsal)
     try:
         model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
-        return GraphedWan(model, manifest.rollout.window_blocks - 1) if device.type == "cuda" else model
+        if device.type != "cuda":
+            return model
+        window_pages = manifest.rollout.window_blocks - 1
+        return GraphedWan(model, window_pages=window_pages, max_segments=config.segments_limit, recording=cuda_graphs())
     except torch.OutOfMemoryError as error:
         raise StartError(
             f"{device} has no room for the transformer of {manifest.name}: {_first_line(error)}"
@@ -104,7 +109,8 @@ def decoder(config: EngineConfig, device: torch.device) -> Decoder | None:
     if manifest.decoder is None or manifest.decoder_file is None:
         return None
     try:
-        return load_decoder(manifest.decoder, manifest.decoder_file, device, dtype_on(config, device))
+        network = load_decoder(manifest.decoder, manifest.decoder_file, device, dtype_on(config, device))
+        return GraphedDecoder(network, block_shapes(manifest), device) if device.type == "cuda" else network
     except torch.OutOfMemoryError as error:
         raise StartError(f"{device} has no room for the decoder of {manifest.name}: {_first_line(error)}") from error
 

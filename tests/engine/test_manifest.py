@@ -1,6 +1,7 @@
 """Model folders: our manifest, the two layouts people have, and every way a folder can be wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from engine.config import DecoderKind, Manifest, Order, RolloutConfig, TransformerConfig
 from engine.errors import StartError
-from engine.manifest import UMT5_XXL, read_manifest
+from engine.manifest import TAEHV_DECODER, UMT5_XXL, WAN_DECODER, read_manifest
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 PUBLISHED = TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=4096, text_len=512)
@@ -289,3 +290,50 @@ def test_wrong_configs_are_named(tmp_path: Path, layout: dict[str, Any], where: 
     write_json(tmp_path / where, layout | {key: value})
     with pytest.raises(StartError, match=r"config\.json"):
         read_manifest(tmp_path)
+
+
+# --- the choice of a decoder ---
+
+
+@pytest.fixture(params=["diffusers", "original"])
+def wan_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    folder = tmp_path / "hiar"
+    if request.param == "diffusers":
+        write_json(folder / "transformer" / "config.json", DIFFUSERS)
+    else:
+        write_json(folder / "config.json", ORIGINAL)
+        (folder / "student.pt").touch()
+    return folder
+
+
+@pytest.mark.parametrize("file", ["taew2_1.pth", "taew2_1.safetensors"])
+def test_the_tiny_decoder_beside_the_wan_vae(wan_folder: Path, file: str) -> None:
+    (wan_folder / file).touch()
+    own, tiny = read_manifest(wan_folder), read_manifest(wan_folder, "tiny")
+    assert own.decoder == WAN_DECODER
+    assert own == read_manifest(wan_folder, "wan")
+    assert (tiny.decoder, tiny.decoder_file) == (TAEHV_DECODER, wan_folder / file)
+    assert TAEHV_DECODER.widths == (256, 128, 64, 64)
+    assert replace(tiny, decoder=own.decoder, decoder_file=own.decoder_file) == own
+
+
+def test_a_tiny_decoder_that_is_not_there(wan_folder: Path) -> None:
+    with pytest.raises(StartError) as caught:
+        read_manifest(wan_folder, "tiny")
+    files = "taew2_1.safetensors or taew2_1.pth"
+    assert str(caught.value) == f"{wan_folder} has no tiny decoder; put {files} there, or use wan"
+
+
+def test_the_small_model_has_its_own_decoder_only() -> None:
+    assert read_manifest(TINY, "tiny") == read_manifest(TINY)
+    with pytest.raises(StartError, match=r"models/tiny has no wan decoder; it has tiny only$"):
+        read_manifest(TINY, "wan")
+
+
+def test_the_tiny_decoder_is_no_student(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", ORIGINAL)
+    (tmp_path / "taew2_1.safetensors").touch()
+    with pytest.raises(StartError, match="holds no transformer"):
+        read_manifest(tmp_path)
+    (tmp_path / "the_student.safetensors").touch()
+    assert read_manifest(tmp_path).transformer_file == tmp_path / "the_student.safetensors"

@@ -1,13 +1,14 @@
 """Forwards replayed from fixed buffers equal forwards that are laid out anew; recording is a plain call here."""
 
+import weakref
 from collections.abc import Callable
-from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
-from engine.model.graphs import GraphedWan, Replay
+from engine.model.dit import CausalWan
+from engine.model.graphs import GraphedWan, TextBuffers
+from engine.model.recording import Replay
 from engine.model.segments import PagedCache, SegmentBatch
 from tests.stage import micro
 
@@ -60,7 +61,7 @@ BATCHES = [
 @torch.inference_mode()
 def test_replays_from_fixed_buffers_equal_new_forwards() -> None:
     recorder, model = Recorder(), micro.model()
-    graphed, theirs, ours = GraphedWan(model, WINDOW, recorder), pool(9), pool(9)
+    graphed, theirs, ours = graphed_wan(model, recorder), pool(9), pool(9)
     for one in (*BATCHES, *BATCHES):
         expected = model(one, theirs)
         assert torch.equal(graphed(one, ours), expected)
@@ -70,12 +71,31 @@ def test_replays_from_fixed_buffers_equal_new_forwards() -> None:
 
 
 @torch.inference_mode()
-def test_a_prompt_is_copied_only_when_it_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    copies: list[int] = []
-    monkeypatch.setattr("engine.model.graphs._copy_text", lambda buffers, text: copies.append(1))
-    graphed, cache = GraphedWan(micro.model(), WINDOW, Recorder()), pool(9)
-    graphed(BATCHES[0], cache)
-    graphed(replace(BATCHES[0], blocks_G=BATCHES[0].blocks_G + 1), cache)
-    assert not copies
-    graphed(BATCHES[1], cache)
-    assert copies == [1]
+def test_a_prompt_is_copied_only_when_it_is_another() -> None:
+    text = TextBuffers(micro.TRANSFORMER, 3, CPU, torch.float32)
+    first, other = BATCHES[0].contexts, BATCHES[1].contexts
+    assert text.fill(first) == 2
+    assert text.fill(first) == 0
+    assert text.fill((first[0], other[1])) == 1
+    assert text.fill((*other, first[0])) == 2
+    assert text.rows.num_rows_G.tolist() == [len(context.bias_T) for context in (*other, first[0])]
+
+
+def test_the_prompt_of_an_ended_session_is_not_kept() -> None:
+    text = TextBuffers(micro.TRANSFORMER, 1, CPU, torch.float32)
+    context = micro.model().encode_context(micro.embedding(1))
+    text.fill((context,))
+    gone = weakref.ref(context)
+    del context
+    assert gone() is None
+
+
+@torch.inference_mode()
+def test_shapes_share_their_buffers() -> None:
+    graphed = graphed_wan(micro.model(), Recorder())
+    addresses = {graphed._fill(one).latents_GFCYX.data_ptr() for one in BATCHES}
+    assert len(addresses) == 1
+
+
+def graphed_wan(model: CausalWan, recorder: Recorder) -> GraphedWan:
+    return GraphedWan(model, window_pages=WINDOW, max_segments=4, recording=recorder)

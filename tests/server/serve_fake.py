@@ -17,7 +17,7 @@ def main() -> None:
     else:
         engine.behaviour = Behaviour(block_s=float(pace))
     server.main.Engine = lambda config: engine  # type: ignore[assignment, misc]
-    server.main.read_manifest = lambda path: manifest()
+    server.main.read_manifest = lambda path, decoder: manifest()
     server.main.main(sys.argv[2:])
 
 

@@ -39,6 +39,9 @@ def test_headers_describe_the_stream(live: LiveServer) -> None:
     answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox", "seconds": 1})
     assert answer.headers["content-type"] == f'video/mp4; codecs="{CODECS}"'
     assert answer.headers["x-session-id"] in live.engine.sessions
+    assert answer.headers["x-decoder"] == live.engine.facts.decoder == "none"
+    exposed = answer.headers["access-control-expose-headers"].split(", ")
+    assert {"X-Request-Id", "X-Session-Id", "X-Decoder"} == set(exposed)
     assert answer.headers["x-request-id"].startswith("r_")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["transfer-encoding"] == "chunked"

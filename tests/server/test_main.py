@@ -76,6 +76,10 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     assert_one_line(run_real("--model", str(tmp_path / "none")), str(tmp_path / "none"))
 
 
+def test_a_decoder_that_the_model_has_not_is_one_line() -> None:
+    assert_one_line(run_real("--decoder", "wan"), "models/tiny has no wan decoder; it has tiny only")
+
+
 def test_a_taken_port_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

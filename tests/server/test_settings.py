@@ -17,10 +17,11 @@ def test_defaults() -> None:
 def test_every_flag() -> None:
     flags = "--model m --devices cuda:0,cuda:11 --host ::1 --port 0 --max-sessions 3 --max-queue 0 --max-seconds 1.5"
     times = "--lead-target 0.5 --stage-timeout 6 --recovery-grace 7 --drain-timeout 5"
-    nodes = "--nnodes 4 --node-rank 3 --master-addr 10.9.0.1 --master-port 65534"
+    nodes = "--decoder Tiny --nnodes 4 --node-rank 3 --master-addr 10.9.0.1 --master-port 65534"
     settings = read_settings([*flags.split(), *times.split(), *nodes.split(), "--log-level", "DEBUG"], {})
     assert settings == Settings(
         model=Path("m"),
+        decoder="tiny",
         devices=("cuda:0", "cuda:11"),
         host="::1",
         port=0,
@@ -51,6 +52,8 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("PORT", "eighty", "0..65535"),
         ("PORT", "65536", "0..65535"),
         ("PORT", "", "0..65535"),
+        ("DECODER", "huge", "wan or tiny"),
+        ("DECODER", "", "wan or tiny"),
         ("DEVICES", "gpu", "cuda:0,cuda:1"),
         ("DEVICES", "cuda:0,", "cuda:0,cuda:1"),
         ("MAX_SESSIONS", "0", "1..1024"),
@@ -93,6 +96,7 @@ def test_help_shows_defaults_and_examples(capsys: pytest.CaptureFixture[str]) ->
     assert "default: 8000" in shown
     assert "default: models/tiny" in shown
     assert "default: 29500" in shown
+    assert "default: the model's own" in " ".join(shown.split())
     assert "default: no limit" in shown
     assert "needed with several nodes" in " ".join(shown.split())
 
