@@ -12,6 +12,7 @@ from engine.config import DecoderConfig, DecoderKind
 from engine.manifest import read_manifest
 from engine.model.decode_graph import GraphedDecoder, block_shapes
 from engine.model.decoder import Decoder, DecodeState, build_decoder, store_channels_last
+from engine.model.recording import Recording, Replay
 from engine.model.tiny_vae import TinyVae
 from engine.model.vae import WanVae
 
