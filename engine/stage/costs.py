@@ -5,7 +5,6 @@ Doubles as warm-up: kernels are compiled and memory is taken before anyone waits
 
 import time
 from collections.abc import Callable
-from itertools import product
 
 import torch
 
@@ -13,7 +12,7 @@ from engine.config import LATENT_STRIDE_PX, EngineConfig, Order
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
 from engine.placement import PassCosts
-from engine.schedule import noise_levels
+from engine.schedule import noise_levels, writes_pages
 from engine.stage import parts
 from engine.stage.pages import PagePool
 from engine.stage.passes import Network
@@ -34,16 +33,23 @@ def measure(config: EngineConfig, device: torch.device, model: Network, decoder:
     return PassCosts(denoise_s=_denoise_costs(config, device, model), decode_s=_decode_cost(config, device, decoder))
 
 
-def record_shapes(config: EngineConfig, device: torch.device, model: Network, pool: PagePool, num_stages: int) -> None:
-    """Run every mix of passes that this worker's forwards can have, so that none is recorded while viewers wait.
+def record_shapes(
+    config: EngineConfig, device: torch.device, model: Network, pool: PagePool, stages: tuple[int, ...]
+) -> None:
+    """Run the mixes of passes that this worker's forwards have, so that none is recorded while viewers wait.
 
-    Writes free pages, which hold nothing yet.
+    A stage brings one denoise pass at most to a forward, with the cache pass it needs; cache passes alone are those of
+    all sessions. Writes free pages, which hold nothing yet.
     """
-    counts = range(num_stages + 1)
+    rollout, limit = config.manifest.rollout, config.segments_limit
+    writers = sum(writes_pages(rollout, stage) for stage in stages)
+    mixes = [(num_cache, 0) for num_cache in range(1, min(limit, writers * config.max_sessions) + 1)]
+    for num_denoise in range(1, min(limit, len(stages)) + 1):
+        most = min(limit - num_denoise, num_denoise, writers)
+        mixes += [(num_cache, num_denoise) for num_cache in range(most + 1)]
     for size_px in config.manifest.video.sizes:
-        for num_cache, num_denoise in product(counts, counts):
-            if 0 < num_cache + num_denoise <= config.segments_limit:
-                model(_steady_batch(config, device, model, num_cache, num_denoise, size_px), pool.cache)
+        for num_cache, num_denoise in mixes:
+            model(_steady_batch(config, device, model, num_cache, num_denoise, size_px), pool.cache)
 
 
 def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -> tuple[float, ...]:

@@ -61,7 +61,7 @@ class ChainLink:
         self._timer = Timer(part.rank)
         self._pool = parts.pages(config, device, part.stages)
         if model is not None and device.type == "cuda":
-            costs.record_shapes(config, device, model, self._pool, len(part.stages))
+            costs.record_shapes(config, device, model, self._pool, part.stages)
         self._runner = self._make_runner(model) if model is not None else None
         self._decode: DecodeStage | None = None
         if part.decodes:
