@@ -7,11 +7,17 @@ import os
 from functools import cache
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 
 def uses_triton(x: Tensor) -> bool:
-    """Whether the kernels take ``x``: a CUDA tensor where Triton is installed, a CPU tensor under its interpreter."""
+    """Whether the kernels take ``x``: a CUDA tensor where Triton is installed, a CPU tensor under its interpreter.
+
+    Never a tensor that asks for gradients: the kernels have no backward pass, the twins have autograd's.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        return False
     if x.is_cuda:
         return _is_installed()
     return x.device.type == "cpu" and is_interpreted()

@@ -47,6 +47,7 @@ def main() -> None:
     """Measure, and write the report after every section, so that a run cut short keeps what it has."""
     arguments = _arguments()
     bench = _open(arguments.dry_run)
+    bench.specialised = arguments.specialised and bench.on_gpu
     machine = describe(bench.device)
     folder = arguments.out or (Path(tempfile.mkdtemp(prefix="hiar-gpu-")) if arguments.dry_run else REPORTS)
     name = f"gpu-{slug(device_name(bench.device))}"
@@ -112,6 +113,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the report (default: benchmarks/reports)")
     parser.add_argument(
         "--dry-run", action="store_true", help="tiny sizes on the CPU; writes to a temporary folder unless --out"
+    )
+    parser.add_argument(
+        "--specialised",
+        action="store_true",
+        help="time the warp-specialised attention too (sm_90); it has never run on a GPU and could stand still",
     )
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ from benchmarks.gpu.record import Bar, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, Timing
 from kernels.attention import PageTable, page_table, paged_attention
 
-OURS = "ours"
+OURS, SPECIALISED = "ours", "ours, warp-specialised"
 FLEX = "flex_attention"
 BACKENDS = {
     "SDPA cuDNN": SDPBackend.CUDNN_ATTENTION,
@@ -170,6 +170,12 @@ def _works(bench: Bench, operands: Operands) -> dict[str, Callable[[], Tensor]]:
             operands.table,
         )
 
+    def specialised() -> Tensor:
+        from kernels.triton_attention_ws import paged_attention_specialised  # noqa: PLC0415 - for sm_90 only
+
+        own, pool = (operands.q_GLHK, operands.k_GLHK, operands.v_GLHK), (operands.k_pages_PLHK, operands.v_pages_PLHK)
+        return paged_attention_specialised(*own, *pool, operands.table.pages_GW, operands.table.num_pages_G)
+
     def through(backend: SDPBackend) -> Tensor:
         with sdpa_kernel(backend):
             return scaled_dot_product_attention(q, k, v).transpose(1, 2)
@@ -187,7 +193,8 @@ def _works(bench: Bench, operands: Operands) -> dict[str, Callable[[], Tensor]]:
             known.append(torch.compile(flex_attention, dynamic=False, backend=bench.compiler))
         return known[0]
 
-    return {OURS: ours, **{name: partial(through, backend) for name, backend in BACKENDS.items()}, FLEX: flex}
+    ways = {OURS: ours, SPECIALISED: specialised} if bench.specialised else {OURS: ours}
+    return {**ways, **{name: partial(through, backend) for name, backend in BACKENDS.items()}, FLEX: flex}
 
 
 def _summarise(section: Section, by_shape: list[tuple[str, dict[str, float]]]) -> None:

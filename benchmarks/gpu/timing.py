@@ -59,6 +59,8 @@ class Bench:
     sizes: Sizes
     deadline_s: float = float("inf")
     """When the running section must be over, on the monotonic clock."""
+    specialised: bool = False
+    """Whether to time the warp-specialised kernel too, which has never run and could stand still."""
     copy_bytes_per_s: float | None = None
     passes: PassTimes | None = None
     decode_s: dict[str, float] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from engine.config import TransformerConfig
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
 from kernels.attention import PageTable, paged_attention, text_attention
+from kernels.attention_choice import PagedAttention
 from kernels.elementwise import (
     gated_residual,
     gated_residual_norm,
@@ -75,6 +76,7 @@ class Block(nn.Module):
         inputs: ForwardInputs,
         cache: PagedCache,
         num_skipped: int,
+        attention: PagedAttention,
     ) -> Tensor:
         """Run the layer. The first ``num_skipped`` segments only write their pages; the others are returned."""
         live = slice(num_skipped, None)
@@ -86,9 +88,7 @@ class Block(nn.Module):
             return x_GLE[live]
         q_GLHK = self._queries(hidden[live], rotations_GLR[live])
         k_pages, v_pages = cache.keys_NPLHK[self.layer], cache.values_NPLHK[self.layer]
-        attended = paged_attention(
-            q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, inputs.pages.behind(num_skipped)
-        )
+        attended = attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, inputs.pages.behind(num_skipped))
         y, norm3 = self.self_attn.o(attended.flatten(-2)), self.norm3
         x, hidden = gated_residual_norm(x_GLE[live], y, gate_sa, norm3.weight, norm3.bias, self.eps)
         y = self._attend_text(hidden, inputs.text.behind(num_skipped))
@@ -216,7 +216,7 @@ class CausalWan(nn.Module):
         """
         return self.compute(lay_out(batch), cache)
 
-    def compute(self, inputs: ForwardInputs, cache: PagedCache) -> Tensor:
+    def compute(self, inputs: ForwardInputs, cache: PagedCache, attention: PagedAttention = paged_attention) -> Tensor:
         """``forward`` on a batch that is laid out: on a GPU it never waits for the host."""
         _, num_frames, _, height, width = inputs.latents_GFCYX.shape
         grid = (num_frames, height // self.config.patch_px, width // self.config.patch_px)
@@ -227,7 +227,7 @@ class CausalWan(nn.Module):
         num_cache, last_layer = inputs.num_cache, self.config.num_layers - 1
         for layer, block in enumerate(self.blocks):
             skip = num_cache if layer == last_layer else 0
-            x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, inputs, cache, skip)
+            x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, inputs, cache, skip, attention)
         if num_cache == len(inputs.blocks_G):
             return inputs.latents_GFCYX[:0]
         return self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)

@@ -2,7 +2,8 @@
 
 A shape is the number of cache and of denoise passes and the size of a block. Everything else, which pages are read,
 which block it is, whose prompt, is data in buffers that never move, so a forward is a few copies and one replay. All
-shapes share one set of buffers and, since they never run at once, one pool of activations. What is captured is
+shapes share one set of buffers and, since they never run at once, one pool of activations. The fastest attention may
+take full windows only; a shape then has a second graph, for windows that still grow. What is captured is
 ``CausalWan.compute``; ``recording`` says how, so that the same buffers can be tested without a GPU.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width, N layers, T text
@@ -21,6 +22,7 @@ from engine.model.dit import CausalWan
 from engine.model.recording import Recording, Replay
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows
 from kernels.attention import PageTable, page_table
+from kernels.attention_choice import UNTRIED, Choice
 
 Rows = TypeVar("Rows", TextRows, PageTable)
 
@@ -59,7 +61,15 @@ class TextBuffers:
 class GraphedWan:
     """A transformer whose forwards are recorded once and replayed; ``CausalWan`` to its callers."""
 
-    def __init__(self, model: CausalWan, *, window_pages: int, max_segments: int, recording: Recording) -> None:
+    def __init__(
+        self,
+        model: CausalWan,
+        *,
+        window_pages: int,
+        max_segments: int,
+        recording: Recording,
+        attention: Choice = UNTRIED,
+    ) -> None:
         """Allocate what does not depend on the size of a block.
 
         Args:
@@ -67,8 +77,10 @@ class GraphedWan:
             window_pages: the most pages that a segment reads besides itself.
             max_segments: of one forward.
             recording: how a forward is recorded.
+            attention: how paged attention is computed.
         """
         self._model, self._window_pages, self._recording = model, window_pages, recording
+        self.attention = attention
         device = model.device
         self._timesteps_G = torch.zeros(max_segments, device=device)
         self._blocks_G = torch.zeros(max_segments, dtype=torch.int64, device=device)
@@ -76,7 +88,8 @@ class GraphedWan:
         self._text = TextBuffers(model.config, max_segments, device, model.dtype)
         self._latents: dict[torch.Size, Tensor] = {}
         """By the size of a block [F, C, Y, X]."""
-        self._replays: dict[tuple[int, torch.Size], Replay] = {}
+        self._replays: dict[tuple[int, torch.Size], tuple[Replay, Replay]] = {}
+        """Of a shape: for full windows, and for any."""
 
     @property
     def config(self) -> TransformerConfig:
@@ -97,9 +110,22 @@ class GraphedWan:
         inputs = self._fill(batch)
         shape = (inputs.num_cache, batch.latents_GFCYX.shape)
         if shape not in self._replays:
-            # The runs before the capture write the batch's pages, with what they are about to hold anyway.
-            self._replays[shape] = self._recording(lambda: self._model.compute(inputs, cache))
-        return self._replays[shape]()
+            self._replays[shape] = self._record(inputs, cache)
+        replay_full, replay_growing = self._replays[shape]
+        is_full = all(len(pages) == self._window_pages for pages in batch.page_lists)
+        return replay_full() if is_full else replay_growing()
+
+    def _record(self, inputs: ForwardInputs, cache: PagedCache) -> tuple[Replay, Replay]:
+        """Record a shape for full windows and for any.
+
+        The runs that this takes write the batch's pages, wrongly where a window is not full; the replay that follows
+        writes the same rows again.
+        """
+        full, growing = self.attention.full, self.attention.growing
+        replay_growing = self._recording(lambda: self._model.compute(inputs, cache, growing))
+        if full is growing:
+            return replay_growing, replay_growing
+        return self._recording(lambda: self._model.compute(inputs, cache, full)), replay_growing
 
     def _fill(self, batch: SegmentBatch) -> ForwardInputs:
         """Copy a batch into the buffers; returns the part of them that it takes."""

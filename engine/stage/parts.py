@@ -4,6 +4,7 @@ Each function loads one thing and nothing is loaded twice; which of them a worke
 plan. Knows no ticket and no process.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,9 @@ from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
 from engine.stage.pages import PagePool, page_bytes
 from engine.stage.passes import Network
 from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
+from kernels.attention_choice import Choice, NoAttentionError, choose_attention, seconds_by_events
+
+logger = logging.getLogger(__name__)
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -85,7 +89,12 @@ def dtype_on(config: EngineConfig, device: torch.device) -> torch.dtype:
 
 
 def transformer(config: EngineConfig, device: torch.device) -> Network:
-    """The network of the denoise stages. Raises ``WeightsError``, or ``StartError`` when memory runs out."""
+    """The network of the denoise stages; on a GPU with the attention that is fastest there.
+
+    Raises:
+        WeightsError: the file does not fit the model.
+        StartError: memory runs out, or no attention works.
+    """
     manifest = config.manifest
     if config.rehearsal is not None:
         return RehearsedModel(manifest.transformer, config.rehearsal)
@@ -93,12 +102,22 @@ def transformer(config: EngineConfig, device: torch.device) -> Network:
         model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
         if device.type != "cuda":
             return model
-        window_pages = manifest.rollout.window_blocks - 1
-        return GraphedWan(model, window_pages=window_pages, max_segments=config.segments_limit, recording=cuda_graphs())
+        return GraphedWan(
+            model,
+            window_pages=manifest.rollout.window_blocks - 1,
+            max_segments=config.segments_limit,
+            recording=cuda_graphs(),
+            attention=_choose_attention(config, device),
+        )
     except torch.OutOfMemoryError as error:
         raise StartError(
             f"{device} has no room for the transformer of {manifest.name}: {_first_line(error)}"
         ) from error
+
+
+def attention_name(model: Network | None) -> str:
+    """How the network attends to pages, for people."""
+    return model.attention.name if isinstance(model, GraphedWan) else "torch-sdpa"
 
 
 def decoder(config: EngineConfig, device: torch.device) -> Decoder | None:
@@ -152,8 +171,7 @@ def pages(config: EngineConfig, device: torch.device, stages: tuple[int, ...]) -
 def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -> PagePool:
     """A pool for blocks of the largest size. Raises ``StartError`` without room."""
     sizes, dtype = config.manifest.transformer, dtype_on(config, device)
-    pixels = max(width * height for width, height in config.manifest.video.sizes)
-    tokens = config.manifest.rollout.latent_frames_per_block * pixels // (LATENT_STRIDE_PX * sizes.patch_px) ** 2
+    tokens = max(_block_tokens(config, size_px) for size_px in config.manifest.video.sizes)
     num_layers = sizes.num_layers if config.rehearsal is None else 1
     needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
     # Workers of one host allocate at the same time, so each may count on its share only.
@@ -219,6 +237,26 @@ def default_codecs(config: EngineConfig) -> str | None:
     codecs = encoder.codecs
     encoder.close()
     return codecs
+
+
+def _choose_attention(config: EngineConfig, device: torch.device) -> Choice:
+    """The fastest for the forward of a cache and a denoise pass at the default size; other sizes use it too."""
+    sizes, num_pages = config.manifest.transformer, config.manifest.rollout.window_blocks - 1
+    shape = (_block_tokens(config, config.manifest.video.sizes[0]), sizes.num_heads, sizes.head_dim, num_pages)
+    try:
+        choice = choose_attention(device, dtype_on(config, device), *shape, timed=seconds_by_events)
+    except NoAttentionError as error:
+        raise StartError(f"{device}: {error}") from error
+    finally:
+        torch.cuda.empty_cache()  # what the trial held would be missing where pages are counted
+    logger.info("%s attends by %s (%s)", device, choice.name, "; ".join(map(str, choice.trials)))
+    return choice
+
+
+def _block_tokens(config: EngineConfig, size_px: tuple[int, int]) -> int:
+    """Tokens of a block whose pictures have this size."""
+    patch_px = LATENT_STRIDE_PX * config.manifest.transformer.patch_px
+    return config.manifest.rollout.latent_frames_per_block * size_px[0] * size_px[1] // patch_px**2
 
 
 def _first_line(error: BaseException) -> str:

@@ -105,11 +105,12 @@ class Worker:
     def _take_part(self, assignment: Assign) -> ChainLink:
         config, device = self._config, self._device
         part = assignment.plan.parts[assignment.rank]
+        model = (self._model or parts.transformer(config, device)) if part.stages else None
         link = ChainLink(
             config,
             part,
             device,
-            model=(self._model or parts.transformer(config, device)) if part.stages else None,
+            model=model,
             decoder=(self._decoder or parts.decoder(config, device)) if part.decodes else None,
             prompts=parts.prompts(config, device) if part.embeds_text else None,
             send=self._send,
@@ -120,15 +121,15 @@ class Worker:
         if len(assignment.plan.parts) > 1:
             join(assignment.rendezvous, part.rank, len(assignment.plan.parts), device)
             link.connect(lambda latents: self._inbox.put(LatentsArrived(latents)))
-        self._send(WorkerReady(facts=self._facts(part, link)))
+        self._send(WorkerReady(facts=self._facts(part, link, parts.attention_name(model))))
         return link
 
-    def _facts(self, part: Part, link: ChainLink) -> WorkerFacts:
+    def _facts(self, part: Part, link: ChainLink, attention: str) -> WorkerFacts:
         return WorkerFacts(
             device_name=parts.device_name(self._device),
             num_pages=link.num_pages,
             page_bytes=link.page_bytes,
-            attention="torch-sdpa",
+            attention=attention,
             encoder="libx264" if part.decodes else None,
             codecs=parts.default_codecs(self._config) if part.decodes else None,
         )

@@ -68,8 +68,52 @@ def text(kind: str, targets: tuple[int, ...], tiling: tuple[int, int, int, int],
     )
 
 
+def specialised_pages(kind: str, width: int = 128) -> Case:
+    tensors, strides = ("q_ptr", "k_pages_ptr", "v_pages_ptr"), ("q_row_stride", *PAGE_STRIDES)
+    results = ("mean_ptr", "log_total_ptr")
+    queries, keys, num_warps, num_stages = SPECIALISED
+    return Case(
+        name=f"specialised-pages-{kind}-{width}",
+        kernel="kernels.triton_attention_ws:pages_kernel",
+        signature={
+            **dict.fromkeys(tensors, f"*{kind}"),
+            **dict.fromkeys(results, "*fp32"),
+            **dict.fromkeys(("pages_ptr", "num_pages_ptr"), "*i32"),
+            **dict.fromkeys(("table_stride", "num_rows", "pool_pages", *strides), "i32"),
+        },
+        constants=_constants(width, queries, keys),
+        num_warps=num_warps,
+        num_stages=num_stages,
+        aligned=(*tensors, *results, *strides),
+        targets=(90,),
+        specialised=True,
+    )
+
+
+def specialised_own_tokens(kind: str) -> Case:
+    queries, keys, num_warps, num_stages = HOPPER
+    sources, results, strides = ("k_own", "v_own"), ("mean_ptr", "log_total_ptr"), STRIDES[:2]
+    return Case(
+        name=f"specialised-own-{kind}",
+        kernel="kernels.triton_attention_ws:own_tokens_kernel",
+        signature={
+            **dict.fromkeys(("q_ptr", "out_ptr"), f"*{kind}"),
+            **dict.fromkeys(sources, f"tensordesc<{kind}[1, {keys}, 128]>"),
+            **dict.fromkeys(results, "*fp32"),
+            **dict.fromkeys(strides, "i32"),
+        },
+        constants=_constants(128, queries, keys),
+        num_warps=num_warps,
+        num_stages=num_stages,
+        aligned=("q_ptr", "out_ptr", *results, *strides),
+        targets=(90,),
+    )
+
+
 HOPPER, HALF, FLOAT32 = (128, 128, 8, 2), (128, 64, 8, 3), (32, 32, 8, 2)
 """The tilings of ``kernels.triton_attention``, which this module cannot import without Triton; a test compares them."""
+SPECIALISED = (128, 128, 4, 2)
+"""That of ``kernels.triton_attention_ws``."""
 
 ATTENTION_CASES = [
     paged("bf16", (90, 100), HOPPER, descriptors=True),
@@ -77,6 +121,10 @@ ATTENTION_CASES = [
     paged("bf16", (80, 89, 90, 100), HALF),
     paged("bf16", (90,), HALF, width=96),
     paged("fp32", (90,), FLOAT32, max_spill_bytes=FLOAT32_SPILL_BYTES),
+    specialised_pages("bf16"),
+    specialised_pages("fp16"),
+    specialised_own_tokens("bf16"),
+    specialised_own_tokens("fp16"),
     text("bf16", (80, 89, 90, 100), HALF),
     text("fp32", (90,), FLOAT32, max_spill_bytes=FLOAT32_SPILL_BYTES),
 ]

@@ -32,6 +32,8 @@ class Case:
     """Arguments that are multiples of 16, which changes the code."""
     targets: tuple[int, ...] = tuple(SHARED_BYTES)
     max_spill_bytes: int = 0
+    specialised: bool = False
+    """Whether warps must have been split into some that load and some that compute."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Compiled:
     shared_bytes: int
     is_serialized: bool
     """Whether the assembler gave up running matrix products of a warp group beside other work."""
+    is_specialised: bool
+    """Whether warps hand registers to each other, as specialised ones do."""
 
 
 def compile_case(case: Case, target: int) -> Compiled:
@@ -74,6 +78,7 @@ def compile_case(case: Case, target: int) -> Compiled:
         spill_bytes=int(_find(r"(\d+) bytes spill stores", report)) + int(_find(r"(\d+) bytes spill loads", report)),
         shared_bytes=binary.metadata.shared,
         is_serialized="serializ" in report,
+        is_specialised="setmaxnreg" in binary.asm["ptx"],
     )
 
 

@@ -20,4 +20,5 @@ def test_variant_compiles(case: Case, target: int, compiling: Call) -> None:
     assert compiled.spill_bytes <= case.max_spill_bytes
     assert compiled.shared_bytes <= SHARED_BYTES[target]
     assert not compiled.is_serialized
+    assert compiled.is_specialised == case.specialised
     assert compiled.num_registers > 10, "the body was optimised away"
