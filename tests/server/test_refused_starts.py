@@ -19,7 +19,7 @@ def refusal(*flags: str) -> str:
 
 
 def test_a_gpu_that_is_not_there() -> None:
-    assert "device cuda:30 " in refusal("--devices", "cuda:30,cuda:31")
+    assert "device cuda:3" in refusal("--devices", "cuda:30,cuda:31")  # whichever worker says it first
 
 
 def test_a_group_port_that_is_taken() -> None:
