@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import median
 
 import torch
@@ -247,12 +248,21 @@ def _formula(q_RHK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
 def _check(candidate: Candidate, scenes: Sequence[_Scene]) -> Trial:
     try:
         errors = [scene.error(candidate.attend(*scene.arguments)) for scene in scenes]
-    except Exception as error:  # noqa: BLE001 - whatever one way raises, the others can be tried
+    except _refusals() as error:
         sentence = str(error).strip().partition("\n")[0]
         return Trial(candidate.name, refusal=f"{type(error).__name__}: {sentence}")
     gate, worst = GATES[scenes[0].arguments[0].dtype], max(errors, key=lambda error: (math.isnan(error), error))
     wrong = None if worst <= gate else f"relative error {worst:.1e}, {gate:.1e} is allowed"
     return Trial(candidate.name, worst, refusal=wrong)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What PyTorch and Triton raise where a way does not work; anything else is our bug."""
+    if find_spec("triton") is None:
+        return RuntimeError, ValueError
+    from triton.errors import TritonError  # noqa: PLC0415 - Triton loads only where it runs
+
+    return RuntimeError, ValueError, TritonError
 
 
 def _kernels(device: torch.device, dtype: torch.dtype) -> list[Candidate]:

@@ -114,7 +114,7 @@ def test_nan_is_wrong(spoilt: int) -> None:
             "RuntimeError: No available kernel. Aborting",
         ),
         (torch.OutOfMemoryError("CUDA out of memory."), "OutOfMemoryError: CUDA out of memory."),
-        (AssertionError(), "AssertionError: "),
+        (ValueError(), "ValueError: "),
     ],
     ids=lambda value: type(value).__name__,
 )
