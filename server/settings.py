@@ -151,7 +151,10 @@ _OPTIONS = (
     _Option(name="host", read=_word, expected="a host name or address", help="address to listen on"),
     _Option(name="port", read=_whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
     _Option(
-        name="max_sessions", read=_whole(1, 1024), expected="1..1024", help="videos that are generated at the same time"
+        name="max_sessions",
+        read=_whole(1, 1024),
+        expected="1..1024",
+        help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
     ),
     _Option(name="max_queue", read=_whole(0, 100_000), expected="0..100000", help="requests that may wait for a place"),
     _Option(

@@ -1,9 +1,12 @@
-"""Sessions, plans and courses for tests of the front that run no worker."""
+"""Sessions, plans, courses and engines for tests of the front."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine import Engine
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.course import Course
 from engine.front.pacing import Progress
@@ -81,3 +84,15 @@ def save_blocks(one: Course, blocks: range, rollout: RolloutConfig = TINY.rollou
         for stage in range(rollout.num_stages):
             if writes_pages(rollout, stage):
                 one.save(latents(block, stage))
+
+
+@asynccontextmanager
+async def running(config: EngineConfig) -> AsyncIterator[Engine]:
+    """An engine that is ready."""
+    engine = Engine(config)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        yield engine
+    finally:
+        await engine.stop()

@@ -4,8 +4,7 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from engine import (
     WeightsError,
     read_manifest,
 )
+from tests.front import making
 
 pytestmark = pytest.mark.slow
 
@@ -47,18 +47,8 @@ REQUEST = SessionRequest(
 ENDLESS = replace(REQUEST, seconds=None)
 
 
-@asynccontextmanager
-async def running(max_sessions: int = 2, max_queue: int = 8) -> AsyncIterator[Engine]:
-    config = EngineConfig(
-        manifest=read_manifest(TINY), poison_pages=True, max_sessions=max_sessions, max_queue=max_queue
-    )
-    engine = Engine(config)
-    await engine.start()
-    try:
-        await engine.wait_ready()
-        yield engine
-    finally:
-        await engine.stop()
+def running(max_sessions: int = 2, max_queue: int = 8) -> AbstractAsyncContextManager[Engine]:
+    return making.running(making.config(poison_pages=True, max_sessions=max_sessions, max_queue=max_queue))
 
 
 async def read(session: Session) -> list[bytes]:

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from engine import (
 )
 from engine.config import Rehearsal
 from engine.trace import Phase
+from tests.front import making
 
 pytestmark = pytest.mark.slow
 
@@ -44,15 +44,8 @@ REQUEST = SessionRequest(
 )
 
 
-@asynccontextmanager
-async def running(config: EngineConfig = CONFIG) -> AsyncIterator[Engine]:
-    engine = Engine(config)
-    await engine.start()
-    try:
-        await engine.wait_ready()
-        yield engine
-    finally:
-        await engine.stop()
+def running(config: EngineConfig = CONFIG) -> AbstractAsyncContextManager[Engine]:
+    return making.running(config)
 
 
 async def read(session: Session) -> int:

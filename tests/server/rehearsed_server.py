@@ -72,11 +72,10 @@ def rehearsed_server(
             server = RehearsedServer(found[1], psutil.Process(process.pid), log)
             eventually(server.is_ready, 60)
             yield server
-        except BaseException:
-            raise
         finally:
             process.kill()
             process.wait()
+            sys.stdout.write(log.read_text())  # shown when the test fails
 
 
 def eventually(condition: Callable[[], object], within_s: float) -> float:
