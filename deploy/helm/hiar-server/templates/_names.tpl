@@ -1,0 +1,73 @@
+{{/* Names and labels. */}}
+
+{{- define "hiar.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Short enough for what is put behind it, and for the names of pods in labels. */}}
+{{- define "hiar.fullname" -}}
+{{- $name := include "hiar.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not the fullname with lws: its controller takes a Service of the group's name for the headless one it needs. */}}
+{{- define "hiar.workload" -}}
+{{- include "hiar.fullname" . }}{{ if eq .Values.topology.mode "lws" }}-group{{ end }}
+{{- end -}}
+
+{{- define "hiar.headless" -}}
+{{- include "hiar.fullname" . }}-pods
+{{- end -}}
+
+{{- define "hiar.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "hiar.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects all pods of a release; a component is added. */}}
+{{- define "hiar.instance" -}}
+app.kubernetes.io/name: {{ include "hiar.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Pods that serve HTTP. */}}
+{{- define "hiar.serverSelector" -}}
+{{ include "hiar.instance" . }}
+app.kubernetes.io/component: server
+{{- end -}}
+
+{{/* Those, and the pods that lend them devices. */}}
+{{- define "hiar.groupSelector" -}}
+matchLabels:
+  {{- include "hiar.instance" . | nindent 2 }}
+matchExpressions:
+  - key: app.kubernetes.io/component
+    operator: In
+    values: [server, node]
+{{- end -}}
+
+{{/* Labels of an object. */}}
+{{- define "hiar.labels" -}}
+{{ include "hiar.instance" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "hiar.image" -}}
+{{- $tag := .Values.image.tag | default (printf "%s%s" .Chart.AppVersion (eq .Values.devices.kind "cuda" | ternary "-cuda" "")) -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- end -}}
+{{- end -}}

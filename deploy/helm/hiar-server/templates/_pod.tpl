@@ -1,0 +1,202 @@
+{{/* The pod of a server, and of a node that lends it devices. Both take a dict of root and role (server or node). */}}
+
+{{/* cuda:0,cuda:1,... or cpu,cpu,... */}}
+{{- define "hiar.devices" -}}
+{{- $kind := .Values.devices.kind -}}
+{{- $devices := list -}}
+{{- range $number := until (int .Values.devices.count) -}}
+{{- $devices = append $devices (eq $kind "cuda" | ternary (printf "cuda:%d" $number) $kind) -}}
+{{- end -}}
+{{- join "," $devices -}}
+{{- end -}}
+
+{{- define "hiar.modelFolder" -}}
+/models/{{ .Values.model.name }}
+{{- end -}}
+
+{{/* The claim that all pods share. */}}
+{{- define "hiar.modelClaim" -}}
+{{- if eq .Values.model.volume.kind "existing" -}}
+{{- .Values.model.volume.existingClaim -}}
+{{- else -}}
+{{- include "hiar.fullname" . }}-models
+{{- end -}}
+{{- end -}}
+
+{{- define "hiar.graceSeconds" -}}
+{{- with .Values.shutdown -}}
+{{- add .preStopSleepSeconds .drainSeconds .stopSeconds -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "hiar.podLabels" -}}
+{{ include "hiar.instance" .root }}
+app.kubernetes.io/component: {{ .role }}
+{{- with .root.Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "hiar.podTemplate" -}}
+{{- $values := .root.Values -}}
+metadata:
+  labels:
+    {{- include "hiar.podLabels" . | nindent 4 }}
+  {{- with $values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ include "hiar.serviceAccount" .root }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false # a service named hiar would set HIAR_PORT
+  terminationGracePeriodSeconds: {{ include "hiar.graceSeconds" .root }}
+  securityContext:
+    {{- toYaml $values.podSecurityContext | nindent 4 }}
+  {{- with $values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with include "hiar.placement" .root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with include "hiar.initContainers" .root }}
+  initContainers:
+    {{- . | nindent 4 }}
+  {{- end }}
+  containers:
+    {{- include "hiar.container" . | nindent 4 }}
+  volumes:
+    {{- include "hiar.volumes" .root | nindent 4 }}
+{{- end -}}
+
+{{- define "hiar.placement" -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "runtimeClassName" }}
+{{- with index $.Values $key }}
+{{ toYaml (dict $key .) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "hiar.container" -}}
+{{- $values := .root.Values -}}
+- name: server
+  image: {{ include "hiar.image" .root }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  command: [hiar-server]
+  securityContext:
+    {{- toYaml $values.securityContext | nindent 4 }}
+  env:
+    {{- include "hiar.env" . | nindent 4 }}
+    {{- with $values.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $values.extraEnvFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if eq .role "server" }}
+  ports:
+    - {name: http, containerPort: {{ $values.server.port }}}
+    - {name: metrics, containerPort: {{ $values.metrics.port }}}
+  {{- include "hiar.probes" $values.probes | nindent 2 }}
+  {{- end }}
+  lifecycle:
+    preStop:
+      sleep: {seconds: {{ $values.shutdown.preStopSleepSeconds }}}
+  resources:
+    {{- include "hiar.resources" .root | nindent 4 }}
+  volumeMounts:
+    {{- include "hiar.mounts" .root | nindent 4 }}
+{{- end -}}
+
+{{/* The server answers /livez while it loads and while it recovers; /readyz when it takes requests. */}}
+{{- define "hiar.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: http}
+  {{- toYaml .startup | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  {{- toYaml .liveness | nindent 2 }}
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  {{- toYaml .readiness | nindent 2 }}
+{{- end -}}
+
+{{- define "hiar.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if eq .Values.devices.kind "cuda" -}}
+{{- $gpus := dict .Values.devices.gpuResource (int .Values.devices.count) -}}
+{{- $limits := merge $gpus ($resources.limits | default dict) -}}
+{{- $_ := set $resources "limits" $limits -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{- define "hiar.env" -}}
+{{- $values := .root.Values -}}
+- {name: HIAR_DEVICES, value: {{ include "hiar.devices" .root | quote }}}
+{{- if $values.model.name }}
+- {name: HIAR_MODEL, value: {{ include "hiar.modelFolder" .root | quote }}}
+{{- end }}
+{{- with $values.model.decoder }}
+- {name: HIAR_DECODER, value: {{ . | quote }}}
+{{- end }}
+- {name: HIAR_HOST, value: {{ $values.server.host | quote }}}
+- {name: HIAR_PORT, value: {{ $values.server.port | quote }}}
+- {name: HIAR_METRICS_PORT, value: {{ $values.metrics.port | quote }}}
+- {name: HIAR_MAX_SESSIONS, value: {{ $values.server.maxSessions | quote }}}
+- {name: HIAR_MAX_QUEUE, value: {{ $values.server.maxQueue | quote }}}
+{{- with $values.server.maxVideoSeconds }}
+- {name: HIAR_MAX_SECONDS, value: {{ . | quote }}}
+{{- end }}
+- {name: HIAR_LEAD_TARGET, value: {{ $values.server.leadTargetSeconds | quote }}}
+- {name: HIAR_STAGE_TIMEOUT, value: {{ $values.server.stageTimeoutSeconds | quote }}}
+- {name: HIAR_RECOVERY_GRACE, value: {{ $values.server.recoveryGraceSeconds | quote }}}
+- {name: HIAR_DRAIN_TIMEOUT, value: {{ $values.shutdown.drainSeconds | quote }}}
+- {name: HIAR_LOG_LEVEL, value: {{ $values.server.logLevel | quote }}}
+- {name: TRITON_CACHE_DIR, value: /cache/triton}
+- {name: CUDA_CACHE_PATH, value: /cache/cuda}
+- {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
+{{- if eq $values.topology.mode "lws" }}
+- name: HIAR_GROUP_TOKEN
+  valueFrom:
+    secretKeyRef: {{- toYaml $values.topology.lws.groupTokenSecret | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{- define "hiar.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: cache, mountPath: /cache}
+- {name: shm, mountPath: /dev/shm}
+{{- if .Values.model.name }}
+- {name: models, mountPath: /models, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "hiar.volumes" -}}
+- {name: tmp, emptyDir: {sizeLimit: {{ .Values.storage.tmpSize }}}}
+- {name: cache, emptyDir: {sizeLimit: {{ .Values.storage.cacheSize }}}}
+- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.storage.shmSize }}}}
+{{- if and .Values.model.name (ne .Values.model.volume.kind "perPod") }}
+- {name: models, persistentVolumeClaim: {claimName: {{ include "hiar.modelClaim" . }}}}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The spec of every claim that the chart makes. */}}
+{{- define "hiar.claimSpec" -}}
+{{- with .Values.model.volume -}}
+accessModes: {{ toJson .accessModes }}
+{{- with .storageClassName }}
+storageClassName: {{ . }}
+{{- end }}
+resources:
+  requests: {storage: {{ .size }}}
+{{- end }}
+{{- end -}}

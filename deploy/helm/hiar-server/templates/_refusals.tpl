@@ -1,0 +1,16 @@
+{{/* Values that contradict each other in a way that the schema cannot say. */}}
+
+{{- define "hiar.refusals" -}}
+{{- $gpu := .Values.devices.gpuResource -}}
+{{- range $key, $amounts := .Values.resources -}}
+{{- if hasKey $amounts $gpu -}}
+{{- fail (printf "/resources/%s names %s: /devices/count is the number of GPUs" $key $gpu) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (int .Values.metrics.port) (int .Values.server.port) -}}
+{{- fail "/metrics/port is /server/port: metrics have a port of their own" -}}
+{{- end -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail "/autoscaling/minReplicas is above /autoscaling/maxReplicas" -}}
+{{- end -}}
+{{- end -}}
