@@ -1,0 +1,1 @@
+"""How well a model's videos show what their prompts say, and whether they stay so: the checker and the measurements."""
