@@ -1,6 +1,6 @@
 """Installs the server into the Python that runs this file, with the build of torch that suits the machine.
 
-    .venv/bin/python deploy/install.py [--extras dev]
+    .venv/bin/python deploy/install.py [--extras dev] [--torch cpu]
 
 A machine with an NVIDIA GPU gets torch as pip finds it. Any other gets the CPU build: what pip finds if that is one,
 else the CPU build that uv knows how to find; it saves gigabytes of CUDA libraries. Standard library only.
@@ -38,10 +38,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extras", metavar="A,B", default="", help="optional dependencies of pyproject.toml: gpu, dev")
-    parser.add_argument("--cpu", action="store_true", help="the CPU build even if this machine has a GPU")
+    parser.add_argument(
+        "--torch", choices=("auto", "cpu", "cuda"), default="auto", help="its build; auto: what suits this machine"
+    )
     options = parser.parse_args()
+    wants_cuda = has_nvidia_gpu() if options.torch == "auto" else options.torch == "cuda"
     try:
-        install(options.extras, wants_cuda=not options.cpu and has_nvidia_gpu())
+        install(options.extras, wants_cuda=wants_cuda)
     except subprocess.CalledProcessError as error:
         sys.exit(f"install: failed with status {error.returncode}: {' '.join(map(str, error.cmd))}")
 

@@ -24,6 +24,8 @@ from engine.config import (
 from engine.errors import StartError
 
 MANIFEST_NAME = "manifest.json"
+PARTIAL_NAME = ".hiar-download"
+"""While a folder holds this, not all of a model has arrived in it; ``hiar-download`` makes and removes it."""
 
 Section = TypeVar("Section")
 
@@ -59,11 +61,16 @@ def read_manifest(path: Path, decoder: str | None = None) -> Manifest:
     """Describe the model in folder ``path``, with the decoder of kind ``decoder``; None is the model's own.
 
     Raises:
-        StartError: no such folder, no layout recognised, a key unknown or missing, sizes that do not fit, or a decoder
-            that is not there.
+        StartError: no such folder, one whose download has not ended, no layout recognised, a key unknown or missing,
+            sizes that do not fit, or a decoder that is not there.
     """
     if not path.is_dir():
-        raise StartError(f"model folder {path} does not exist")
+        raise StartError(f"model folder {path} does not exist; hiar-download makes one")
+    if (path / PARTIAL_NAME).exists():
+        raise StartError(
+            f"{path} is incomplete: a download into it is under way or was cut off; wait for its end, "
+            "or run the same hiar-download command again"
+        )
     manifest = _read_layout(path)
     return manifest if decoder is None else _with_decoder(manifest, decoder, path)
 
