@@ -7,9 +7,9 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-INPUTS := pyproject.toml constraints.txt deploy/install.py
+INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
-.PHONY: help install install-dev demo test lint clean
+.PHONY: help install install-dev demo test image-test lint clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -26,6 +26,9 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -rs
+
+image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
+	@$(BIN)/python -m deploy.image_test
 
 lint: .venv/.installed-dev ## format, fix what can be fixed, check types
 	$(BIN)/ruff format .
@@ -50,4 +53,5 @@ clean: ## remove .venv, caches and the demo's video
 
 .venv/.installed-dev: .venv/.installed $(INPUTS)
 	$(BIN)/python deploy/install.py --extras dev
+	$(BIN)/python deploy/get_prometheus.py .venv/tools
 	@touch $@
