@@ -1,6 +1,6 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import EngineConfig, Manifest, Nodes
+from engine.config import EngineConfig, Manifest, Nodes, Precision
 from engine.errors import (
     CorruptLatents,
     EncoderFailed,
@@ -19,7 +19,9 @@ from engine.errors import (
 from engine.front.engine import Engine, run_agent
 from engine.front.session import Recovery, Session, SessionState, SessionStatus
 from engine.manifest import read_manifest
+from engine.observe import LossReason, Observer, StartTimes
 from engine.request import (
+    Dtypes,
     EndReason,
     EngineFacts,
     EngineLoad,
@@ -30,10 +32,13 @@ from engine.request import (
     PromptAt,
     Quality,
     SessionRequest,
+    WorkerLoad,
 )
+from engine.trace import Phase, Rests, Span
 
 __all__ = [
     "CorruptLatents",
+    "Dtypes",
     "EncoderFailed",
     "EndReason",
     "Engine",
@@ -45,24 +50,32 @@ __all__ = [
     "EngineUnavailable",
     "Fragment",
     "HiarError",
+    "LossReason",
     "Manifest",
     "Nodes",
+    "Observer",
     "Output",
     "Overloaded",
     "Pace",
+    "Phase",
+    "Precision",
     "PromptAt",
     "Quality",
     "Recovery",
     "Refused",
     "RequestError",
+    "Rests",
     "Session",
     "SessionFailed",
     "SessionRequest",
     "SessionState",
     "SessionStatus",
+    "Span",
     "StartError",
+    "StartTimes",
     "UnknownSession",
     "WeightsError",
+    "WorkerLoad",
     "WorkerLost",
     "read_manifest",
     "run_agent",

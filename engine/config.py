@@ -188,6 +188,40 @@ class Manifest:
     """Type of weights and activations on a GPU: ``float32`` or ``bfloat16``. On a CPU it is always float32."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Where fewer bits are used than the model's own type has. Each changes the pictures, so none is on by itself."""
+
+    kv_dtype: str = "auto"
+    """Of the pages: ``auto`` (the type of activations) or ``fp8``, which about halves them."""
+    linear_dtype: str = "auto"
+    """Of the projections to queries, keys and values and of the feed-forward products of all layers but the first and
+    the last: ``auto`` or ``fp8``."""
+    attention_dtype: str = "auto"
+    """Of the products of queries and keys: ``auto`` or ``int8``."""
+
+    def __post_init__(self) -> None:
+        """Check the words."""
+        for name, narrow in (("kv_dtype", "fp8"), ("linear_dtype", "fp8"), ("attention_dtype", "int8")):
+            word = getattr(self, name)
+            require(word in {"auto", narrow}, f"{name}={word!r} is neither 'auto' nor {narrow!r}")
+
+    @property
+    def fp8_pages(self) -> bool:
+        """Whether pages are held in 8 bits."""
+        return self.kv_dtype == "fp8"
+
+    @property
+    def fp8_linears(self) -> bool:
+        """Whether those products are made in 8 bits."""
+        return self.linear_dtype == "fp8"
+
+    @property
+    def int8_attention(self) -> bool:
+        """Whether queries and keys are multiplied in 8 bits."""
+        return self.attention_dtype == "int8"
+
+
 class FaultKind(StrEnum):
     """What a rehearsed worker can be made to do."""
 
@@ -270,6 +304,7 @@ class EngineConfig:
     max_inflight_blocks: int | None = None
     """Block tickets that may be in one chain at once. None: enough to keep every worker busy, and on a GPU every
     stage of a worker; more would only make urgent blocks wait behind others."""
+    precision: Precision = Precision()
     lead_target_s: float = 3.0
     """A realtime session waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.placement import PassCosts, Plan
 from engine.request import Output, Quality
-from engine.trace import Span
+from engine.trace import Rests, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +154,8 @@ class WorkerFacts:
     num_pages: int
     page_bytes: int
     attention: str
+    dtype: str
+    """Of weights and activations."""
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
@@ -174,7 +176,17 @@ class Beat:
     """Tickets this worker is done with, but for cache passes that nobody waits for."""
     pages_used: int
     spans: tuple[Span, ...]
-    """What it did since the last beat."""
+    """What it did since it last told."""
+    rests: Rests
+    """How long it did nothing since it last told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle:
+    """The worker lives and waits for messages. Unlike a ``Beat`` this is no progress: what it waits for may be lost."""
+
+    spans: tuple[Span, ...]
+    rests: Rests
 
 
 @dataclass(frozen=True, kw_only=True)

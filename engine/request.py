@@ -106,6 +106,19 @@ class EngineState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dtypes:
+    """The types of numbers in use: ``float32``, ``bfloat16``, ``fp8`` (e4m3) or ``int8``."""
+
+    activations: str
+    """And weights, where nothing else is said."""
+    pages: str
+    linears: str
+    """Of queries, keys and values and of the feed-forward products, but in the first and the last layer."""
+    attention: str
+    """Of the products of queries and keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineFacts:
     """What a ready engine says about itself."""
 
@@ -120,6 +133,7 @@ class EngineFacts:
     page_bytes: int
     attention: str
     """Name of the attention implementation in use."""
+    dtypes: Dtypes
     decoder: str
     encoder: str
     codecs: str
@@ -138,3 +152,18 @@ class EngineLoad:
     num_pages: int
     restarts: int
     """Worker groups that were lost and replaced."""
+    blocks_buffered: int
+    """Encoded blocks that wait for their readers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLoad:
+    """How busy one worker of a serving group is."""
+
+    rank: int
+    heard_at: float
+    """When it was last heard of: wall clock, seconds of Unix time."""
+    pages_used: int
+    num_pages: int
+    tickets_waiting: int
+    """Tickets that are this worker's to pass: the one before it has."""

@@ -41,14 +41,29 @@ class Span:
     """-1 for a phase of no block."""
     began_s: float
     ended_s: float
+    num_bytes: int = 0
+    """What was sent or received; 0 for other phases."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rests:
+    """Seconds that a worker's compute thread did nothing, by cause."""
+
+    input_s: float = 0.0
+    """Latents of a known block were still to come."""
+    output_s: float = 0.0
+    """The video encoder was full."""
+    none_s: float = 0.0
+    """There was no work."""
 
 
 class Timer:
-    """Times the phases of one worker; cheap enough to stay on. Threads may share it."""
+    """Times the phases of one worker; cheap enough to stay on. Threads may share it, but for rests."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._spans: deque[Span] = deque(maxlen=MAX_SPANS)
+        self._rests = Rests()
 
     def add(
         self,
@@ -59,6 +74,7 @@ class Timer:
         *,
         stage: int | None = None,
         ended_s: float | None = None,
+        num_bytes: int = 0,
     ) -> None:
         """Record a phase from ``began_s`` (``time.monotonic``) to ``ended_s``, or to now."""
         self._spans.append(
@@ -70,6 +86,7 @@ class Timer:
                 block=block,
                 began_s=began_s,
                 ended_s=time.monotonic() if ended_s is None else ended_s,
+                num_bytes=num_bytes,
             )
         )
 
@@ -86,3 +103,15 @@ class Timer:
         while self._spans:
             taken.append(self._spans.popleft())
         return tuple(taken)
+
+    def rest(self, *, input_s: float = 0.0, output_s: float = 0.0, none_s: float = 0.0) -> None:
+        """Add to the rests."""
+        rests = self._rests
+        self._rests = Rests(
+            input_s=rests.input_s + input_s, output_s=rests.output_s + output_s, none_s=rests.none_s + none_s
+        )
+
+    def take_rests(self) -> Rests:
+        """The rests since the last call."""
+        taken, self._rests = self._rests, Rests()
+        return taken

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.dispatch import uses_triton
+from kernels.fp8 import PageScales, load_page
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class PageTable:
     """Int32, 0 .. W."""
     write_pages_G: Tensor
     """Int32: the page a segment writes; -1 for none."""
+
+    def lists(self) -> list[list[int]]:
+        """The pages each segment reads, on the host."""
+        counts = self.num_pages_G.tolist()
+        return [row[:count] for row, count in zip(self.pages_GW.tolist(), counts, strict=True)]
 
     def behind(self, first: int) -> "PageTable":
         """The rows of the segments from ``first`` on."""
@@ -64,6 +70,7 @@ def paged_attention(
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
     table: PageTable,
+    scales: PageScales | None = None,
 ) -> Tensor:
     """Let each segment's queries see every token of its pages and its own tokens, densely.
 
@@ -74,16 +81,17 @@ def paged_attention(
         k_pages_PLHK: one layer's keys of the whole pool; a page may hold more tokens than L, the first L count.
         v_pages_PLHK: one layer's values of the whole pool.
         table: for each segment, the pages it reads besides its own tokens.
+        scales: of pages in 8 bits; None where pages have the type of the queries.
 
     Returns:
         [G, L, H, K]. Softmax scale is 1 / sqrt(K); there is no mask (spec section 1.3, item 5).
     """
     if not uses_triton(q_GLHK):
-        return paged_attention_reference(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table)
+        return paged_attention_reference(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table, scales)
     from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
 
-    pages_GW, num_pages_G = table.pages_GW, table.num_pages_G
-    return paged_attention_triton(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, pages_GW, num_pages_G)
+    listed = (table.pages_GW, table.num_pages_G)
+    return paged_attention_triton(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, *listed, scales)
 
 
 def text_attention(q_GLHK: Tensor, k_GTHK: Tensor, v_GTHK: Tensor, bias_GT: Tensor, num_rows_G: Tensor) -> Tensor:
@@ -101,7 +109,7 @@ def text_attention(q_GLHK: Tensor, k_GTHK: Tensor, v_GTHK: Tensor, bias_GT: Tens
     """
     if not uses_triton(q_GLHK):
         return text_attention_reference(q_GLHK, k_GTHK, v_GTHK, bias_GT, num_rows_G)
-    from kernels.triton_attention import text_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
+    from kernels.triton_text_attention import text_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
 
     return text_attention_triton(q_GLHK, k_GTHK, v_GTHK, bias_GT, num_rows_G)
 
@@ -113,16 +121,26 @@ def paged_attention_reference(
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
     table: PageTable,
+    scales: PageScales | None = None,
 ) -> Tensor:
     """The twin of the paged kernel, with the arguments of ``paged_attention``."""
-    num_tokens = q_GLHK.shape[1]
     out_GLHK = torch.empty_like(q_GLHK)
-    for segment, (row, count) in enumerate(zip(table.pages_GW.tolist(), table.num_pages_G.tolist(), strict=True)):
-        pages = row[:count]
-        keys = [*(k_pages_PLHK[page, :num_tokens] for page in pages), k_GLHK[segment]]
-        values = [*(v_pages_PLHK[page, :num_tokens] for page in pages), v_GLHK[segment]]
-        out_GLHK[segment] = _attend(q_GLHK[segment], torch.cat(keys), torch.cat(values), None)
+    for segment, pages in enumerate(table.lists()):
+        key_scales, value_scales = (None, None) if scales is None else (scales.keys_PHL, scales.values_PHL)
+        keys_THK = visible_rows(k_GLHK[segment], k_pages_PLHK, pages, key_scales)
+        values_THK = visible_rows(v_GLHK[segment], v_pages_PLHK, pages, value_scales)
+        out_GLHK[segment] = attend(q_GLHK[segment], keys_THK, values_THK)
     return out_GLHK
+
+
+def visible_rows(own_LHK: Tensor, pages_PLHK: Tensor, pages: Sequence[int], scales_PHL: Tensor | None) -> Tensor:
+    """Keys or values that a segment sees, in the type of its own: those of its pages, then its own [T, H, K]."""
+    num_tokens, dtype = len(own_LHK), own_LHK.dtype
+    if scales_PHL is None:
+        rows = [pages_PLHK[page, :num_tokens] for page in pages]
+    else:
+        rows = [load_page(pages_PLHK[page, :num_tokens], scales_PHL[page, :, :num_tokens], dtype) for page in pages]
+    return torch.cat([*rows, own_LHK])
 
 
 def text_attention_reference(
@@ -132,11 +150,12 @@ def text_attention_reference(
     out_GLHK = torch.empty_like(q_GLHK)
     for segment, count in enumerate(num_rows_G.tolist()):
         bias = bias_GT[segment, :count].to(q_GLHK.dtype)[None, None, None, :]
-        out_GLHK[segment] = _attend(q_GLHK[segment], k_GTHK[segment, :count], v_GTHK[segment, :count], bias)
+        out_GLHK[segment] = attend(q_GLHK[segment], k_GTHK[segment, :count], v_GTHK[segment, :count], bias)
     return out_GLHK
 
 
-def _attend(q_LHK: Tensor, k_THK: Tensor, v_THK: Tensor, bias: Tensor | None) -> Tensor:
+def attend(q_LHK: Tensor, k_THK: Tensor, v_THK: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Dense attention of one segment by the formula; ``bias`` is added to the logits. Returns [L, H, K]."""
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q_LHK, k_THK, v_THK))
     out_HLK: Tensor = scaled_dot_product_attention(q, k, v, attn_mask=bias)[0]
     return out_HLK.transpose(0, 1)

@@ -4,6 +4,9 @@ Which way is fastest differs by GPU, driver and library version, so each is trie
 counts, before anything is recorded or served. A way whose numbers are off, or that raises, is left out and says why.
 Knows nothing of blocks, sessions or noise.
 
+Pages in 8 bits, and products of queries and keys in 8 bits, are told and never chosen: they change numbers. A way is
+then checked against the formula on the numbers that are left after rounding.
+
 Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool,
 W columns of a page table, T keys of a segment, R checked queries.
 """
@@ -21,18 +24,20 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.attention import PageTable, page_table, paged_attention, paged_attention_reference
+from kernels.attention import PageTable, paged_attention, paged_attention_reference
+from kernels.attention_int8 import paged_attention_int8_reference
+from kernels.attention_scene import Scene, scenes
 from kernels.dispatch import uses_triton
+from kernels.fp8 import PageScales
 
-PagedAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, PageTable], Tensor]
-"""Takes and returns what ``kernels.attention.paged_attention`` does."""
+PagedAttention = Callable[..., Tensor]
+"""Takes and returns what ``kernels.attention.paged_attention`` does; scales are passed only where pages have them."""
 Work = Callable[[], object]
 Timed = Callable[[Mapping[str, Work]], Mapping[str, float]]
 """Seconds that each of several works takes."""
 
 GATES = {torch.bfloat16: 2.5e-3, torch.float16: 4e-4, torch.float32: 2e-6}
 """Largest norm of the error over norm of the result (spec ``kernels.md``, section 3.5); bfloat16 alone takes 1.7e-3."""
-CHECKED_ROWS = 64
 WARM_UPS = 3
 RUNS = 10
 
@@ -86,14 +91,20 @@ class NoAttentionError(Exception):
     """No candidate that takes any table passed; the message names all of them."""
 
 
-def candidates_on(device: torch.device, dtype: torch.dtype) -> tuple[Candidate, ...]:
-    """What may run on the device. Whether it does, a trial tells."""
+def candidates_on(
+    device: torch.device, dtype: torch.dtype, *, fp8_pages: bool = False, int8: bool = False
+) -> tuple[Candidate, ...]:
+    """What may run on the device with such pages and products. Whether it does, a trial tells."""
     found: list[Candidate] = []
     if uses_triton(torch.empty(0, device=device)):
-        found += _kernels(device, dtype)
+        found += _kernels(device, dtype, fp8_pages, int8)
     elif device.type != "cuda":
-        found.append(Candidate("torch-sdpa", paged_attention_reference))
-    if device.type == "cuda":
+        found.append(
+            Candidate("torch-int8", paged_attention_int8_reference)
+            if int8
+            else Candidate("torch-sdpa", paged_attention_reference)
+        )
+    if device.type == "cuda" and not fp8_pages and not int8:
         backends = {"cudnn-gathered": SDPBackend.CUDNN_ATTENTION, "flash-gathered": SDPBackend.FLASH_ATTENTION}
         found += [Candidate(name, partial(gathered_attention, one), False) for name, one in backends.items()]
     return tuple(found)
@@ -110,6 +121,8 @@ def choose_attention(
     timed: Timed,
     candidates: Sequence[Candidate] | None = None,
     num_segments: int = 2,
+    fp8_pages: bool = False,
+    int8: bool = False,
 ) -> Choice:
     """Try candidates on random numbers: check all, time those that pass, take the fastest.
 
@@ -123,13 +136,16 @@ def choose_attention(
         timed: measures works that all run on ``device``.
         candidates: ``candidates_on`` the device unless said; names differ.
         num_segments: segments of the trial.
+        fp8_pages: pages are held in 8 bits.
+        int8: queries and keys are multiplied in 8 bits.
 
     Raises:
         NoAttentionError: see there.
     """
+    if candidates is None:
+        candidates = candidates_on(device, dtype, fp8_pages=fp8_pages, int8=int8)
     shape = (num_tokens, num_heads, head_dim)
-    candidates = candidates_on(device, dtype) if candidates is None else candidates
-    full, growing = _scenes(device, dtype, shape, num_segments, num_pages)
+    full, growing = scenes(device, dtype, shape, num_segments, num_pages, fp8_pages=fp8_pages, int8=int8)
     trials = {one.name: _check(one, [full, growing] if one.takes_any_table else [full]) for one in candidates}
     sound = [one for one in candidates if trials[one.name].refusal is None]
     seconds = timed({one.name: partial(one.attend, *full.arguments) for one in sound})
@@ -150,14 +166,17 @@ def gathered_attention(
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
     table: PageTable,
+    scales: PageScales | None = None,
 ) -> Tensor:
     """Copy each segment's pages and own tokens together, and attend with one of torch's backends.
 
     Reads all W pages of each row, whatever ``num_pages_G`` says. The copy takes (W + 1) * L rows a segment and layer.
+    Pages have the type of the queries.
 
     Raises:
         RuntimeError: the backend does not take such tensors.
     """
+    assert scales is None, "pages in 8 bits cannot be copied together"
     keys_GTHK = _gather(k_GLHK, k_pages_PLHK, table.pages_GW)
     values_GTHK = _gather(v_GLHK, v_pages_PLHK, table.pages_GW)
     q, k, v = (x.transpose(1, 2) for x in (q_GLHK, keys_GTHK, values_GTHK))
@@ -193,65 +212,13 @@ def seconds_by_clock(works: Mapping[str, Work]) -> dict[str, float]:
     return {name: median(times) for name, times in runs.items()}
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What a candidate is called with, and some rows of what it should give."""
-
-    arguments: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, PageTable]
-    rows_R: Tensor
-    expected_GRHK: Tensor
-
-    def error(self, out_GLHK: Tensor) -> float:
-        """Norm of the difference over norm of what is expected; NaN if there is any."""
-        difference = out_GLHK[:, self.rows_R].float() - self.expected_GRHK
-        return float(difference.norm() / self.expected_GRHK.norm())
-
-
-def _scenes(
-    device: torch.device, dtype: torch.dtype, shape_LHK: tuple[int, int, int], num_segments: int, num_pages: int
-) -> tuple[_Scene, _Scene]:
-    """Random numbers under a full table, and under one whose rows have different lengths. An unlisted page is NaN."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def random(count: int) -> Tensor:
-        return torch.randn(count, *shape_LHK, generator=generator, device=device).to(dtype)
-
-    q_GLHK, k_GLHK, v_GLHK = (random(num_segments) for _ in range(3))
-    k_pages_PLHK, v_pages_PLHK = (random(num_segments * num_pages + 1) for _ in range(2))
-    k_pages_PLHK[-1] = v_pages_PLHK[-1] = torch.nan
-    # The order of a pool that has been in use: backwards, the segments' pages between each other.
-    order = range(num_segments * num_pages - 1, -1, -1)
-    full = [tuple(order[segment::num_segments]) for segment in range(num_segments)]
-    growing = [pages[: len(pages) * segment // num_segments] for segment, pages in enumerate(full)]
-    rows_R = torch.linspace(0, shape_LHK[0] - 1, min(CHECKED_ROWS, shape_LHK[0]), device=device).long()
-
-    def scene(page_lists: list[tuple[int, ...]]) -> _Scene:
-        table = page_table(page_lists, (), device, width=num_pages)
-        arguments = (q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table)
-        expected = []
-        for segment, pages in enumerate(page_lists):
-            keys, values = (
-                torch.cat([*(pool[page] for page in pages), own[segment]]).float()
-                for pool, own in ((k_pages_PLHK, k_GLHK), (v_pages_PLHK, v_GLHK))
-            )
-            expected.append(_formula(q_GLHK[segment, rows_R].float(), keys, values))
-        return _Scene(arguments, rows_R, torch.stack(expected))
-
-    return scene(full), scene(growing)
-
-
-def _formula(q_RHK: Tensor, k_THK: Tensor, v_THK: Tensor) -> Tensor:
-    logits_HRT = torch.einsum("rhk,thk->hrt", q_RHK, k_THK) * q_RHK.shape[-1] ** -0.5
-    return torch.einsum("hrt,thk->rhk", logits_HRT.softmax(-1), v_THK)
-
-
-def _check(candidate: Candidate, scenes: Sequence[_Scene]) -> Trial:
+def _check(candidate: Candidate, tried: Sequence[Scene]) -> Trial:
     try:
-        errors = [scene.error(candidate.attend(*scene.arguments)) for scene in scenes]
+        errors = [scene.error(candidate.attend(*scene.arguments)) for scene in tried]
     except _refusals() as error:
         sentence = str(error).strip().partition("\n")[0]
         return Trial(candidate.name, refusal=f"{type(error).__name__}: {sentence}")
-    gate, worst = GATES[scenes[0].arguments[0].dtype], max(errors, key=lambda error: (math.isnan(error), error))
+    gate, worst = GATES[tried[0].dtype], max(errors, key=lambda error: (math.isnan(error), error))
     wrong = None if worst <= gate else f"relative error {worst:.1e}, {gate:.1e} is allowed"
     return Trial(candidate.name, worst, refusal=wrong)
 
@@ -265,22 +232,34 @@ def _refusals() -> tuple[type[Exception], ...]:
     return RuntimeError, ValueError, TritonError
 
 
-def _kernels(device: torch.device, dtype: torch.dtype) -> list[Candidate]:
-    from kernels import triton_attention as ours  # noqa: PLC0415 - Triton loads only where it runs
+def _kernels(device: torch.device, dtype: torch.dtype, fp8_pages: bool, int8: bool) -> list[Candidate]:
+    from kernels import triton_softmax as tilings  # noqa: PLC0415 - Triton loads only where it runs
+    from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415
+    from kernels.triton_attention_int8 import int8_attention_triton  # noqa: PLC0415
 
-    def through(tiling: ours.Tiling) -> PagedAttention:
-        def attend(q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, table: PageTable) -> Tensor:
-            pages_GW, num_pages_G = table.pages_GW, table.num_pages_G
-            return ours.paged_attention_triton(q, k, v, k_pages, v_pages, pages_GW, num_pages_G, tiling=tiling)
+    kernel, name = (int8_attention_triton, "triton-int8") if int8 else (paged_attention_triton, "triton")
+
+    def through(tiling: tilings.Tiling) -> PagedAttention:
+        def attend(
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            k_pages: Tensor,
+            v_pages: Tensor,
+            table: PageTable,
+            scales: PageScales | None = None,
+        ) -> Tensor:
+            return kernel(q, k, v, k_pages, v_pages, table.pages_GW, table.num_pages_G, scales, tiling=tiling)
 
         return attend
 
     if dtype == torch.float32:
-        return [Candidate("triton-float32", through(ours.FLOAT32_TILING))]
-    found = [Candidate("triton-pointers", through(ours.HALF_TILING))]
+        return [Candidate(f"{name}-float32", through(tilings.FLOAT32_TILING))]
+    pointers = tilings.NARROW_TILING if fp8_pages or int8 else tilings.HALF_TILING
+    found = [Candidate(f"{name}-pointers", through(pointers))]
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     if capability[0] in (9, 10):
-        found.append(Candidate("triton-tma", through(ours.HOPPER_TILING)))
+        found.append(Candidate(f"{name}-tma", through(tilings.HOPPER_TILING)))
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear
 
 from kernels.dispatch import uses_triton
+from kernels.fp8 import PageScales, store_page
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -104,6 +105,7 @@ def norm_rotate_store(
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
     write_pages_G: Tensor,
+    scales: PageScales | None = None,
 ) -> tuple[Tensor, Tensor]:
     """``norm_rotate`` the keys, and write keys and values of the segments that have a page into it.
 
@@ -117,17 +119,21 @@ def norm_rotate_store(
         k_pages_PLHK: one layer's keys of the whole pool; a page may hold more tokens than L, the first L are written.
         v_pages_PLHK: one layer's values of the whole pool.
         write_pages_G: int32, the page of each segment, all different; -1 for a segment that writes none.
+        scales: of pages in 8 bits, which are written too; None where pages have the type of the keys.
 
     Returns:
-        Keys and values of all segments, both [G, L, H, K].
+        Keys and values of all segments, both [G, L, H, K], as they were before they were rounded to a page.
     """
     k_GLHK = norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps)
     v_GLHK = v_GLE.unflatten(-1, (num_heads, -1))
     num_tokens = k_GLE.shape[1]
     for segment, page in enumerate(write_pages_G.tolist()):
-        if page >= 0:
+        if page >= 0 and scales is None:
             k_pages_PLHK[page, :num_tokens] = k_GLHK[segment]
             v_pages_PLHK[page, :num_tokens] = v_GLHK[segment]
+        elif page >= 0 and scales is not None:
+            store_page(k_GLHK[segment], k_pages_PLHK[page], scales.keys_PHL[page])
+            store_page(v_GLHK[segment], v_pages_PLHK[page], scales.values_PHL[page])
     return k_GLHK, v_GLHK
 
 

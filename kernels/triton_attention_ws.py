@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.dispatch import is_interpreted
-from kernels.triton_attention import HOPPER_TILING, Tiling, _attend_rows, _begin, _constants, _descriptor, _grid, _store
+from kernels.triton_softmax import HOPPER_TILING, Tiling, attend_rows, begin, constants, descriptor, grid, store
 
 PAGES_TILING = Tiling(queries=128, keys=128, num_warps=4, num_stages=2, descriptors=True)
 """Four warps, of which Triton makes two groups and a loader; a third stage would not fit into shared memory."""
@@ -94,7 +94,7 @@ def own_tokens_kernel(
     ``k_own`` and ``v_own`` are descriptors of [G, L, H * K].
     """
     segment, head = tl.program_id(1), tl.program_id(2)
-    q_MK, largest_M, total_M, sum_MK = _begin(q_ptr, q_segment_stride, q_row_stride, L, K, BLOCK_M, BLOCK_K, AS_FLOAT32)
+    q_MK, largest_M, total_M, sum_MK = begin(q_ptr, q_segment_stride, q_row_stride, L, K, BLOCK_M, BLOCK_K, AS_FLOAT32)
     # A softmax whose largest logit is the logarithm of the total has a total of 1, and the mean for its sum.
     row_M = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     place_M = (segment.to(tl.int64) * L + row_M) * H + head
@@ -105,17 +105,19 @@ def own_tokens_kernel(
     FULL: tl.constexpr = L // BLOCK_N
     TAIL: tl.constexpr = L % BLOCK_N
     for tile in range(FULL):
-        largest_M, total_M, sum_MK = _attend_rows(
-            q_MK, k_own, v_own, segment, tile * BLOCK_N, head, None, None, None, None, None, None,
-            largest_M, total_M, sum_MK, K, BLOCK_N, False, True,
+        largest_M, total_M, sum_MK = attend_rows(
+            q_MK, None, k_own, segment, None, v_own, segment, None,
+            tile * BLOCK_N, head, None, None, None, None, None, None,
+            largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, False, True,
         )  # fmt: skip
     if TAIL > 0:
         offset_N = tl.where(tl.arange(0, BLOCK_N) < TAIL, 0.0, float("-inf"))
-        largest_M, total_M, sum_MK = _attend_rows(
-            q_MK, k_own, v_own, segment, FULL * BLOCK_N, head, TAIL, offset_N, None, None, None, None,
-            largest_M, total_M, sum_MK, K, BLOCK_N, True, True,
+        largest_M, total_M, sum_MK = attend_rows(
+            q_MK, None, k_own, segment, None, v_own, segment, None,
+            FULL * BLOCK_N, head, TAIL, offset_N, None, None, None, None,
+            largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, True, True,
         )  # fmt: skip
-    _store(out_ptr, sum_MK / total_M[:, None], L, H, K)
+    store(out_ptr, sum_MK / total_M[:, None], L, H, K)
 
 
 def paged_attention_specialised(
@@ -157,7 +159,7 @@ def paged_attention_specialised(
     out_GLHK = torch.empty_like(q_GLHK)
     if not is_interpreted():
         triton.set_allocator(_scratch_on(q_GLHK.device))
-    pages_kernel[_grid(q_GLHK, pages_tiling)](
+    pages_kernel[grid(q_GLHK, pages_tiling)](
         q_GLHK,
         k_pages_PLHK,
         v_pages_PLHK,
@@ -170,16 +172,16 @@ def paged_attention_specialised(
         len(k_pages_PLHK),
         q_GLHK.stride(1),
         *k_pages_PLHK.stride()[:2],
-        **_constants(q_GLHK, pages_tiling),
+        **constants(q_GLHK, pages_tiling),
     )
-    own_tokens_kernel[_grid(q_GLHK, own_tiling)](
+    own_tokens_kernel[grid(q_GLHK, own_tiling)](
         q_GLHK,
-        *(_descriptor(x, num_tokens, own_tiling) for x in (k_GLHK, v_GLHK)),
+        *(descriptor(x, num_tokens, own_tiling) for x in (k_GLHK, v_GLHK)),
         mean_GLHK,
         log_total_GLH,
         out_GLHK,
         *q_GLHK.stride()[:2],
-        **_constants(q_GLHK, own_tiling),
+        **constants(q_GLHK, own_tiling),
     )
     return out_GLHK
 

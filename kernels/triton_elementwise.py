@@ -16,6 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.fp8 import FP8, PageScales
+from kernels.triton_fp8 import quantise
+
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
 """Multiplications and additions may fuse; said aloud because Triton's default changes in version 3.10."""
 
@@ -112,8 +115,12 @@ def norm_rotate_kernel(
     v_ptr,
     k_pages_ptr,
     v_pages_ptr,
+    k_scales_ptr,
+    v_scales_ptr,
     page_of_segment_ptr,
     page_stride,
+    scale_page_stride,
+    scale_head_stride,
     eps,
     H: tl.constexpr,
     K: tl.constexpr,
@@ -123,7 +130,8 @@ def norm_rotate_kernel(
 ):
     """RMS norm over all heads, rotary positions and, with STORE, a copy of keys and values into the segment's page.
 
-    The grid is (L, G). ``rotations_ptr`` holds cosine and sine in turn, float32. A segment without a page has -1.
+    The grid is (L, G). ``rotations_ptr`` holds cosine and sine in turn, float32. A segment without a page has -1. Pages
+    in 8 bits have scales for each token and head, which are written too; other pages have None for them.
     """
     token, segment = tl.program_id(0), tl.program_id(1)
     row = (segment * tl.num_programs(0) + token).to(tl.int64)
@@ -153,8 +161,16 @@ def norm_rotate_kernel(
         page = tl.load(page_of_segment_ptr + segment).to(tl.int64)
         if page >= 0:
             v_HK = tl.load(v_ptr + row * (H * K) + at_HK, mask=inside_HK, other=0.0)
+            k_HK = turned_HK
+            if k_scales_ptr is not None:
+                k_HK, k_scale_H = quantise(turned_HK.to(tl.float32))
+                v_HK, v_scale_H = quantise(v_HK.to(tl.float32))
+                head_H = tl.arange(0, BLOCK_H)
+                scale_at_H = page * scale_page_stride + head_H * scale_head_stride + token
+                tl.store(k_scales_ptr + scale_at_H, k_scale_H, mask=head_H < H)
+                tl.store(v_scales_ptr + scale_at_H, v_scale_H, mask=head_H < H)
             start = page * page_stride + token * (H * K)
-            tl.store(k_pages_ptr + start + at_HK, turned_HK, mask=inside_HK)
+            tl.store(k_pages_ptr + start + at_HK, k_HK, mask=inside_HK)
             tl.store(v_pages_ptr + start + at_HK, v_HK, mask=inside_HK)
 
 
@@ -219,6 +235,7 @@ def norm_rotate_store(
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
     write_pages_G: Tensor,
+    scales: PageScales | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See ``kernels.elementwise.norm_rotate_store``. Both pools have contiguous pages and equal strides."""
     v_GLE = v_GLE.contiguous()
@@ -226,9 +243,10 @@ def norm_rotate_store(
     for pages_PLHK in (k_pages_PLHK, v_pages_PLHK):
         assert pages_PLHK.stride() == (k_pages_PLHK.stride(0), width, width // num_heads, 1), "a page is not packed"
         assert num_tokens <= pages_PLHK.shape[1], f"{num_tokens} tokens in a page of {pages_PLHK.shape[1]}"
+        assert pages_PLHK.dtype == (k_GLE.dtype if scales is None else FP8)
     assert write_pages_G.dtype == torch.int32 and len(write_pages_G) == len(k_GLE)
     pool = (v_GLE, k_pages_PLHK, v_pages_PLHK, write_pages_G)
-    k_GLHK = _norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps, pool)
+    k_GLHK = _norm_rotate(k_GLE, weight_E, rotations_GLR, num_heads, eps, pool, scales)
     return k_GLHK, v_GLE.unflatten(-1, (num_heads, -1))
 
 
@@ -268,6 +286,7 @@ def _norm_rotate(
     num_heads: int,
     eps: float,
     pool: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+    scales: PageScales | None = None,
 ) -> Tensor:
     """Norm and rotate; with a pool (values, both pages, page of each segment) also write the segments' pages."""
     x_GLE = x_GLE.contiguous()
@@ -281,8 +300,11 @@ def _norm_rotate(
             weight_E,
             torch.view_as_real(rotations_GLR.contiguous()),
             out_GLHK,
-            *(v_GLE, k_pages_PLHK, v_pages_PLHK, pages_G),
+            *(v_GLE, k_pages_PLHK, v_pages_PLHK),
+            *((None, None) if scales is None else (scales.keys_PHL, scales.values_PHL)),
+            pages_G,
             k_pages_PLHK.stride(0),
+            *((0, 0) if scales is None else scales.strides),
             eps,
             H=num_heads,
             K=head_dim,

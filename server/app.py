@@ -13,6 +13,10 @@ from server.body import body_schema
 from server.envelope import Envelope
 from server.errors import ErrorAnswer, answer_in_one_shape
 from server.limits import BodyLimit
+from server.metrics.endpoint import PATH, MetricsRoute
+from server.metrics.exchanges import Exchanges
+from server.metrics.families import Families
+from server.metrics.readings import Readings
 from server.routes import InfoRoutes, PlayerRoutes, VideoRoutes
 from server.schemas import GenerateRequest, PromptChange
 from server.settings import Settings
@@ -39,17 +43,25 @@ _VIDEO: Responses = {
 }
 
 
-def create_app(settings: Settings, engine: Engine) -> FastAPI:
-    """Build the application on an engine that the caller starts and stops."""
+def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
+    """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port."""
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
-    _add_video_routes(app, VideoRoutes(engine, settings))
+    _add_video_routes(app, VideoRoutes(engine, settings, families))
     _add_info_routes(app, InfoRoutes(engine, settings))
     _add_player(app, PlayerRoutes())
+    if settings.metrics_port is None:
+        app.add_api_route(PATH, metrics_route(settings, engine, families).metrics, include_in_schema=False)
     app.add_middleware(BodyLimit, limits=settings.transport)
+    app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(Envelope)
     answer_in_one_shape(app)
     _complete_document(app)
     return app
+
+
+def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
+    """What answers a scrape, wherever it is served."""
+    return MetricsRoute(families, Readings(families, engine, settings.max_queue))
 
 
 def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:

@@ -8,6 +8,7 @@ session.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -20,13 +21,14 @@ from engine import (
     EngineUnavailable,
     Fragment,
     HiarError,
-    Overloaded,
     Session,
     SessionRequest,
     SessionState,
 )
 from server.boxes import KEEP_ALIVE, end_box, error_box
-from server.errors import ApiError
+from server.errors import ApiError, NoPlace
+from server.metrics.families import Families
+from server.metrics.streams import StreamRecord
 from server.settings import TransportLimits
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ _DRAIN_RETRY_S = 5.0
 
 class StreamAborted(Exception):
     """Ends the connection without the final chunk, so that a transport error follows the in-band one."""
+
+
+class SlowClient(StreamAborted):
+    """The client took nothing for too long."""
 
 
 class HideAborts(logging.Filter):
@@ -51,11 +57,14 @@ class HideAborts(logging.Filter):
 class LiveVideo(Response):
     """The answer to one generate request. It owns the session from opening to closing."""
 
-    def __init__(self, engine: Engine, request: SessionRequest, limits: TransportLimits, *, cut: bool) -> None:
+    def __init__(
+        self, engine: Engine, request: SessionRequest, limits: TransportLimits, families: Families, *, cut: bool
+    ) -> None:
         super().__init__()
         self._engine = engine
         self._request = request
         self._limits = limits
+        self._record = StreamRecord(families)
         self._cut = cut
         """The caller asked for an endless video and the server's limit ends it."""
 
@@ -63,11 +72,28 @@ class LiveVideo(Response):
         """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
         session = await self._engine.open(self._request)
         _log.info("session %s opened: %dx%d", session.id, self._request.width_px, self._request.height_px)
+        reason = "internal_error"
         try:
-            if not await _while_connected(receive, self._deliver(session, send)):
-                _log.info("session %s: the client left after %d blocks", session.id, session.next_block)
+            reason = await self._attend(session, receive, send)
+        except (HiarError, ApiError, StreamAborted) as error:
+            reason = finish_reason(error)
+            if reason == "engine_error":
+                self._record.failed(_code(error))
+            raise
+        except asyncio.CancelledError:
+            reason = "drain"  # the server leaves without waiting
+            raise
         finally:
             await session.close()
+            self._record.ended(reason)
+
+    async def _attend(self, session: Session, receive: Receive, send: Send) -> str:
+        """Deliver while the client listens. Returns why it ended, as metrics call it."""
+        if await _while_connected(receive, self._deliver(session, send)):
+            reason = self._end_reason(session)
+            return "client_cancel" if reason == EndReason.CANCELLED else reason
+        _log.info("session %s: the client left after %d blocks", session.id, session.next_block)
+        return "client_disconnect"
 
     async def _deliver(self, session: Session, send: Send) -> None:
         arrivals = _Arrivals(session.fragments())
@@ -103,11 +129,14 @@ class LiveVideo(Response):
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await self._send(send, session.init_segment + first.data)
+        self._record.first_segment_sent()
+        self._record.delivered(first.duration_s)
 
     async def _go_on(self, session: Session, arrivals: "_Arrivals", send: Send) -> None:
         try:
             while (fragment := await self._next(arrivals, send)) is not None:
                 await self._send(send, fragment.data)
+                self._record.delivered(fragment.duration_s)
         except HiarError as error:
             _log.warning("session %s failed after %d blocks: %s", session.id, session.next_block, error.message)
             last_block = session.next_block - 1
@@ -126,12 +155,16 @@ class LiveVideo(Response):
                 await self._send(send, KEEP_ALIVE)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        began_s, num_sent = time.monotonic(), 0
         try:
             async with asyncio.timeout(self._limits.send_timeout_s):
                 await send({"type": "http.response.body", "body": data, "more_body": more})
+            num_sent = len(data)
         except TimeoutError:
             _log.warning("a client took nothing for %g s and is cut off", self._limits.send_timeout_s)
-            raise StreamAborted("slow_client") from None
+            raise SlowClient("slow_client") from None
+        finally:
+            self._record.sent(num_sent, time.monotonic() - began_s)
 
     def _end_reason(self, session: Session) -> str:
         assert session.end_reason is not None
@@ -184,9 +217,28 @@ async def _client_left(receive: Receive) -> None:
         pass
 
 
+_FINISHES: tuple[tuple[type[Exception], str], ...] = (
+    (SlowClient, "slow_client"),
+    (NoPlace, "timeout"),
+    (EngineUnavailable, "drain"),
+)
+_FINISHES_BY_STATUS = {504: "timeout", 410: "client_cancel"}
+
+
+def finish_reason(error: HiarError | ApiError | StreamAborted) -> str:
+    """Why a session ended with an error, as metrics call it."""
+    if isinstance(error, ApiError):
+        return _FINISHES_BY_STATUS[error.status]
+    return next((reason for kind, reason in _FINISHES if isinstance(error, kind)), "engine_error")
+
+
+def _code(error: HiarError | ApiError | StreamAborted) -> str:
+    return str(error) if isinstance(error, StreamAborted) else error.code
+
+
 def _too_late(session: Session, waited_s: float) -> Exception:
     if session.status().state is SessionState.QUEUED:
-        return Overloaded(f"no place became free within {waited_s:g} s; try again later", retry_after_s=_QUEUE_RETRY_S)
+        return NoPlace(f"no place became free within {waited_s:g} s; try again later", retry_after_s=_QUEUE_RETRY_S)
     return ApiError(504, "first_segment_timeout", f"there was no video within {waited_s:g} s; try again")
 
 

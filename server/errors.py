@@ -16,6 +16,9 @@ from starlette.responses import Response
 
 from engine import EngineUnavailable, HiarError, Overloaded, Refused, RequestError, SessionFailed, UnknownSession
 
+ERROR_KEY = "hiar.error"
+"""Where the scope of a request holds the ``ApiError`` or ``HiarError`` it was answered with."""
+
 _SHOWN_NAME_LENGTH = 64
 _UNION_TAGS = frozenset({"text", "schedule"})
 """Names that pydantic puts into a location for the branch it took; callers never wrote them."""
@@ -71,6 +74,10 @@ class ApiError(Exception):
     def response(self) -> Response:
         """The whole answer."""
         return Response(self.body(), self.status, self.headers, media_type="application/json")
+
+
+class NoPlace(Overloaded):
+    """A request waited in the queue and got no place in time."""
 
 
 # First match wins, so a subclass stands above its base.
@@ -136,23 +143,29 @@ def answer_in_one_shape(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
-async def _on_api_error(_request: Request, error: Exception) -> Response:
+async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error.response()
+    return _answer(request, error)
 
 
-async def _on_engine_error(_request: Request, error: Exception) -> Response:
+async def _on_engine_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HiarError)
+    request.scope[ERROR_KEY] = error
     return from_engine(error).response()
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return ApiError(404, "not_found", "there is nothing at this address; see /openapi.json").response()
+        return _answer(request, ApiError(404, "not_found", "there is nothing at this address; see /openapi.json"))
     if error.status_code == 405:
         return _wrong_method(request)
-    return ApiError(error.status_code, "invalid_request", error.detail, headers=error.headers).response()
+    return _answer(request, ApiError(error.status_code, "invalid_request", error.detail, headers=error.headers))
+
+
+def _answer(request: Request, error: ApiError) -> Response:
+    request.scope[ERROR_KEY] = error
+    return error.response()
 
 
 def _wrong_method(request: Request) -> Response:
@@ -161,7 +174,7 @@ def _wrong_method(request: Request) -> Response:
     if request.method == "OPTIONS":
         return Response(status_code=204, headers=headers)
     message = f"this address does not answer {_printable(request.method)}; use {' or '.join(allowed)}"
-    return ApiError(405, "method_not_allowed", message, headers=headers).response()
+    return _answer(request, ApiError(405, "method_not_allowed", message, headers=headers))
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ApiError
+from server.errors import ERROR_KEY, ApiError
 from server.settings import TransportLimits
 
 _CLOSE = {"Connection": "close"}
@@ -32,6 +32,7 @@ class BodyLimit:
         try:
             body = await self._read(Headers(scope=scope), receive)
         except ApiError as error:
+            scope[ERROR_KEY] = error
             await _answer_and_linger(error, receive, send)
             return
         if body is not None:

@@ -10,15 +10,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import FrameType
 
 import uvicorn
 
-from engine import Engine, EngineConfig, Nodes, StartError, read_manifest
-from server.app import create_app
+from engine import Engine, EngineConfig, Nodes, Precision, StartError, read_manifest
+from server.app import create_app, metrics_route
 from server.delivery import HideAborts
+from server.metrics.endpoint import SideServer, metrics_app
+from server.metrics.families import Families
+from server.metrics.process import measuring
+from server.metrics.recorder import Recorder
 from server.protocol import HttpConfig
 from server.settings import SettingError, Settings, settings_from_process
 
@@ -71,28 +75,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if settings.node_rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
         listener = _listen(settings.host, settings.port)
+        metrics_listener = _metrics_listener(settings)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
-    sys.exit(asyncio.run(_serve(settings, config, listener)))
+    sys.exit(asyncio.run(_serve(settings, config, listener, metrics_listener)))
 
 
-async def _serve(settings: Settings, config: EngineConfig, listener: socket.socket) -> int:
+async def _serve(
+    settings: Settings, config: EngineConfig, listener: socket.socket, metrics_listener: socket.socket | None
+) -> int:
     """Serve until told to stop. Returns the exit status."""
-    engine = Engine(config)
-    server = DrainingServer(
-        HttpConfig(create_app(settings, engine), settings.transport), engine, settings.drain_timeout_s
-    )
+    families = Families(config.manifest.rollout.num_stages)
+    engine = Engine(config, observer=Recorder(families))
+    app = create_app(settings, engine, families)
+    http = HttpConfig(app, settings.transport, lambda error: families.engine.errors.labels("http", error.code).inc())
+    server = DrainingServer(http, engine, settings.drain_timeout_s)
     _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
     _log.info("listening on %s", _address(listener))
-    starting = asyncio.create_task(_start(engine, server, _address(listener)))
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        starting.cancel()
-        await engine.stop()
-    with suppress(asyncio.CancelledError):
-        await starting
+    async with measuring(families), _metrics_beside(settings, engine, families, metrics_listener):
+        starting = asyncio.create_task(_start(engine, server, _address(listener)))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            starting.cancel()
+            await engine.stop()
+        with suppress(asyncio.CancelledError):
+            await starting
     return 1 if engine.failure else 0
+
+
+@asynccontextmanager
+async def _metrics_beside(
+    settings: Settings, engine: Engine, families: Families, listener: socket.socket | None
+) -> AsyncIterator[None]:
+    """Serve `/metrics` on its own port, if it has one, while the body runs."""
+    if listener is None:
+        yield
+        return
+    app = metrics_app(metrics_route(settings, engine, families))
+    server = SideServer(HttpConfig(app, settings.transport))
+    _log.info("metrics on %s/metrics", _address(listener))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
@@ -149,6 +177,11 @@ def _engine_config(settings: Settings) -> EngineConfig:
             nodes=_nodes(settings),
             max_sessions=settings.max_sessions,
             max_queue=settings.max_queue,
+            precision=Precision(
+                kv_dtype=settings.kv_dtype,
+                linear_dtype=settings.linear_dtype,
+                attention_dtype=settings.attention_dtype,
+            ),
             lead_target_s=settings.lead_target_s,
             stage_timeout_s=settings.stage_timeout_s,
             recovery_grace_s=settings.recovery_grace_s,
@@ -175,6 +208,10 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise SettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def _metrics_listener(settings: Settings) -> socket.socket | None:
+    return None if settings.metrics_port is None else _listen(settings.host, settings.metrics_port)
 
 
 def _address(listener: socket.socket) -> str:

@@ -6,6 +6,7 @@ that a client has left once a second request is pipelined behind a stream.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -24,7 +25,10 @@ _FLUSH_TIMEOUT_S = 5
 class HttpConfig(uvicorn.Config):
     """uvicorn's configuration with our protocol and its limits; logging is left to the process."""
 
-    def __init__(self, app: ASGIApp, limits: TransportLimits) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: TransportLimits, on_refused: Callable[[ApiError], None] = lambda error: None
+    ) -> None:
+        """``on_refused`` is told of what is answered without the application."""
         super().__init__(
             app,
             http=GuardedProtocol,
@@ -37,6 +41,7 @@ class HttpConfig(uvicorn.Config):
             timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
         )
         self.limits = limits
+        self.on_refused = on_refused
 
 
 class GuardedProtocol(H11Protocol):
@@ -51,6 +56,7 @@ class GuardedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = config.limits
+        self._on_refused = config.on_refused
         self._header_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -106,6 +112,7 @@ class GuardedProtocol(H11Protocol):
         self._header_arrived()
         if self.transport.is_closing():
             return
+        self._on_refused(error)
         response = error.response()
         head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode("ascii")
         fields = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)

@@ -3,6 +3,7 @@
 Knows neither bytes on the wire (``delivery``) nor status codes of failures (``errors``).
 """
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Depends
@@ -11,8 +12,11 @@ from starlette.responses import Response
 from engine import Engine, EngineFacts, EngineLoad, EngineState, EngineUnavailable
 from server.body import body_of
 from server.delivery import LiveVideo
+from server.metrics.families import Families
+from server.options import ROOT
 from server.schemas import (
     CapabilitiesAnswer,
+    DtypesAnswer,
     FactsAnswer,
     GenerateRequest,
     HealthAnswer,
@@ -27,7 +31,7 @@ from server.schemas import (
     session_request,
     size_names,
 )
-from server.settings import ROOT, Settings
+from server.settings import Settings
 
 FRAMES_PER_LATENT_FRAME = 4
 _STARTING_RETRY_S = 5.0
@@ -37,16 +41,17 @@ _PLAYER_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 
 class VideoRoutes:
     """Making a video and steering it."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: Settings, families: Families) -> None:
         self._engine = engine
         self._settings = settings
+        self._families = families
 
     async def generate(self, body: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))]) -> Response:
         """Generate a video and stream it while it is made: an init segment, then one fragment a block."""
         max_seconds = self._settings.max_seconds
         request = session_request(body, self._engine.manifest, max_seconds)
         cut = body.seconds is None and max_seconds is not None
-        return LiveVideo(self._engine, request, self._settings.transport, cut=cut)
+        return LiveVideo(self._engine, request, self._settings.transport, self._families, cut=cut)
 
     async def status(self, session_id: str) -> SessionAnswer:
         """Tell how far a session is."""
@@ -162,6 +167,7 @@ def _facts(facts: EngineFacts) -> FactsAnswer:
         ],
         frames_per_second=round(facts.frames_per_s, 2),
         attention=facts.attention,
+        dtypes=DtypesAnswer(**asdict(facts.dtypes)),
         decoder=facts.decoder,
         encoder=facts.encoder,
     )

@@ -208,12 +208,22 @@ class WorkerAnswer(BaseModel):
     load_s: float = Field(description="Predicted seconds of work a block of the default size.")
 
 
+class DtypesAnswer(BaseModel):
+    """The types of numbers in use: `float32`, `bfloat16`, `fp8` (e4m3) or `int8`."""
+
+    activations: str = Field(description="And weights, where nothing else is said.")
+    pages: str = Field(description="Keys and values of earlier blocks.")
+    linears: str = Field(description="Most of the products with weights, but in the first and the last layer.")
+    attention: str = Field(description="The products of queries and keys.")
+
+
 class FactsAnswer(BaseModel):
     """How the model is run."""
 
     workers: list[WorkerAnswer] = Field(description="The plan: which worker runs which stages.")
     frames_per_second: float = Field(description="Predicted rate of all chains together, at the default size.")
     attention: str
+    dtypes: DtypesAnswer
     decoder: str = Field(description="What turned latents into pictures: `wan` or `tiny`; see `X-Decoder` too.")
     encoder: str
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import benchmarks.gpu
-from benchmarks.gpu import attention, ceilings, decoders, elementwise, passes, rates
+from benchmarks.gpu import attention, ceilings, decoders, elementwise, narrow, passes, rates
 from benchmarks.gpu.machine import describe, device_name, read_smi, slug
 from benchmarks.gpu.record import Section
 from benchmarks.gpu.report import DRY_RUN, Report
@@ -36,6 +36,7 @@ PARTS = {
     "ceilings": Part("Ceilings of the device", ceilings.measure, 0.07),
     "attention": Part("Attention", attention.measure, 0.33),
     "passes": Part("Passes of the transformer", passes.measure, 0.28),
+    "narrow": Part("Fewer bits", narrow.measure, 0.06),
     "decoders": Part("Decoders", decoders.measure, 0.14),
     "rates": Part("Frames a second, derived from the passes", rates.measure, 0.01),
     "elementwise": Part("Fused elementwise kernels", elementwise.measure, 0.17),

@@ -19,8 +19,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks.gpu.record import Bar, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, Timing
 from kernels.attention import PageTable, page_table, paged_attention
+from kernels.attention_int8 import paged_attention_int8
+from kernels.fp8 import PageScales, quantise_rows_reference
 
 OURS, SPECIALISED = "ours", "ours, warp-specialised"
+FP8_PAGES, INT8, BOTH = "ours, fp8 pages", "ours, int8", "ours, int8 over fp8 pages"
+NARROW = (FP8_PAGES, INT8, BOTH)
+"""Ours with fewer bits; their errors hold what the rounding costs. Full windows only."""
 FLEX = "flex_attention"
 BACKENDS = {
     "SDPA cuDNN": SDPBackend.CUDNN_ATTENTION,
@@ -83,6 +88,8 @@ def _measure_shape(
 ) -> list[tuple[int, int, str, float, float, float, float | str, float]]:
     operands = make_operands(bench, num_segments, num_blocks)
     works = _works(bench, operands)
+    if num_blocks == bench.sizes.rollout.window_blocks:
+        works |= _narrow_works(operands)
     if bench.left_s() < FLEX_S:
         del works[FLEX]
         section.skip(f"{what}, {FLEX}", "no time left to compile it")
@@ -195,6 +202,19 @@ def _works(bench: Bench, operands: Operands) -> dict[str, Callable[[], Tensor]]:
 
     ways = {OURS: ours, SPECIALISED: specialised} if bench.specialised else {OURS: ours}
     return {**ways, **{name: partial(through, backend) for name, backend in BACKENDS.items()}, FLEX: flex}
+
+
+def _narrow_works(operands: Operands) -> dict[str, Callable[[], Tensor]]:
+    """Ours over pages in 8 bits, with products of queries and keys in 8 bits, and both."""
+    own, table = (operands.q_GLHK, operands.k_GLHK, operands.v_GLHK), operands.table
+    pages = (operands.k_pages_PLHK, operands.v_pages_PLHK)
+    (keys, key_scales), (values, value_scales) = map(quantise_rows_reference, pages)
+    scales = PageScales(*(one[..., 0].transpose(1, 2).contiguous() for one in (key_scales, value_scales)))
+    return {
+        FP8_PAGES: lambda: paged_attention(*own, keys, values, table, scales),
+        INT8: lambda: paged_attention_int8(*own, *pages, table),
+        BOTH: lambda: paged_attention_int8(*own, keys, values, table, scales),
+    }
 
 
 def _summarise(section: Section, by_shape: list[tuple[str, dict[str, float]]]) -> None:

@@ -13,7 +13,7 @@ NOT_MEASURED = (
     "a stream through the server: sockets, video encoding, text encoding, sessions and their pacing",
     "several GPUs: hand-over between them, and one busy GPU slowing its neighbours; their rates are predicted",
     "windows that still fill, other picture sizes, several sessions in one forward, prompts of other lengths",
-    "8-bit products or attention, attention of packages outside torch (FlashAttention-3, SageAttention)",
+    "attention of packages outside torch (FlashAttention-3, SageAttention)",
     "SDPA's own choice of backend and its formula; each fused backend is named explicitly instead",
     "products with GELU in their epilogue and attention to text rows by themselves; both are inside the passes",
     "the 14B model, weights of a trained model, and what the video looks like",

@@ -54,7 +54,7 @@ REAL = Sizes(
 )
 
 DRY = Sizes(
-    transformer=TransformerConfig(dim=96, ffn_dim=256, num_heads=4, num_layers=2, text_dim=64, text_len=16),
+    transformer=TransformerConfig(dim=96, ffn_dim=256, num_heads=4, num_layers=3, text_dim=64, text_len=16),
     rollout=RolloutConfig(),
     size_px=(64, 32),
     decoders={

@@ -15,7 +15,8 @@ from engine.config import EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
 from engine.front.admission import HOLDING, chain_with_room, num_inflight, num_startable, retry_after_s
 from engine.front.course import Course
-from engine.front.pacing import ready_at, realtime_factor, urgency
+from engine.front.milestones import Milestones
+from engine.front.pacing import ready_at, urgency
 from engine.front.preparation import Preparation
 from engine.front.prompts import PromptEncoder
 from engine.front.recovery import Recoveries
@@ -34,6 +35,7 @@ from engine.messages import (
     TensorBytes,
     Ticket,
 )
+from engine.observe import Observer
 from engine.placement import Plan
 from engine.request import EndReason, Fragment
 
@@ -45,9 +47,10 @@ Clock = Callable[[], float]
 class Dispatcher:
     """All sessions of an engine."""
 
-    def __init__(self, config: EngineConfig, workers: Workers, clock: Clock) -> None:
-        self._config, self._workers, self._clock = config, workers, clock
-        self._prompts = PromptEncoder(workers.ask)
+    def __init__(self, config: EngineConfig, workers: Workers, clock: Clock, observer: Observer) -> None:
+        self._config, self._workers, self._clock, self._observer = config, workers, clock, observer
+        self._milestones = Milestones(observer)
+        self._prompts = PromptEncoder(workers.ask, observer)
         self._preparation = Preparation(self._prompts, config.manifest.rollout, self._prepared)
         self._recoveries = Recoveries(config, self._give_up)
         self._sessions: dict[str, Session] = {}
@@ -72,6 +75,11 @@ class Dispatcher:
         """Sessions in the queue."""
         return len(self._waiting)
 
+    @property
+    def blocks_buffered(self) -> int:
+        """Blocks that wait for their readers."""
+        return sum(session.progress.done - session.progress.taken for session in self._sessions.values())
+
     def session(self, session_id: str) -> Session:
         """A session that has not ended. Raises ``UnknownSession``."""
         try:
@@ -90,6 +98,7 @@ class Dispatcher:
 
     async def change_prompt(self, session: Session, text: str) -> int:
         """Follow another prompt from the next block that has no ticket yet; returns that block."""
+        asked_at = self._clock()
         embedding = await self._prompts.embed(text)
         if session.state not in {SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING}:
             raise UnknownSession(f"session {session.id} takes no more prompts: it is {session.state}", "id")
@@ -98,6 +107,7 @@ class Dispatcher:
             self._courses[session.id].set_prompt(block, embedding)
         else:
             self._preparation.change_first_prompt(session, embedding)
+        self._milestones.prompt_changed(session, block, asked_at)
         return block
 
     async def cancel(self, session: Session) -> None:
@@ -108,23 +118,12 @@ class Dispatcher:
 
     def status(self, session: Session) -> SessionStatus:
         """Where a session stands."""
-        progress = session.progress
-        return SessionStatus(
-            id=session.id,
-            state=session.state,
-            queue_position=self._waiting.index(session) if session in self._waiting else None,
-            blocks_done=progress.done,
-            seconds_done=progress.start_s(progress.done),
-            realtime_factor=realtime_factor(progress, self._clock()),
-            end_reason=session.end_reason,
-            num_stalls=progress.num_stalls,
-            stalled_s=progress.stalled_s,
-            recoveries=tuple(session.recoveries),
-        )
+        return session.describe(self._waiting.index(session) if session in self._waiting else None, self._clock())
 
     def taken(self, session: Session) -> None:
         """The reader took a block: playback runs, and there may be room for the next."""
-        session.progress.take(self._clock())
+        now = self._clock()
+        self._milestones.taken(session, session.progress.take(now), now)
         self._pump()
 
     def drain(self, refusal: HiarError) -> None:
@@ -153,6 +152,7 @@ class Dispatcher:
         self._prompts.ask_again()
         for session, block in self._recoveries.resume(plan):
             self._reopen(session, block)
+            self._observer.session_recovered(exact=block == 0)
         self._pump()
 
     def group_lost(self, error: HiarError, suspects: frozenset[str], *, for_good: bool) -> None:
@@ -203,7 +203,6 @@ class Dispatcher:
             return  # cancelled or broken: its reader takes no more
         assert message.block == progress.done, f"block {message.block} came, {progress.done} is next"
         progress.done += 1
-        progress.last_done_at = self._clock()
         self._recoveries.note_progress(session, self._courses[session.id], self._plan)
         fragment = Fragment(
             block=message.block,
@@ -212,6 +211,9 @@ class Dispatcher:
             start_s=progress.start_s(message.block),
             duration_s=message.num_frames / session.request.fps,
         )
+        now = self._clock()
+        self._milestones.made(progress, fragment, now)
+        progress.last_done_at = now
         session.put(fragment)
 
     def _closed_at(self, session: Session, rank: int) -> None:
@@ -255,6 +257,7 @@ class Dispatcher:
                 return
             self._waiting.remove(session)
             self._open(session, chain, self._courses[session.id].prompt_at(0))
+            self._milestones.started(session, self._clock())
 
     def _open(self, session: Session, chain: int, embedding: TensorBytes) -> None:
         session.move(SessionState.RUNNING)
@@ -350,6 +353,7 @@ class Dispatcher:
         self._closing_reason.pop(session.id, None)
         self._still_open.pop(session.id, None)
         self._recoveries.forget(session)
+        self._milestones.ended(session)
         if session in self._waiting:
             self._waiting.remove(session)
         session.move(SessionState.ENDED)

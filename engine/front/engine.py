@@ -15,7 +15,8 @@ from engine.front.dispatch import Clock, Dispatcher
 from engine.front.pacing import Progress
 from engine.front.session import Session
 from engine.front.supervisor import Supervisor
-from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest
+from engine.observe import Observer
+from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest, WorkerLoad
 from engine.trace import Span
 
 RETRY_WHILE_STARTING_S = 5.0
@@ -37,14 +38,15 @@ async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) ->
 class Engine:
     """A model, served. Create it anywhere; use it on one event loop."""
 
-    def __init__(self, config: EngineConfig, clock: Clock = time.monotonic) -> None:
-        """``clock`` gives monotonic seconds."""
+    def __init__(self, config: EngineConfig, clock: Clock = time.monotonic, observer: Observer | None = None) -> None:
+        """``clock`` gives monotonic seconds; ``observer`` is told of what happens."""
         self._config, self._clock = config, clock
+        observer = observer or Observer()
         self._draining = False
         self._supervisor = Supervisor(
-            config, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
+            config, observer, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
         )
-        self._dispatcher = Dispatcher(config, self._supervisor, clock)
+        self._dispatcher = Dispatcher(config, self._supervisor, clock, observer)
 
     async def start(self) -> None:
         """Start the workers; returns while they load. State is ``starting``, later ``ready``.
@@ -107,7 +109,13 @@ class Engine:
             pages_used=self._supervisor.pages_used,
             num_pages=facts.num_pages if facts else 0,
             restarts=len(self._supervisor.recovery_times_s),
+            blocks_buffered=self._dispatcher.blocks_buffered,
         )
+
+    @property
+    def worker_loads(self) -> tuple[WorkerLoad, ...]:
+        """How busy each worker is, by rank; empty while no group serves."""
+        return self._supervisor.worker_loads
 
     @property
     def worker_pids(self) -> tuple[int | None, ...]:

@@ -18,6 +18,7 @@ from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import HiarError, StartError, WeightsError, WorkerLost
 from engine.front.hosts import Hosts
 from engine.front.link import Link
+from engine.front.vitals import Vitals
 from engine.front.watchdog import Watchdog
 from engine.messages import (
     Assign,
@@ -38,8 +39,9 @@ from engine.messages import (
     WorkerFacts,
     WorkerReady,
 )
+from engine.observe import LossReason, StartTimes
 from engine.placement import PassCosts, Plan, place
-from engine.request import EngineFacts, Output, Quality
+from engine.request import Dtypes, EngineFacts, Output, Quality, WorkerLoad
 from engine.schedule import frames_in_block
 
 logger = logging.getLogger(__name__)
@@ -86,8 +88,11 @@ class WorkerGroup:
         self.facts: EngineFacts | None = None
         self._links: list[Link] = []
         self._awaited: dict[tuple[int, type], asyncio.Future[Any]] = {}
+        self.start_times: StartTimes | None = None
+        self.loss: tuple[int, LossReason] | None = None
+        """The worker whose fault ended the group, and how."""
         self._watchdog: Watchdog | None = None
-        self._pages: dict[int, int] = {}
+        self._vitals = Vitals()
         self._busy_with: dict[int, frozenset[str]] = {}
         """By rank: the sessions of what a worker does now."""
         self._failure: HiarError | None = None
@@ -101,7 +106,15 @@ class WorkerGroup:
     @property
     def pages_used(self) -> int:
         """Pages taken in all pools, as the workers last told."""
-        return sum(self._pages.values())
+        return self._vitals.pages_used
+
+    @property
+    def loads(self) -> tuple[WorkerLoad, ...]:
+        """How busy each worker is, by rank; empty unless the group serves."""
+        if not self._serving or self._failure is not None:
+            return ()
+        assert self._watchdog is not None
+        return self._vitals.loads(self._watchdog)
 
     async def bring_up(self) -> None:
         """Start all workers and see one short video through every chain.
@@ -118,10 +131,12 @@ class WorkerGroup:
 
     async def _bring_up(self) -> None:
         places = await self._hosts.wait_nodes()
+        began_s = time.monotonic()
         for rank, (node_rank, device) in enumerate(places):
             self._links.append(self._open(rank, node_rank, device))
         if self.costs is None:
             self.costs = (await self._ask(0, MeasureCosts(), CostsMeasured)).costs
+        measured_s = time.monotonic()
         rollout = self._config.manifest.rollout
         names = tuple(device if node_rank == 0 else f"{device}@node{node_rank}" for node_rank, device in places)
         self.plan = place(rollout, names, self._on_shared_cores(self.costs))
@@ -131,10 +146,14 @@ class WorkerGroup:
             for rank in range(len(places))
         ]
         self.facts = self._summarise(self.plan, [ready.facts for ready in await asyncio.gather(*assign)])
+        loaded_s = time.monotonic()
         slowest_s = max(self.plan.block_s(chain) for chain in range(len(self.plan.chains)))
         patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
         self._watchdog = Watchdog(self.plan, patience_s)
         await self._warm_up(self.plan)
+        self.start_times = StartTimes(
+            measure_s=measured_s - began_s, load_s=loaded_s - measured_s, warm_up_s=time.monotonic() - loaded_s
+        )
         for part, pid in zip(self.plan.parts, self.pids, strict=True):
             process = f"process {pid}" if pid is not None else "there"
             logger.info("worker %d on %s is %s: %s", part.rank, part.device, process, " ".join(part.names))
@@ -167,7 +186,7 @@ class WorkerGroup:
         logger.error("%s; its stack follows if it can still run", sentence)
         self._links[hung].abort()
         await asyncio.sleep(STACK_DUMP_S)
-        self._lose(WorkerLost(sentence), hung)
+        self._lose(WorkerLost(sentence), hung, LossReason.HUNG)
 
     def kill(self) -> None:
         """End all processes now."""
@@ -193,6 +212,7 @@ class WorkerGroup:
         if self._failure is not None:
             return
         now = time.monotonic()
+        self._vitals.heard(rank)
         match message:
             case StartFailed():
                 kind = WeightsError if message.code == WeightsError.code else StartError
@@ -203,11 +223,11 @@ class WorkerGroup:
                 return
             case Beat():
                 self._busy_with.pop(rank, None)
-                self._pages[rank] = message.pages_used
+                self._vitals.holds(rank, message.pages_used)
                 if self._watchdog is not None:
                     self._watchdog.beat(rank, message.tickets_passed, now)
             case SessionClosed():
-                self._pages[rank] = message.pages_used
+                self._vitals.holds(rank, message.pages_used)
             case PromptEncoded() if self._watchdog is not None:
                 self._watchdog.answered(rank, now)
         awaited = self._awaited.pop((rank, type(message)), None)
@@ -229,11 +249,11 @@ class WorkerGroup:
         self._links[rank].send(question)
         return await future
 
-    def _lose(self, error: HiarError, rank: int) -> None:
+    def _lose(self, error: HiarError, rank: int, reason: LossReason = LossReason.DIED) -> None:
         """The first trouble, at worker ``rank``, ends the group; what follows from it is not told."""
         if self._failure is not None:
             return
-        self._failure = error
+        self._failure, self.loss = error, (rank, reason)
         self.kill()
         for future in self._awaited.values():
             if not future.done():
@@ -302,9 +322,19 @@ class WorkerGroup:
         assert self.plan is not None
         return next(part.rank for part in self.plan.parts if part.embeds_text)
 
+    def _dtypes(self, activations: str) -> Dtypes:
+        precision = self._config.precision
+        return Dtypes(
+            activations=activations,
+            pages="fp8" if precision.fp8_pages else activations,
+            linears="fp8" if precision.fp8_linears else activations,
+            attention="int8" if precision.int8_attention else activations,
+        )
+
     def _summarise(self, plan: Plan, facts: list[WorkerFacts]) -> EngineFacts:
         manifest = self._config.manifest
         frames = frames_in_block(manifest.rollout, 1)
+        self._vitals.set_pools(tuple(fact.num_pages for fact in facts))
         return EngineFacts(
             model=manifest.name,
             device_names=tuple(fact.device_name for fact in facts),
@@ -313,6 +343,7 @@ class WorkerGroup:
             num_pages=sum(fact.num_pages for fact in facts),
             page_bytes=facts[0].page_bytes,
             attention=facts[0].attention,
+            dtypes=self._dtypes(facts[0].dtype),
             decoder=manifest.decoder.kind if manifest.decoder else "none",
             encoder=next((fact.encoder for fact in facts if fact.encoder), "none"),
             codecs=next((fact.codecs for fact in facts if fact.codecs), ""),

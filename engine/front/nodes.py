@@ -274,5 +274,6 @@ def _welcome(config: EngineConfig) -> wire.Welcome:
         max_segments=config.max_segments,
         stage_timeout_s=config.stage_timeout_s,
         poison_pages=config.poison_pages,
+        precision=config.precision,
         rehearsal=config.rehearsal,
     )

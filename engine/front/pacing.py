@@ -66,13 +66,16 @@ class Progress:
         """Whether every block of a finite video is made."""
         return self.num_blocks is not None and self.done >= self.num_blocks
 
-    def take(self, now: float) -> None:
+    def take(self, now: float) -> float | None:
         """The reader took a block. Playback that ran dry waited for it; one that has not begun may begin.
 
         A player begins when it holds a full block's length, as ours does: the first block is shorter than the others.
+        Returns how long before its playback deadline the block came, negative if late; None before playback.
         """
+        lead_s = None
         if self.playing_since is not None:
-            late_s = max(0.0, now - self.playing_since - self.start_s(self.taken))
+            lead_s = self.playing_since + self.start_s(self.taken) - now
+            late_s = max(0.0, -lead_s)
             self.playing_since += late_s
             self.stalled_s += late_s
             self.num_stalls += late_s > 0
@@ -80,6 +83,7 @@ class Progress:
         full_block_s = frames_in_block(self.rollout, 1) / self.request.fps
         if self.playing_since is None and self.start_s(self.taken) >= full_block_s:
             self.playing_since = now
+        return lead_s
 
     @property
     def num_inflight(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from engine.errors import HiarError
 from engine.messages import EncodePrompt, PromptEncoded, TensorBytes
+from engine.observe import Observer
 
 REMEMBERED_PROMPTS = 64
 
@@ -16,14 +17,15 @@ REMEMBERED_PROMPTS = 64
 class PromptEncoder:
     """Embeddings by prompt text."""
 
-    def __init__(self, send: Callable[[EncodePrompt], None]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[[EncodePrompt], None], observer: Observer) -> None:
+        self._send, self._observer = send, observer
         self._remembered: OrderedDict[str, TensorBytes] = OrderedDict()
         self._asked: dict[int, tuple[str, asyncio.Future[TensorBytes]]] = {}
         self._next_request = 0
 
     async def embed(self, text: str) -> TensorBytes:
         """The embedding of a prompt: its valid rows [num_tokens, text_dim]. Raises what ``fail`` was given."""
+        self._observer.prompt_asked(remembered=text in self._remembered)
         if text in self._remembered:
             self._remembered.move_to_end(text)
             return self._remembered[text]

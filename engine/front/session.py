@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.errors import HiarError
-from engine.front.pacing import Progress
+from engine.front.pacing import Progress, realtime_factor
 from engine.request import EndReason, Fragment, SessionRequest
 
 
@@ -147,6 +147,22 @@ class Session:
         return self._on_status(self)
 
     # --- moved by the engine ---
+
+    def describe(self, queue_position: int | None, now: float) -> SessionStatus:
+        """Its status, as its place in the queue and the time are given."""
+        progress = self.progress
+        return SessionStatus(
+            id=self.id,
+            state=self.state,
+            queue_position=queue_position,
+            blocks_done=progress.done,
+            seconds_done=progress.start_s(progress.done),
+            realtime_factor=realtime_factor(progress, now),
+            end_reason=self.end_reason,
+            num_stalls=progress.num_stalls,
+            stalled_s=progress.stalled_s,
+            recoveries=tuple(self.recoveries),
+        )
 
     def move(self, state: SessionState) -> None:
         """Enter a state; anything but a step of the table above is our bug."""

@@ -24,11 +24,12 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartError, WorkerLost
-from engine.front.group import WorkerGroup
+from engine.front.group import WARM_UP, WorkerGroup
 from engine.front.hosts import Hosts, ThisHost
-from engine.messages import Beat, Cancel, EncodePrompt, Ticket
+from engine.messages import Beat, Cancel, EncodePrompt, Idle, Ticket
+from engine.observe import Observer
 from engine.placement import PassCosts
-from engine.request import EngineFacts, EngineState
+from engine.request import EngineFacts, EngineState, WorkerLoad
 from engine.trace import Span
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Supervisor:
     def __init__(
         self,
         config: EngineConfig,
+        observer: Observer,
         *,
         on_message: Callable[[int, Any], None],
         on_ready: Callable[[EngineFacts], None],
@@ -56,11 +58,12 @@ class Supervisor:
 
         Args:
             config: devices and model.
+            observer: is told of the workers.
             on_message: called with rank and message.
             on_ready: called for each group that serves.
             on_lost: called for each group that was lost, with a sentence and the sessions that may be why.
         """
-        self._config = config
+        self._config, self._observer = config, observer
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
         self.state = EngineState.STARTING
         self.failure: StartError | None = None
@@ -87,6 +90,11 @@ class Supervisor:
     def pages_used(self) -> int:
         """Pages taken in the workers' pools."""
         return self._group.pages_used if self._group else 0
+
+    @property
+    def worker_loads(self) -> tuple[WorkerLoad, ...]:
+        """How busy each worker is, by rank; empty while no group serves."""
+        return self._group.loads if self._group else ()
 
     async def start(self) -> None:
         """Begin to start a group; returns while it loads. Raises ``StartError`` when a port is taken."""
@@ -168,13 +176,15 @@ class Supervisor:
             group.kill()
             self._fail(error)
             return
-        assert group.facts is not None
+        assert group.facts is not None and group.start_times is not None
         self._costs, self.facts = group.costs, group.facts
         if lost_at is not None:
             self.recovery_times_s.append(time.monotonic() - lost_at)
+            self._observer.group_replaced(self.recovery_times_s[-1])
             logger.warning("a new worker group serves %.1f s after the loss", self.recovery_times_s[-1])
         self._enter(EngineState.READY)
         self._watch = asyncio.create_task(self._watch_progress(group))
+        self._observer.group_serves(group.facts, group.start_times)
         self._on_ready(group.facts)
 
     async def _watch_progress(self, group: WorkerGroup) -> None:
@@ -183,8 +193,10 @@ class Supervisor:
             await group.check_progress()
 
     def _receive(self, rank: int, message: Any) -> None:
-        if isinstance(message, Beat):
-            self.spans.extend(message.spans)
+        if isinstance(message, Beat | Idle):
+            spans = tuple(span for span in message.spans if span.session != WARM_UP)
+            self.spans.extend(spans)
+            self._observer.worker_worked(rank, spans, message.rests)
         else:
             self._on_message(rank, message)
 
@@ -199,6 +211,8 @@ class Supervisor:
         if self.state in {EngineState.FAILED, EngineState.STOPPED}:
             return
         logger.error("%s", sentence)
+        assert self._group is not None and self._group.loss is not None
+        self._observer.group_lost(*self._group.loss)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

@@ -53,6 +53,13 @@ class Watchdog:
         self._pulses[rank].last_sign_at = now
         self._start_clocks(owed_before, now)
 
+    def owed(self, rank: int) -> int:
+        """Tickets that are this worker's to pass: the one before it has."""
+        part = self._plan.parts[rank]
+        before = part.previous
+        handed = self._tickets_sent[part.chain] if before is None else self._pulses[before].tickets_passed
+        return handed - self._pulses[rank].tickets_passed
+
     def hung(self, now: float) -> int | None:
         """The rank that has been silent for longest beyond the timeout, if any."""
         silent = [
@@ -66,10 +73,7 @@ class Watchdog:
         return {part.rank for part in self._plan.parts if self._owes(part.rank)}
 
     def _owes(self, rank: int) -> bool:
-        part, pulse = self._plan.parts[rank], self._pulses[rank]
-        before = part.previous
-        handed = self._tickets_sent[part.chain] if before is None else self._pulses[before].tickets_passed
-        return handed > pulse.tickets_passed or pulse.open_questions > 0
+        return self.owed(rank) > 0 or self._pulses[rank].open_questions > 0
 
     def _start_clocks(self, owed_before: set[int], now: float) -> None:
         """Who owes since just now has been silent since just now."""

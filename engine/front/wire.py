@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter
 
 from engine import messages
-from engine.config import Rehearsal
+from engine.config import Precision, Rehearsal
 
 MAX_FRAME_BYTES = 256 * 2**20
 LENGTH_BYTES = 4
@@ -61,6 +61,7 @@ class Welcome:
     max_segments: int | None
     stage_timeout_s: float
     poison_pages: bool
+    precision: Precision
     rehearsal: Rehearsal | None
 
 
@@ -111,7 +112,7 @@ MESSAGES: tuple[type[Any], ...] = (
     *(messages.MeasureCosts, messages.Assign, messages.EncodePrompt, messages.Cancel, messages.Shutdown),
     *(messages.OpenTicket, messages.RestoreTicket, messages.BlockTicket, messages.PromptTicket, messages.CloseTicket),
     *(messages.CostsMeasured, messages.WorkerReady, messages.StartFailed, messages.Beat, messages.PromptEncoded),
-    messages.WorkBegins,
+    *(messages.WorkBegins, messages.Idle),
     *(messages.InitReady, messages.BlockDone, messages.BlockRepeated, messages.LatentsSaved),
     *(messages.SessionBroken, messages.SessionClosed),
 )

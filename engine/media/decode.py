@@ -187,7 +187,9 @@ class DecodeStage:
         if session.encoder is None:
             job()
         else:
+            began_s = time.monotonic()
             self._jobs.put(job)
+            self._timer.rest(output_s=time.monotonic() - began_s)
 
     # --- in the session's order ---
 

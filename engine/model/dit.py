@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.config import TransformerConfig
+from engine.model.fp8_linear import Fp8Linear
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
 from kernels.attention import PageTable, paged_attention, text_attention
@@ -88,7 +89,9 @@ class Block(nn.Module):
             return x_GLE[live]
         q_GLHK = self._queries(hidden[live], rotations_GLR[live])
         k_pages, v_pages = cache.keys_NPLHK[self.layer], cache.values_NPLHK[self.layer]
-        attended = attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, inputs.pages.behind(num_skipped))
+        table, scales = inputs.pages.behind(num_skipped), cache.scales(self.layer)
+        scaled = () if scales is None else (scales,)
+        attended = attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, table, *scaled)
         y, norm3 = self.self_attn.o(attended.flatten(-2)), self.norm3
         x, hidden = gated_residual_norm(x_GLE[live], y, gate_sa, norm3.weight, norm3.bias, self.eps)
         y = self._attend_text(hidden, inputs.text.behind(num_skipped))
@@ -119,6 +122,7 @@ class Block(nn.Module):
             cache.keys_NPLHK[self.layer],
             cache.values_NPLHK[self.layer],
             pages.write_pages_G,
+            cache.scales(self.layer),
         )
 
     def _attend_text(self, hidden_GLE: Tensor, text: TextRows) -> Tensor:
@@ -132,8 +136,11 @@ class Block(nn.Module):
 
     def _feed_forward(self, hidden_GLE: Tensor) -> Tensor:
         first, _, second = self.ffn
+        if isinstance(second, Fp8Linear):
+            out: Tensor = second(first(hidden_GLE), of_gelu=True)
+            return out
         assert isinstance(first, nn.Linear)
-        out: Tensor = second(linear_gelu(hidden_GLE, first.weight, first.bias))
+        out = second(linear_gelu(hidden_GLE, first.weight, first.bias))
         return out
 
 
@@ -159,6 +166,8 @@ class CausalWan(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention: PagedAttention = paged_attention
+        """How a forward attends to pages if it is not told."""
         patch = (1, config.patch_px, config.patch_px)
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, kernel_size=patch, stride=patch)
         self.text_embedding = nn.Sequential(
@@ -180,6 +189,16 @@ class CausalWan(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.patch_embedding.weight.device
+
+    def use_fp8_linears(self) -> None:
+        """Hold and multiply in 8 bits what bears it best: the projections to queries, keys and values and the
+        feed-forward products of all layers but the first and the last (spec ``kernels.md``, section 5).
+        """
+        for block in self.blocks[1:-1]:
+            assert isinstance(block, Block)
+            for parent, names in ((block.self_attn, ("q", "k", "v")), (block.ffn, ("0", "2"))):
+                for name in names:
+                    setattr(parent, name, Fp8Linear(parent.get_submodule(name)))
 
     def encode_context(self, embedding_TX: Tensor) -> TextContext:
         """Keys and values of a prompt for every layer.
@@ -216,8 +235,9 @@ class CausalWan(nn.Module):
         """
         return self.compute(lay_out(batch), cache)
 
-    def compute(self, inputs: ForwardInputs, cache: PagedCache, attention: PagedAttention = paged_attention) -> Tensor:
+    def compute(self, inputs: ForwardInputs, cache: PagedCache, attention: PagedAttention | None = None) -> Tensor:
         """``forward`` on a batch that is laid out: on a GPU it never waits for the host."""
+        attention = attention or self.attention
         _, num_frames, _, height, width = inputs.latents_GFCYX.shape
         grid = (num_frames, height // self.config.patch_px, width // self.config.patch_px)
         rotations_GLR = rotations(inputs.blocks_G, grid, self.config.head_dim)

@@ -97,6 +97,11 @@ class GraphedWan:
         return self._model.config
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of activations."""
+        return self._model.dtype
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         return self._model.device

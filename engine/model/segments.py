@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels.attention import PageTable, page_table
+from kernels.fp8 import PageScales
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class PagedCache:
 
     keys_NPLHK: Tensor
     values_NPLHK: Tensor
+    key_scales_NPHL: Tensor | None = None
+    """Float32: what multiplies each token of each head of pages in 8 bits; None for other pages."""
+    value_scales_NPHL: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that there is."""
+        every = (self.keys_NPLHK, self.values_NPLHK, self.key_scales_NPHL, self.value_scales_NPHL)
+        return tuple(x for x in every if x is not None)
+
+    def scales(self, layer: int) -> PageScales | None:
+        """Those of one layer."""
+        if self.key_scales_NPHL is None or self.value_scales_NPHL is None:
+            return None
+        return PageScales(self.key_scales_NPHL[layer], self.value_scales_NPHL[layer])
 
 
 @dataclass(frozen=True)

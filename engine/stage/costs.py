@@ -57,8 +57,8 @@ def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -
     rollout, limit = config.manifest.rollout, config.segments_limit
     pool = parts.allocate_pages(config, device, rollout.window_blocks - 1 + rollout.num_stages)
     if config.poison_pages:
-        pool.cache.keys_NPLHK.zero_()
-        pool.cache.values_NPLHK.zero_()
+        for pages in pool.cache.tensors:
+            pages.zero_()
     known: dict[tuple[int, int], float] = {}
 
     def forward_s(num_cache: int, num_denoise: int) -> float:

@@ -161,8 +161,9 @@ class Inlet:
             with self._lock:
                 self._num_posted -= 1
                 self._post()
-            self._timer.add(Phase.RECEIVE, expected.ticket.session, expected.ticket.block, began_s)
-            self._arrived(expected.latents_FCYX)
+            ticket, latents = expected.ticket, expected.latents_FCYX
+            self._timer.add(Phase.RECEIVE, ticket.session, ticket.block, began_s, num_bytes=latents.nbytes)
+            self._arrived(latents)
 
 
 class Outlet:
@@ -192,7 +193,7 @@ class Outlet:
                 work = dist.isend(latents, self._target)
             assert work is not None, "this worker is not in the group"
             _finish(work, self._stream)
-            self._timer.add(Phase.SEND, ticket.session, ticket.block, began_s)
+            self._timer.add(Phase.SEND, ticket.session, ticket.block, began_s, num_bytes=latents.nbytes)
 
 
 def _finish(work: dist.Work, stream: torch.cuda.Stream | None) -> None:

@@ -22,6 +22,7 @@ from engine.messages import (
     Cancel,
     CloseTicket,
     EncodePrompt,
+    Idle,
     OpenTicket,
     PromptEncoded,
     PromptTicket,
@@ -113,8 +114,27 @@ class ChainLink:
         self._advance()
         ran = self._runner.tick() if self._runner is not None else False
         if ran or self._num_passed > passed_before:
-            self._send(Beat(tickets_passed=self._num_passed, pages_used=self._pool.num_used, spans=self._timer.take()))
+            self._send(self._beat())
         return ran
+
+    def rested(self, seconds: float) -> None:
+        """The compute thread had nothing it could do for so long."""
+        if self._tickets:
+            self._timer.rest(input_s=seconds)
+        else:
+            self._timer.rest(none_s=seconds)
+
+    def tell_idle(self) -> None:
+        """Say that this worker lives, and what its other threads did."""
+        self._send(Idle(spans=self._timer.take(), rests=self._timer.take_rests()))
+
+    def _beat(self) -> Beat:
+        return Beat(
+            tickets_passed=self._num_passed,
+            pages_used=self._pool.num_used,
+            spans=self._timer.take(),
+            rests=self._timer.take_rests(),
+        )
 
     # --- tickets in ---
 

@@ -11,11 +11,13 @@ import torch
 from engine.config import RolloutConfig
 from engine.model.segments import PagedCache
 from engine.schedule import attended_blocks, evicted_block
+from kernels.fp8 import FP8
 
 
 def page_bytes(num_layers: int, page_tokens: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
-    """Bytes of one page: keys and values, all layers."""
-    return 2 * num_layers * page_tokens * num_heads * head_dim * dtype.itemsize
+    """Bytes of one page: keys and values, all layers, and their scales if it is held in 8 bits."""
+    head_bytes = head_dim * dtype.itemsize + (torch.float32.itemsize if dtype == FP8 else 0)
+    return 2 * num_layers * page_tokens * num_heads * head_bytes
 
 
 class PagePool:
@@ -33,12 +35,17 @@ class PagePool:
         device: torch.device,
         poison: bool = False,
     ) -> None:
-        """Allocate the pool. With ``poison``, pages hold NaN whenever nobody owns them, so a stale read shows."""
+        """Allocate the pool; pages of e4m3 come with scales.
+
+        With ``poison``, pages hold NaN whenever nobody owns them, so a stale read shows.
+        """
         shape = (num_layers, num_pages, page_tokens, num_heads, head_dim)
+        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.num_pages = num_pages
-        self.cache = PagedCache(
-            torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device)
-        )
+        self.cache = PagedCache(keys, values)
+        if dtype == FP8:
+            rows = (num_layers, num_pages, num_heads, page_tokens)
+            self.cache = PagedCache(keys, values, *(torch.zeros(rows, device=device) for _ in range(2)))
         self._poison = poison
         self._free = list(reversed(range(num_pages)))
         for page in self._free:
@@ -68,8 +75,8 @@ class PagePool:
 
     def _fill(self, page: int) -> None:
         if self._poison:
-            self.cache.keys_NPLHK[:, page] = torch.nan
-            self.cache.values_NPLHK[:, page] = torch.nan
+            for pages in self.cache.tensors:
+                pages[:, page] = torch.nan
 
 
 class SessionPages:

@@ -19,6 +19,7 @@ from engine.media.decode import Encoder
 from engine.messages import OpenTicket
 from engine.model.decode_graph import GraphedDecoder, block_shapes
 from engine.model.decoder import Decoder
+from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.recording import cuda_graphs
 from engine.model.weights import load_decoder, load_transformer
@@ -27,8 +28,11 @@ from engine.schedule import writes_pages
 from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
 from engine.stage.pages import PagePool, page_bytes
 from engine.stage.passes import Network
+from engine.stage.precision import objection_on
 from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
 from kernels.attention_choice import Choice, NoAttentionError, choose_attention, seconds_by_events
+from kernels.attention_int8 import paged_attention_int8
+from kernels.fp8 import FP8
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +92,30 @@ def dtype_on(config: EngineConfig, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def page_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    """Type of pages."""
+    return FP8 if config.precision.fp8_pages else dtype_on(config, device)
+
+
 def transformer(config: EngineConfig, device: torch.device) -> Network:
     """The network of the denoise stages; on a GPU with the attention that is fastest there.
 
     Raises:
         WeightsError: the file does not fit the model.
-        StartError: memory runs out, or no attention works.
+        StartError: memory runs out, no attention works, or the device cannot do what ``config.precision`` asks for.
     """
-    manifest = config.manifest
+    manifest, dtype = config.manifest, dtype_on(config, device)
     if config.rehearsal is not None:
         return RehearsedModel(manifest.transformer, config.rehearsal)
+    unfit = objection_on(device, config.precision, manifest.transformer, dtype)
+    if unfit is not None:
+        raise StartError(f"{device}: {unfit}")
     try:
-        model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype_on(config, device))
+        model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype)
+        if config.precision.fp8_linears:
+            model.use_fp8_linears()
+        if config.precision.int8_attention:
+            model.attention = paged_attention_int8
         if device.type != "cuda":
             return model
         return GraphedWan(
@@ -117,7 +133,10 @@ def transformer(config: EngineConfig, device: torch.device) -> Network:
 
 def attention_name(model: Network | None) -> str:
     """How the network attends to pages, for people."""
-    return model.attention.name if isinstance(model, GraphedWan) else "torch-sdpa"
+    if isinstance(model, GraphedWan):
+        return model.attention.name
+    is_int8 = isinstance(model, CausalWan) and model.attention is paged_attention_int8
+    return "torch-int8" if is_int8 else "torch-sdpa"
 
 
 def decoder(config: EngineConfig, device: torch.device) -> Decoder | None:
@@ -170,7 +189,7 @@ def pages(config: EngineConfig, device: torch.device, stages: tuple[int, ...]) -
 
 def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -> PagePool:
     """A pool for blocks of the largest size. Raises ``StartError`` without room."""
-    sizes, dtype = config.manifest.transformer, dtype_on(config, device)
+    sizes, dtype = config.manifest.transformer, page_dtype(config, device)
     tokens = max(_block_tokens(config, size_px) for size_px in config.manifest.video.sizes)
     num_layers = sizes.num_layers if config.rehearsal is None else 1
     needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
@@ -244,7 +263,14 @@ def _choose_attention(config: EngineConfig, device: torch.device) -> Choice:
     sizes, num_pages = config.manifest.transformer, config.manifest.rollout.window_blocks - 1
     shape = (_block_tokens(config, config.manifest.video.sizes[0]), sizes.num_heads, sizes.head_dim, num_pages)
     try:
-        choice = choose_attention(device, dtype_on(config, device), *shape, timed=seconds_by_events)
+        choice = choose_attention(
+            device,
+            dtype_on(config, device),
+            *shape,
+            timed=seconds_by_events,
+            fp8_pages=config.precision.fp8_pages,
+            int8=config.precision.int8_attention,
+        )
     except NoAttentionError as error:
         raise StartError(f"{device}: {error}") from error
     finally:

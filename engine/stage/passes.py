@@ -24,6 +24,11 @@ class Network(Protocol):
         ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of latents and activations."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where it computes."""
         ...

@@ -169,7 +169,7 @@ class Runner:
         saved = dict(ticket.latents).get(stage.index)
         session = stage.sessions[ticket.session]
         if saved is not None and ticket.session not in self._dropped:
-            latents = to_tensor(saved).to(self._model.device, self._pool.cache.keys_NPLHK.dtype)
+            latents = to_tensor(saved).to(self._model.device, self._model.dtype)
             session.due = CachePass(ticket.session, ticket.block, latents, session.context)
 
     def _hand_over(self, stage: DenoiseStage, arrival: Arrival) -> None:

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -42,6 +43,8 @@ from engine.stage.passes import Network
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+IDLE_BEAT_S = 1.0
+"""A worker that waits says so this often."""
 
 Send = Callable[[Any], None]
 Inbox = queue.SimpleQueue[Any]
@@ -130,6 +133,7 @@ class Worker:
             num_pages=link.num_pages,
             page_bytes=link.page_bytes,
             attention=attention,
+            dtype=str(parts.dtype_on(self._config, self._device)).removeprefix("torch."),
             encoder="libx264" if part.decodes else None,
             codecs=parts.default_codecs(self._config) if part.decodes else None,
         )
@@ -139,7 +143,7 @@ def serve(link: ChainLink, inbox: Inbox) -> None:
     """Work until told to shut down."""
     busy = False
     while True:
-        for message in _take(inbox, wait=not busy):
+        for message in _waiting(inbox) if busy else _await_some(inbox, link):
             match message:
                 case Shutdown():
                     return
@@ -188,9 +192,23 @@ def _read_in_background(connection: Connection) -> Inbox:
     return inbox
 
 
-def _take(inbox: Inbox, *, wait: bool) -> list[Any]:
-    """Everything that waits in the inbox; with ``wait``, at least one message."""
-    messages = [inbox.get()] if wait else []
+def _await_some(inbox: Inbox, link: ChainLink) -> list[Any]:
+    """Everything that waits in the inbox, at least one message; until it comes, signs of life are sent."""
+    while True:
+        began_s = time.monotonic()
+        try:
+            message = inbox.get(timeout=IDLE_BEAT_S)
+        except queue.Empty:
+            link.rested(time.monotonic() - began_s)
+            link.tell_idle()
+            continue
+        link.rested(time.monotonic() - began_s)
+        return [message, *_waiting(inbox)]
+
+
+def _waiting(inbox: Inbox) -> list[Any]:
+    """Everything that waits in the inbox."""
+    messages = []
     while not inbox.empty():
         messages.append(inbox.get_nowait())
     return messages

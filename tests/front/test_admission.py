@@ -11,6 +11,7 @@ from engine.errors import Overloaded
 from engine.front.admission import chain_with_room, num_startable, retry_after_s, share
 from engine.front.dispatch import Dispatcher
 from engine.front.session import Session, SessionState
+from engine.observe import Observer
 from engine.placement import Plan
 from engine.request import Pace
 from tests.front import making
@@ -134,7 +135,7 @@ def admitted(config: EngineConfig, plan: Plan | None, sessions: list[Session]) -
     answers = []
 
     async def body() -> None:
-        dispatcher = Dispatcher(config, NoWorkers(), lambda: 100.0)
+        dispatcher = Dispatcher(config, NoWorkers(), lambda: 100.0, Observer())
         if plan is not None:
             dispatcher.serve(plan)
         for one in sessions:

@@ -27,6 +27,7 @@ from engine import (
     read_manifest,
 )
 from engine.config import Rehearsal
+from engine.front import supervisor
 from engine.trace import Phase
 from tests.front import making
 
@@ -132,6 +133,29 @@ def test_a_session_waits_no_longer_than_its_grace_for_new_workers() -> None:
             os.kill(engine.worker_pids[1], signal.SIGKILL)
             with pytest.raises(WorkerLost, match=r"0\.05 s"):
                 await read(session)
+
+    asyncio.run(body())
+
+
+def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PAUSES_S", (0.0, 0.0))
+
+    async def body() -> None:
+        async with running(replace(CONFIG, devices=("cpu",))) as engine:
+            session = await engine.open(replace(REQUEST, seconds=None))
+            for _ in range(3):
+                await engine.wait_ready()
+                assert engine.worker_pids[0] is not None
+                os.kill(engine.worker_pids[0], signal.SIGKILL)
+                while engine.state == EngineState.READY:
+                    await asyncio.sleep(0.01)
+            assert engine.state == EngineState.FAILED
+            with pytest.raises(StartError, match=r"3 losses in 600 s, giving up"):
+                await engine.wait_ready()
+            with pytest.raises(WorkerLost):
+                await read(session)
+            with pytest.raises(EngineUnavailable):
+                await engine.open(REQUEST)
 
     asyncio.run(body())
 

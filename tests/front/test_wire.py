@@ -7,12 +7,12 @@ import inspect
 import pytest
 
 from engine import messages
-from engine.config import Fault, FaultKind, Rehearsal
+from engine.config import Fault, FaultKind, Precision, Rehearsal
 from engine.front import wire
 from engine.messages import TensorBytes
 from engine.placement import Part, PassCosts, Plan
 from engine.request import Output, Quality
-from engine.trace import Phase, Span
+from engine.trace import Phase, Rests, Span
 
 TENSOR = TensorBytes(dtype="bfloat16", shape=(2, 64), data=bytes(range(256)))
 PART = Part(
@@ -28,7 +28,13 @@ PART = Part(
 )
 SPAN = Span(phase=Phase.CACHE, rank=1, stage=None, session="s", block=-1, began_s=1e9 + 1e-7, ended_s=2e9)
 FACTS = messages.WorkerFacts(
-    device_name="H100", num_pages=14, page_bytes=2**40, attention="sdpa", encoder=None, codecs="avc1.42c01e"
+    device_name="H100",
+    num_pages=14,
+    page_bytes=2**40,
+    attention="sdpa",
+    dtype="bfloat16",
+    encoder=None,
+    codecs="avc1.42c01e",
 )
 REHEARSAL = Rehearsal(pass_s=0.1, faults=(Fault(kind=FaultKind.HANG, stage=0, block=3, seed=2**64 - 1),))
 EXAMPLES = (
@@ -42,7 +48,14 @@ EXAMPLES = (
         version_digest="b",
         token_digest="",
     ),
-    wire.Welcome(max_sessions=2, max_segments=None, stage_timeout_s=20.0, poison_pages=True, rehearsal=REHEARSAL),
+    wire.Welcome(
+        max_sessions=2,
+        max_segments=None,
+        stage_timeout_s=20.0,
+        poison_pages=True,
+        precision=Precision(kv_dtype="fp8", attention_dtype="int8"),
+        rehearsal=REHEARSAL,
+    ),
     wire.Refusal(sentence='a "quoted" süß \n line'),
     wire.StartWorker(device="cpu"),
     wire.KillWorker(),
@@ -75,7 +88,8 @@ EXAMPLES = (
     messages.CostsMeasured(costs=PassCosts(denoise_s=(0.1, float("inf")), decode_s=0.0)),
     messages.WorkerReady(facts=FACTS),
     messages.WorkBegins(sessions=("s", "t")),
-    messages.Beat(tickets_passed=7, pages_used=1, spans=(SPAN, SPAN)),
+    messages.Beat(tickets_passed=7, pages_used=1, spans=(SPAN, SPAN), rests=Rests(input_s=0.5)),
+    messages.Idle(spans=(SPAN,), rests=Rests(none_s=1.0)),
     messages.StartFailed(code="bad_weights", message="x"),
     messages.PromptEncoded(request=1, embedding=TENSOR),
     messages.InitReady(session="s", data=b"\x00ftyp\xff", codecs="avc1"),

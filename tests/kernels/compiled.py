@@ -25,7 +25,7 @@ class Case:
     """``module:function``."""
     signature: Mapping[str, str]
     """Type of each argument that is not a constant, in Triton's notation."""
-    constants: Mapping[str, int | bool | float]
+    constants: Mapping[str, int | bool | float | None]
     num_warps: int
     num_stages: int
     aligned: tuple[str, ...] = ()

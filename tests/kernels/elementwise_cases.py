@@ -3,11 +3,16 @@
 Token and segment counts are the grid, not arguments, so these are all the variants there are.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from tests.kernels.compiled import Case
 
 WIDTH = {"E": 1536, "BLOCK_E": 2048}
 HEADS = {"H": 12, "K": 128, "BLOCK_H": 16, "BLOCK_K": 128}
 STRIP = {"STRIP": 512}
+FP8_TARGETS = (89, 90)
+"""Triton knows e4m3 from compute capability 8.9 on; on 8.0 a server refuses to start with it."""
 
 
 def _case(
@@ -16,7 +21,7 @@ def _case(
     pointers: dict[str, str],
     integers: tuple[str, ...],
     floats: tuple[str, ...],
-    constants: dict[str, int],
+    constants: Mapping[str, int | None],
 ) -> Case:
     """A case whose pointers and integers are all multiples of 16."""
     return Case(
@@ -38,12 +43,37 @@ def _norm(name: str, residual: bool, gated: bool, affine: bool) -> Case:
     return _case(name, kernel, dict.fromkeys(tensors, "*bf16"), strides, ("eps",), WIDTH | flags)
 
 
-def _norm_rotate(name: str, store: bool) -> Case:
+def _norm_rotate(name: str, store: bool, fp8_pages: bool = False) -> Case:
     tensors = ("x_ptr", "weight_ptr", "out_ptr", "v_ptr", "k_pages_ptr", "v_pages_ptr")
     pages = "*i32" if store else "*bf16"  # a call that stores nothing fills the place with another tensor
     pointers = dict.fromkeys(tensors, "*bf16") | {"rotations_ptr": "*fp32", "page_of_segment_ptr": pages}
-    kernel = "kernels.triton_elementwise:norm_rotate_kernel"
-    return _case(name, kernel, pointers, ("page_stride",), ("eps",), HEADS | {"STORE": store})
+    scales = ("k_scales_ptr", "v_scales_ptr")
+    if fp8_pages:
+        pointers |= dict.fromkeys(scales, "*fp32") | dict.fromkeys(("k_pages_ptr", "v_pages_ptr"), "*fp8e4nv")
+    case = _case(
+        name,
+        "kernels.triton_elementwise:norm_rotate_kernel",
+        pointers,
+        ("page_stride", "scale_page_stride", "scale_head_stride"),
+        ("eps",),
+        HEADS | {"STORE": store} | ({} if fp8_pages else dict.fromkeys(scales)),
+    )
+    if not fp8_pages:
+        return case
+    aligned = tuple(name for name in case.aligned if name != "scale_head_stride")  # 4680 is no multiple of 16
+    return replace(case, targets=FP8_TARGETS, aligned=aligned)
+
+
+def _quantise_rows(width: int, of_gelu: bool) -> Case:
+    case = _case(
+        f"quantise_rows_{width}",
+        "kernels.triton_fp8:quantise_rows_kernel",
+        {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"},
+        (),
+        (),
+        {"E": width, "BLOCK_E": 1 << (width - 1).bit_length(), "OF_GELU": of_gelu},
+    )
+    return replace(case, targets=FP8_TARGETS[-1:], num_warps=8)
 
 
 def _row(name: str, kernel: str, tensors: tuple[str, ...], integers: tuple[str, ...], floats: tuple[str, ...]) -> Case:
@@ -65,6 +95,9 @@ ELEMENTWISE_CASES = [
     _row("rms_norm", "rms_norm_kernel", ("x_ptr", "weight_ptr", "out_ptr"), (), ("eps",)),
     _norm_rotate("norm_rotate", store=False),
     _norm_rotate("norm_rotate_store", store=True),
+    _norm_rotate("norm_rotate_store_fp8", store=True, fp8_pages=True),
+    _quantise_rows(1536, of_gelu=False),
+    _quantise_rows(8960, of_gelu=True),
     _yuv("yuv_float32", "*fp32"),
     _yuv("yuv_bfloat16", "*bf16"),
 ]

@@ -22,7 +22,7 @@ from kernels.attention import (
     text_attention,
     text_attention_reference,
 )
-from tests.kernels.attention_cases import FLOAT32, HALF, HOPPER
+from tests.kernels.attention_cases import FLOAT32, HALF, HOPPER, NARROW
 from tests.kernels.conftest import Call
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
 
 def attend_text(num_rows: tuple[int, ...], dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor]:
     """What the text kernel gives and what it should give, float64; rows behind a segment's own are NaN."""
-    from kernels.triton_attention import text_attention_triton  # noqa: PLC0415 - not in the tests' process
+    from kernels.triton_text_attention import text_attention_triton  # noqa: PLC0415 - not in the tests' process
 
     random = torch.Generator().manual_seed(4)
     rows = (len(num_rows), max(num_rows), HEADS, width)
@@ -128,9 +128,9 @@ def call_public() -> tuple[float, float, bool]:
 
 def tilings() -> list[tuple[int, int, int, int]]:
     """The tilings that are shipped."""
-    from kernels import triton_attention as shipped  # noqa: PLC0415 - not in the tests' process
+    from kernels import triton_softmax as shipped  # noqa: PLC0415 - not in the tests' process
 
-    shipped_tilings = (shipped.HOPPER_TILING, shipped.HALF_TILING, shipped.FLOAT32_TILING)
+    shipped_tilings = (shipped.HOPPER_TILING, shipped.HALF_TILING, shipped.NARROW_TILING, shipped.FLOAT32_TILING)
     return [(t.queries, t.keys, t.num_warps, t.num_stages) for t in shipped_tilings]
 
 
@@ -226,7 +226,7 @@ def test_callers_go_through_the_kernels(run: Call) -> None:
 
 @pytest.mark.slow
 def test_compiled_tilings_are_those_that_are_shipped(compiling: Call) -> None:
-    assert compiling(tilings) == [HOPPER, HALF, FLOAT32]
+    assert compiling(tilings) == [HOPPER, HALF, NARROW, FLOAT32]
 
 
 @pytest.mark.slow

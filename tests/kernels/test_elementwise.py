@@ -19,6 +19,7 @@ from torch.nn.functional import gelu
 
 from kernels import elementwise
 from kernels.dispatch import is_interpreted, uses_triton
+from kernels.fp8 import FP8, PageScales, load_page
 
 EPS = 1e-6
 ON_GPU = torch.cuda.is_available()
@@ -32,6 +33,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 TWIN_TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-4, torch.bfloat16: 1e-3}
 """Against the twin, which rounds at the same points: only a few numbers may fall on the other side of a tie."""
 PADDING = 64
+NAN_CODE = 0x7F
 
 Shape = tuple[int, int, int, int]
 Call = Callable[..., Any]
@@ -164,7 +166,7 @@ def run(step: str, shape: Shape, dtype: torch.dtype, device: torch.device, segme
     inputs = {name: value.to(device) for name, value in vars(make_inputs(shape, dtype)).items()}
     chosen = Inputs(**{name: value[segments] if value.ndim == 3 else value for name, value in inputs.items()})
     assert uses_triton(chosen.x_GLE)
-    with poisoned_allocations() as buffers, rounding_to_bfloat16():
+    with poisoned_allocations() as buffers, rounding_as_gpus_do():
         out = STEPS[step].call(chosen, shape[2])
     outputs = out if isinstance(out, tuple) else (out,)
     return Outcome(tuple(x.cpu() for x in outputs), [buffer.cpu() for buffer in buffers])
@@ -177,11 +179,28 @@ def store(shape: Shape, dtype: torch.dtype, device: torch.device, write_pages: t
     pool = torch.full((2, 5, num_tokens + 2, num_heads, head_dim), torch.nan, dtype=dtype, device=device)
     pages = [*write_pages, *[-1] * (len(inputs.x_GLE) - len(write_pages))]
     pages_G = torch.tensor(pages, dtype=torch.int32, device=device)
-    with rounding_to_bfloat16():
+    with rounding_as_gpus_do():
         keys, values = elementwise.norm_rotate_store(
             *(inputs.x_GLE, inputs.y_GLE, inputs.weight_E, inputs.rotations_GLR, num_heads, EPS, *pool, pages_G)
         )
     return keys.cpu(), values.cpu(), pool.cpu()
+
+
+def store_in_8_bits(
+    shape: Shape, dtype: torch.dtype, device: torch.device, write_pages: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run ``norm_rotate_store`` with pages of e4m3. Returns keys, values, the pool [2, P, L + 2, H, K], its scales."""
+    inputs = Inputs(**{name: value.to(device) for name, value in vars(make_inputs(shape, dtype)).items()})
+    _, num_tokens, num_heads, head_dim = shape
+    pool = torch.zeros((2, 5, num_tokens + 2, num_heads, head_dim), dtype=FP8, device=device)
+    pool.view(torch.uint8).fill_(NAN_CODE)
+    scales = torch.full((2, 5, num_heads, num_tokens + 2), torch.nan, device=device)
+    pages = [*write_pages, *[-1] * (len(inputs.x_GLE) - len(write_pages))]
+    pages_G = torch.tensor(pages, dtype=torch.int32, device=device)
+    before = (inputs.x_GLE, inputs.y_GLE, inputs.weight_E, inputs.rotations_GLR, num_heads, EPS, *pool, pages_G)
+    with rounding_as_gpus_do():
+        keys, values = elementwise.norm_rotate_store(*before, PageScales(*scales))
+    return keys.cpu(), values.cpu(), pool.cpu(), scales.cpu()
 
 
 @contextmanager
@@ -198,8 +217,8 @@ def poisoned_allocations() -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def rounding_to_bfloat16() -> Iterator[None]:
-    """Make the interpreter round float32 to bfloat16, to the nearest and to even, as GPUs do; it cuts digits off."""
+def rounding_as_gpus_do() -> Iterator[None]:
+    """Make the interpreter round float32 to the nearest and to even, as GPUs do; it cuts digits off."""
     if not is_interpreted():
         yield
         return
@@ -207,6 +226,8 @@ def rounding_to_bfloat16() -> Iterator[None]:
     convert = interpreter._convert_float
 
     def rounding_convert(data: Any, source: Any, target: Any, mode: Any) -> Any:
+        if (source.name, target.name) == ("fp32", "fp8e4nv"):
+            return torch.from_numpy(data).to(FP8).view(torch.uint8).numpy()
         if (source.name, target.name) == ("fp32", "bf16"):
             data = torch.from_numpy(data).bfloat16().float().numpy()  # what is left to cut off is zeros
         return convert(data, source, target, mode)
@@ -267,6 +288,27 @@ def test_keys_and_values_reach_their_pages_and_no_other(
         assert torch.equal(pool[0, page, : shape[1]], keys[segment])
         assert torch.equal(pool[1, page, : shape[1]], values[segment])
     assert torch.equal(pool.isnan(), twin_pool.isnan())
+
+
+@pytest.mark.parametrize("write_pages", [(), (3, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 12, 128), (3, 7, 2, 12)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_pages_in_8_bits_hold_keys_and_values_with_their_scales(
+    call: Call, dtype: torch.dtype, shape: Shape, write_pages: tuple[int, ...]
+) -> None:
+    keys, values, pool, scales = call(store_in_8_bits, shape, dtype, DEVICE, write_pages)
+    twin_keys, twin_values, twin_pool, twin_scales = store_in_8_bits(shape, dtype, CPU, write_pages)
+    assert error(keys, twin_keys) <= TWIN_TOLERANCE[dtype] and torch.equal(values, twin_values)
+    assert torch.equal(pool.float().isnan(), twin_pool.float().isnan())
+    assert torch.equal(scales.isnan(), twin_scales.isnan())
+    held = (slice(None), slice(None, shape[1]))
+    for which, rows in enumerate((keys, values)):
+        for segment, page in enumerate(write_pages):
+            its_scales = scales[which, page][held]
+            torch.testing.assert_close(its_scales, twin_scales[which, page][held], rtol=1e-2, atol=0)
+            assert error(load_page(pool[which, page, : shape[1]], its_scales, torch.float32), rows[segment]) <= 0.03
+            if which == 1:  # keys may differ in their last place from the twin's, values do not
+                assert torch.equal(pool[which, page].view(torch.uint8), twin_pool[which, page].view(torch.uint8))
 
 
 @every_step

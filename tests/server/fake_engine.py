@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine import (
+    Dtypes,
     EndReason,
     EngineFacts,
     EngineLoad,
@@ -24,6 +25,7 @@ from engine import (
     SessionStatus,
     StartError,
     UnknownSession,
+    WorkerLoad,
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.placement import PassCosts, place
@@ -185,6 +187,7 @@ class FakeEngine:
         self.running: list[FakeSession] = []
         self.waiting: list[FakeSession] = []
         self.stopped = False
+        self.worker_loads: tuple[WorkerLoad, ...] = ()
 
     @property
     def facts(self) -> EngineFacts | None:
@@ -198,6 +201,7 @@ class FakeEngine:
             num_pages=16,
             page_bytes=1024,
             attention="none",
+            dtypes=Dtypes(activations="float32", pages="fp8", linears="float32", attention="float32"),
             decoder="none",
             encoder="none",
             codecs=CODECS,
@@ -212,6 +216,7 @@ class FakeEngine:
             pages_used=len(self.running),
             num_pages=16,
             restarts=0,
+            blocks_buffered=0,
         )
 
     async def start(self) -> None:

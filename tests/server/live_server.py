@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from server.app import create_app
 from server.main import DrainingServer
+from server.metrics.families import Families
 from server.protocol import HttpConfig
 from server.settings import Settings, TransportLimits
 from tests.server.fake_engine import FakeEngine
@@ -40,7 +41,8 @@ class LiveServer:
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
-        config = HttpConfig(create_app(self.settings, self.engine), self.settings.transport)
+        families = Families(self.engine.manifest.rollout.num_stages)
+        config = HttpConfig(create_app(self.settings, self.engine, families), self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
         await self.server.serve(sockets=[self.listener])
 

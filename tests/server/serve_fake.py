@@ -16,7 +16,7 @@ def main() -> None:
         engine.behaviour = Behaviour(fail_at=1, failure=WorkerLost("a worker died"))
     else:
         engine.behaviour = Behaviour(block_s=float(pace))
-    server.main.Engine = lambda config: engine  # type: ignore[assignment, misc]
+    server.main.Engine = lambda config, observer: engine  # type: ignore[assignment, misc]
     server.main.read_manifest = lambda path, decoder: manifest()
     server.main.main(sys.argv[2:])
 

@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 
 import server.main
-from engine import Engine, EngineConfig
+from engine import Engine, EngineConfig, Observer
 from engine.config import Fault, FaultKind, Rehearsal
 
 
@@ -18,8 +18,8 @@ def main() -> None:
     pass_s, *faults = sys.argv[1:split]
     rehearsal = Rehearsal(pass_s=float(pass_s), decode_s=float(pass_s), faults=tuple(map(fault, faults)))
 
-    def engine(config: EngineConfig) -> Engine:
-        return Engine(replace(config, rehearsal=rehearsal, poison_pages=True))
+    def engine(config: EngineConfig, observer: Observer) -> Engine:
+        return Engine(replace(config, rehearsal=rehearsal, poison_pages=True), observer=observer)
 
     server.main.Engine = engine  # type: ignore[assignment, misc]
     server.main.main(sys.argv[split + 1 :])

@@ -40,6 +40,7 @@ def test_capabilities_and_models(live: LiveServer) -> None:
     assert answer["limits"]["max_seconds"] is None
     models = httpx.get(f"{live.url}/v1/models").json()["models"]
     assert [model["name"] for model in models] == ["fake"]
+    assert answer["facts"]["dtypes"]["activations"] == "float32" and answer["facts"]["dtypes"]["pages"] == "fp8"
 
 
 def test_capabilities_before_the_model_is_loaded(live: LiveServer) -> None:

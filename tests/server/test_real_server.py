@@ -56,8 +56,11 @@ def url() -> Iterator[str]:
         yield address
 
 
-def still_alive(processes: list[psutil.Process], within_s: float = 3.0) -> list[psutil.Process]:
-    """Those that run after a moment. A zombie has ended; only its new parent has not noticed."""
+def still_alive(processes: list[psutil.Process], within_s: float = 20.0) -> list[psutil.Process]:
+    """Those that run after a while: the one that workers are forked from takes a second of CPU time to end.
+
+    A zombie has ended; only its new parent has not noticed.
+    """
     deadline = time.monotonic() + within_s
     while (alive := [one for one in processes if _runs(one)]) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -16,15 +16,17 @@ def test_defaults() -> None:
 
 def test_every_flag() -> None:
     flags = "--model m --devices cuda:0,cuda:11 --host ::1 --port 0 --max-sessions 3 --max-queue 0 --max-seconds 1.5"
-    times = "--lead-target 0.5 --stage-timeout 6 --recovery-grace 7 --drain-timeout 5"
+    times = "--lead-target 0.5 --stage-timeout 6 --recovery-grace 7 --drain-timeout 5 --metrics-port 1"
     nodes = "--decoder Tiny --nnodes 4 --node-rank 3 --master-addr 10.9.0.1 --master-port 65534"
-    settings = read_settings([*flags.split(), *times.split(), *nodes.split(), "--log-level", "DEBUG"], {})
+    bits = "--kv-dtype FP8 --linear-dtype fp8 --attention-dtype int8"
+    settings = read_settings([*f"{flags} {times} {nodes} {bits}".split(), "--log-level", "DEBUG"], {})
     assert settings == Settings(
         model=Path("m"),
         decoder="tiny",
         devices=("cuda:0", "cuda:11"),
         host="::1",
         port=0,
+        metrics_port=1,
         max_sessions=3,
         max_queue=0,
         max_seconds=1.5,
@@ -32,6 +34,9 @@ def test_every_flag() -> None:
         stage_timeout_s=6.0,
         recovery_grace_s=7.0,
         drain_timeout_s=5.0,
+        kv_dtype="fp8",
+        linear_dtype="fp8",
+        attention_dtype="int8",
         nnodes=4,
         node_rank=3,
         master_addr="10.9.0.1",
@@ -54,6 +59,9 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("PORT", "", "0..65535"),
         ("DECODER", "huge", "wan or tiny"),
         ("DECODER", "", "wan or tiny"),
+        ("KV_DTYPE", "int8", "auto or fp8"),
+        ("LINEAR_DTYPE", "", "auto or fp8"),
+        ("ATTENTION_DTYPE", "fp8", "auto or int8"),
         ("DEVICES", "gpu", "cuda:0,cuda:1"),
         ("DEVICES", "cuda:0,", "cuda:0,cuda:1"),
         ("MAX_SESSIONS", "0", "1..1024"),

@@ -73,8 +73,10 @@ class Bench:
         num_pages: int = 40,
         num_layers: int = TRANSFORMER.num_layers,
         faults: tuple[Fault, ...] = (),
+        page_dtype: torch.dtype = torch.float32,
+        network: CausalWan | None = None,
     ) -> None:
-        """``stages``: all of them unless said; ``following`` takes what this runner delivers."""
+        """``stages``: all of them unless said; ``following`` takes what this runner delivers; ``network``: or ours."""
         self.latents: dict[tuple[str, int], Tensor] = {}
         self.tickets: list[Ticket] = []
         self.told: list[LatentsSaved | SessionBroken] = []
@@ -88,12 +90,12 @@ class Bench:
             page_tokens=TOKENS,
             num_heads=TRANSFORMER.num_heads,
             head_dim=TRANSFORMER.head_dim,
-            dtype=torch.float32,
+            dtype=page_dtype,
             device=CPU,
             poison=True,
         )
         self.runner = Runner(
-            model=model(num_layers),
+            model=network or model(num_layers),
             rollout=config,
             stages=tuple(range(config.num_stages)) if stages is None else stages,
             pool=self.pool,

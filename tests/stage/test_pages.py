@@ -5,7 +5,8 @@ import torch
 
 from engine.config import RolloutConfig
 from engine.schedule import attended_blocks
-from engine.stage.pages import PagePool, SessionPages
+from engine.stage.pages import PagePool, SessionPages, page_bytes
+from kernels.fp8 import FP8
 
 
 def make_pool(num_pages: int, *, poison: bool = False, dtype: torch.dtype = torch.float32) -> PagePool:
@@ -55,6 +56,21 @@ def test_page_bytes_count_keys_and_values_of_all_layers(dtype: torch.dtype, size
     pool = make_pool(3, dtype=dtype)
     assert pool.page_bytes == 2 * 2 * 5 * 3 * 4 * size
     assert pool.cache.keys_NPLHK.nbytes + pool.cache.values_NPLHK.nbytes == 3 * pool.page_bytes
+
+
+def test_pages_in_8_bits_come_with_scales() -> None:
+    pool = make_pool(3, dtype=FP8, poison=True)
+    assert pool.page_bytes == 2 * 2 * 5 * 3 * (4 + 4)
+    assert sum(one.nbytes for one in pool.cache.tensors) == 3 * pool.page_bytes
+    scales = pool.cache.scales(1)
+    assert scales is not None and scales.keys_PHL.shape == (3, 3, 5)
+    assert all(bool(one.float().isnan().all()) for one in pool.cache.tensors)
+    assert make_pool(1).cache.scales(0) is None
+
+
+def test_the_published_model_s_pages_are_about_half_as_large_in_8_bits() -> None:
+    wide, narrow = (page_bytes(30, 4680, 12, 128, dtype) for dtype in (torch.bfloat16, FP8))
+    assert wide / narrow == pytest.approx(2 * 128 / (128 + 4))
 
 
 def test_free_pages_hold_nan_when_poisoned() -> None:

@@ -1,0 +1,73 @@
+"""What the engine tells of itself while it runs, for metrics: facts as they happen, each told once.
+
+An observer is called on the engine's event loop and must return at once. Counts and times in what it is told are
+increments, so a worker that is lost takes nothing back. Knows no metric and nobody who reads one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.request import EngineFacts, Fragment, Pace
+from engine.trace import Rests, Span
+
+
+class LossReason(StrEnum):
+    """How a worker was lost."""
+
+    DIED = "died"
+    """Its process ended, or its node is gone."""
+    HUNG = "hung"
+    """It had work and made no progress in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartTimes:
+    """How long the parts of a worker group's start took."""
+
+    measure_s: float
+    """Start of the processes; in the first group also what measuring the passes took."""
+    load_s: float
+    """Until every worker had its part of the model."""
+    warm_up_s: float
+
+
+class Observer:
+    """Ignores everything; override what matters."""
+
+    # --- sessions ---
+
+    def session_started(self, queued_s: float) -> None:
+        """A session got its place, ``queued_s`` after it was asked for."""
+
+    def session_made(self, video_s: float, took_s: float) -> None:
+        """A session that got its place ended: it made so much video, from then to its last block; at least one."""
+
+    def session_recovered(self, *, exact: bool) -> None:
+        """A session goes on with new workers, as if nothing had happened or merely resembling that."""
+
+    def block_made(self, fragment: Fragment, interval_s: float | None) -> None:
+        """A block left the chain, ``interval_s`` after the one before; None for the first."""
+
+    def block_taken(self, pace: Pace, lead_s: float | None) -> None:
+        """A reader took a block, ``lead_s`` before its playback deadline, negative if late; None before playback."""
+
+    def prompt_asked(self, *, remembered: bool) -> None:
+        """An embedding was needed."""
+
+    def prompt_followed(self, latency_s: float) -> None:
+        """The reader took the first block that follows a changed prompt, ``latency_s`` after the change was asked."""
+
+    # --- workers ---
+
+    def group_serves(self, facts: EngineFacts, times: StartTimes) -> None:
+        """A worker group is ready."""
+
+    def group_lost(self, rank: int, reason: LossReason) -> None:
+        """The group is lost, by the fault of worker ``rank``."""
+
+    def group_replaced(self, took_s: float) -> None:
+        """A new group serves, ``took_s`` after the loss of the last one."""
+
+    def worker_worked(self, rank: int, spans: tuple[Span, ...], rests: Rests) -> None:
+        """What a worker did, and how long it did nothing, since it was last heard of. Passes of one forward come
+        together and share their times."""

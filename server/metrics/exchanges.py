@@ -1,0 +1,108 @@
+"""Counts requests and answers by route, and refusals by reason. Pure ASGI.
+
+A path is labelled with its route's template. A path that is none of ours, or a method its route has not, is ``other``:
+callers cannot make new series.
+"""
+
+import time
+from collections.abc import Iterable
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from engine import EngineUnavailable, HiarError, Overloaded, Refused, RequestError
+from server.errors import ERROR_KEY, ApiError, NoPlace
+from server.metrics.families import Families
+
+OTHER = "other"
+_OTHER_CODES = (204, 400, 404, 405, 408, 413)
+_VIDEO_ROUTE = "/v1/generate"
+_PROBES = ("/livez", "/readyz")
+"""They fail by design while the server starts."""
+
+_REJECTIONS: tuple[tuple[type[HiarError], str], ...] = (
+    (NoPlace, "queue_timeout"),
+    (Overloaded, "queue_full"),
+    (Refused, "not_ready"),
+    (RequestError, "validation"),
+)
+"""First match wins, so a subclass stands above its base."""
+_REJECTIONS_BY_STATUS = {400: "validation", 415: "validation", 413: "too_large", 408: "timeout"}
+
+
+class Exchanges:
+    """Wraps an application whose routes are all there."""
+
+    def __init__(self, app: ASGIApp, families: Families, routes: Iterable[BaseRoute]) -> None:
+        self._app, self._http = app, families.http
+        self._errors, self._rejected = families.engine.errors, families.sessions.rejected
+        self._routes = [route for route in routes if isinstance(route, Route)]
+        self._make_children()
+
+    def _make_children(self) -> None:
+        for route in self._routes:
+            self._http.in_flight.labels(route.path)
+            documented = {int(code) for code in getattr(route, "responses", {})}
+            codes = documented | {getattr(route, "status_code", None) or 200, 500}
+            for method in (route.methods or set()) - {"HEAD"}:
+                self._http.duration.labels(method, route.path)
+                for code in codes:
+                    self._http.requests.labels(method, route.path, str(code))
+        self._http.in_flight.labels(OTHER)
+        self._http.duration.labels(OTHER, OTHER)
+        for code in _OTHER_CODES:
+            self._http.requests.labels(OTHER, OTHER, str(code))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method, route = self._labels(scope)
+        began_s, has_begun = time.monotonic(), False
+
+        def begin(code: int) -> None:
+            nonlocal has_begun
+            has_begun = True
+            self._http.requests.labels(method, route, str(code)).inc()
+            self._http.duration.labels(method, route).observe(time.monotonic() - began_s)
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begin(message["status"])
+            await send(message)
+
+        self._http.in_flight.labels(route).inc()
+        try:
+            await self._app(scope, receive, send_counted)
+        except Exception:
+            if not has_begun:  # a bug: the framework outside answers for it
+                begin(500)
+                self._errors.labels("http", "internal_error").inc()
+            raise
+        finally:
+            self._http.in_flight.labels(route).dec()
+            self._count_error(route, scope.get(ERROR_KEY))
+
+    def _labels(self, scope: Scope) -> tuple[str, str]:
+        for route in self._routes:
+            if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
+                return scope["method"], route.path
+        return OTHER, OTHER
+
+    def _count_error(self, route: str, error: ApiError | HiarError | None) -> None:
+        if error is None or route in _PROBES:
+            return
+        self._errors.labels("http", error.code).inc()
+        reason = rejection(error)
+        if route == _VIDEO_ROUTE and reason is not None:
+            self._rejected.labels(reason).inc()
+
+
+def rejection(error: ApiError | HiarError) -> str | None:
+    """Why a request for a video was refused; None if it was taken and failed later."""
+    if isinstance(error, ApiError):
+        return _REJECTIONS_BY_STATUS.get(error.status)
+    if isinstance(error, EngineUnavailable) and error.code == "draining":
+        return "draining"
+    return next((reason for kind, reason in _REJECTIONS if isinstance(error, kind)), None)

@@ -1,0 +1,47 @@
+"""What is measured beside all requests: the event loop's lag, the process, its versions and the GPUs."""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import pynvml  # type: ignore[import-untyped]
+from prometheus_client import Histogram, ProcessCollector
+
+from server.metrics.families import Families
+from server.metrics.gpu import GpuCollector, NvmlPoller
+
+_LAG_EVERY_S = 0.25
+
+
+@asynccontextmanager
+async def measuring(families: Families) -> AsyncIterator[None]:
+    """Measure while the body runs."""
+    ProcessCollector(registry=families.registry)
+    families.engine.build.labels(_version("hiar-server"), platform.python_version(), _version("torch")).set(1)
+    collector = GpuCollector()
+    families.registry.register(collector)
+    poller = NvmlPoller(pynvml, collector)
+    poller.start()
+    lag = asyncio.create_task(_measure_lag(families.engine.loop_lag))
+    try:
+        yield
+    finally:
+        lag.cancel()
+        poller.stop()
+
+
+async def _measure_lag(lag: Histogram) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_EVERY_S
+        await asyncio.sleep(_LAG_EVERY_S)
+        lag.observe(max(0.0, loop.time() - due))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

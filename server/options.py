@@ -1,0 +1,234 @@
+"""The settings an operator can give: flag, environment variable, how the text is read, and what ``--help`` says.
+
+Knows neither where a setting is used nor which was given.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ENV_PREFIX = "HIAR_"
+ROOT = Path(__file__).resolve().parents[1]
+MAX_MASTER_PORT = 65534
+"""The port after it is used too."""
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DECODERS = ("wan", "tiny")
+FP8_OR_NOT, INT8_OR_NOT = ("auto", "fp8"), ("auto", "int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One setting: how its text is read and what to tell when it cannot be."""
+
+    name: str
+    read: Callable[[str], Any]
+    expected: str
+    help: str
+    default: str | None = None
+    """What the help says in place of the default's value."""
+
+    @property
+    def flag(self) -> str:
+        """As on the command line."""
+        return "--" + self.name.removesuffix("_s").replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help."""
+        return "SECONDS" if self.name.endswith("_s") else self.name.rpartition("_")[2].upper()
+
+    @property
+    def env(self) -> str:
+        """As an environment variable."""
+        return ENV_PREFIX + self.name.removesuffix("_s").upper()
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _devices(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name != "cpu" and not (name.startswith("cuda:") and name[5:].isdecimal()):
+            raise ValueError(text)
+    return names
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise ValueError(text)
+    return text.strip()
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(text)
+        return text.lower()
+
+    return read
+
+
+OPTIONS = (
+    Option(name="model", read=lambda text: Path(_word(text)), expected="a folder", help="folder of the model to serve"),
+    Option(
+        name="decoder",
+        read=_one_of(DECODERS),
+        expected=" or ".join(DECODERS),
+        help="what turns latents into pictures: wan is faithful, tiny is many times faster and less sharp; the model's "
+        "folder must hold it",
+        default="default: the model's own",
+    ),
+    Option(
+        name="devices",
+        read=_devices,
+        expected="'cpu' or a list like 'cuda:0,cuda:1'",
+        help="one worker a device, in chain order; name cpu several times to run a pipeline without GPUs",
+    ),
+    Option(name="host", read=_word, expected="a host name or address", help="address to listen on"),
+    Option(name="port", read=_whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
+    Option(
+        name="metrics_port",
+        read=_whole(0, 65535),
+        expected="0..65535",
+        help="port for /metrics alone; 0 takes a free one",
+        default="default: /metrics is on --port",
+    ),
+    Option(
+        name="max_sessions",
+        read=_whole(1, 1024),
+        expected="1..1024",
+        help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
+    ),
+    Option(name="max_queue", read=_whole(0, 100_000), expected="0..100000", help="requests that may wait for a place"),
+    Option(
+        name="max_seconds",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="longest video a request may ask for; endless ones end there too",
+    ),
+    Option(
+        name="lead_target_s",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="a realtime video is made at most this far ahead of its viewer",
+    ),
+    Option(
+        name="stage_timeout_s",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="a worker that has work and makes no progress for this long is replaced, and so is a silent node",
+    ),
+    Option(
+        name="recovery_grace_s",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="how long running videos wait for lost workers to be replaced",
+    ),
+    Option(
+        name="drain_timeout_s",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="on SIGTERM, seconds that running videos get to reach the end of their block",
+    ),
+    Option(
+        name="kv_dtype",
+        read=_one_of(FP8_OR_NOT),
+        expected=" or ".join(FP8_OR_NOT),
+        help="type of the keys and values of earlier blocks: fp8 about halves them, so that the same memory holds "
+        "about twice the videos; it changes the pictures",
+    ),
+    Option(
+        name="linear_dtype",
+        read=_one_of(FP8_OR_NOT),
+        expected=" or ".join(FP8_OR_NOT),
+        help="type of most products with weights: fp8 halves those weights; it changes the pictures",
+    ),
+    Option(
+        name="attention_dtype",
+        read=_one_of(INT8_OR_NOT),
+        expected=" or ".join(INT8_OR_NOT),
+        help="type of the products of queries and keys; int8 changes the pictures",
+    ),
+    Option(name="nnodes", read=_whole(1, 1024), expected="1..1024", help="hosts that share one engine"),
+    Option(
+        name="node_rank",
+        read=_whole(0, 1023),
+        expected="0..1023",
+        help="which of them this is: 0 serves HTTP, the others lend it their devices",
+        default="needed with several nodes",
+    ),
+    Option(
+        name="master_addr",
+        read=_word,
+        expected="a host name or address",
+        help="host of node 0, as the others reach it",
+        default="needed with several nodes",
+    ),
+    Option(
+        name="master_port",
+        read=_whole(1, MAX_MASTER_PORT),
+        expected=f"1..{MAX_MASTER_PORT}",
+        help="port where workers of several nodes meet; nodes meet at the next one",
+    ),
+    Option(name="log_level", read=_one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
+)
+
+_EXAMPLES = """\
+examples:
+  hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
+  hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
+  hiar-server --port 9000 --max-sessions 1         one video at a time
+  hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
+
+two hosts, the first at 10.9.0.1; requests go to the first:
+  hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0
+  hiar-server --nnodes 2 --node-rank 1 --master-addr 10.9.0.1 --devices cuda:0,cuda:1
+
+Each flag can be given as an environment variable too: HIAR_PORT=9000 means --port 9000; a flag wins.
+torchrun --nproc-per-node 1 and LeaderWorkerSet set number, rank and master of the nodes by their own variables.
+Between hosts, messages are not encrypted: use a network you trust. HIAR_GROUP_TOKEN, the same word on all of them,
+keeps the hosts of two groups apart.
+SIGTERM or Ctrl-C ends running videos at the end of their block; a second one ends at once.
+"""
+
+
+def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
+    """The command line; ``defaults`` by name are what its help shows. All values stay text, None where not given."""
+    parser = argparse.ArgumentParser(
+        prog="hiar-server",
+        description="Generate endless video from prompts and stream it over HTTP while it is being made.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=help_text.replace("%", "%%"))
+    return parser
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "default: no limit"
+    if isinstance(default, tuple):
+        return f"default: {','.join(default)}"
+    if isinstance(default, Path):
+        return f"default: {default.relative_to(ROOT)}"
+    return f"default: {default:g}" if isinstance(default, float) else f"default: {default}"

@@ -1,0 +1,191 @@
+"""How streams end and requests are refused, as `/metrics` counts it; on a fake engine, with short limits."""
+
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from engine import CorruptLatents, EngineState, WorkerLost
+from server.metrics.families import ERROR_KINDS
+from tests.server.fake_engine import Behaviour, FakeEngine
+from tests.server.live_server import QUICK, LiveServer, eventually, serving
+from tests.server.scrape import Scrape, scrape
+from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, fake_command, run_real
+
+VIDEO = {"prompt": "x", "seconds": 1}
+
+
+def ask(live: LiveServer, **body: object) -> int:
+    """The status of a request for a video, read to its end."""
+    try:
+        return httpx.post(f"{live.url}/v1/generate", json={**VIDEO, **body}).status_code
+    except httpx.RemoteProtocolError:
+        return 200
+
+
+def told(now: Scrape, name: str, label: str) -> dict[str, float]:
+    """What a counter counted, by the values of a label."""
+    found = {value: now.total(name, **{label: value}) for value in now.label_values(label)}
+    return {value: count for value, count in found.items() if count}
+
+
+def finished(live: LiveServer) -> dict[str, float]:
+    return told(scrape(live.url), "hiar_sessions_finished_total", "reason")
+
+
+def rejected(live: LiveServer) -> dict[str, float]:
+    return told(scrape(live.url), "hiar_requests_rejected_total", "reason")
+
+
+def test_a_video_that_the_servers_limit_ends() -> None:
+    with serving(max_seconds=1.0) as live:
+        assert httpx.post(f"{live.url}/v1/generate", json={"prompt": "x"}).status_code == 200
+        assert finished(live) == {"limit": 1}
+
+
+@pytest.mark.parametrize("fail_at", [0, 1], ids=["before the first segment", "after it"])
+def test_a_video_that_the_engine_gives_up(fail_at: int) -> None:
+    with serving(FakeEngine(Behaviour(fail_at=fail_at, failure=CorruptLatents("NaN")))) as live:
+        assert ask(live) == (200 if fail_at else 502)
+        assert finished(live) == {"engine_error": 1}
+        now = scrape(live.url)
+        assert now.value("hiar_errors_total", component="session", kind="corrupt_latents") == 1
+        assert now.value("hiar_errors_total", component="http", kind="corrupt_latents") == (0 if fail_at else 1)
+        assert now.total("hiar_requests_rejected_total") == 0
+
+
+def test_a_bug_is_an_internal_error() -> None:
+    with serving(FakeEngine(Behaviour(fail_at=0, failure=RuntimeError("a bug")))) as live:  # type: ignore[arg-type]
+        assert ask(live) == 500
+        assert finished(live) == {"internal_error": 1}
+        now = scrape(live.url)
+        assert now.value("hiar_errors_total", component="http", kind="internal_error") == 1
+        assert now.value("hiar_http_requests_total", method="POST", route="/v1/generate", code="500") == 1
+        assert now.value("hiar_http_requests_in_flight", route="/v1/generate") == 0
+
+
+def test_a_client_that_takes_nothing() -> None:
+    with serving(FakeEngine(Behaviour(payload_bytes=4_000_000))) as live:
+        with socket.create_connection(live.address) as deaf:
+            head = "POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n"
+            deaf.sendall(head.encode() + b'\r\n{"prompt": "x"}')
+            eventually(lambda: finished(live) == {"slow_client": 1}, 10)
+        now = scrape(live.url)
+        assert now.value("hiar_stream_send_blocked_seconds_total") >= QUICK.send_timeout_s
+        assert 4e6 < now.value("hiar_stream_sent_bytes_total", protocol="fmp4") < 8e6  # the second was not taken
+
+
+def test_a_request_that_gets_no_place_in_time() -> None:
+    quick = QUICK.__class__(first_fragment_timeout_s=0.3)
+    with serving(FakeEngine(Behaviour(block_s=5.0, first_block_s=5.0, slots=0)), transport=quick) as live:
+        assert ask(live) == 429
+        assert finished(live) == {"timeout": 1} and rejected(live) == {"queue_timeout": 1}
+
+
+def test_a_first_segment_that_does_not_come_is_no_refusal() -> None:
+    quick = QUICK.__class__(first_fragment_timeout_s=0.3)
+    with serving(FakeEngine(Behaviour(first_block_s=5.0)), transport=quick) as live:
+        assert ask(live) == 504
+        assert finished(live) == {"timeout": 1} and rejected(live) == {}
+        assert scrape(live.url).value("hiar_errors_total", component="http", kind="first_segment_timeout") == 1
+
+
+def test_refusals_by_reason() -> None:
+    engine = FakeEngine(Behaviour(slots=0, queue=0))
+    with serving(engine) as live:
+        assert ask(live) == 429
+        assert ask(live, seconds=-1) == 400
+        assert ask(live, prompt="x" * 100_000) == 413
+        assert httpx.post(f"{live.url}/v1/generate", content=b"x").status_code == 415
+        engine.state = EngineState.RESTARTING
+        assert ask(live) == 503
+        engine.state = EngineState.DRAINING
+        assert ask(live) == 503
+        counts = {"queue_full": 1, "validation": 2, "too_large": 1, "not_ready": 1, "draining": 1}
+        assert rejected(live) == counts and finished(live) == {}
+        assert scrape(live.url).value("hiar_engine_state", state="draining") == 1
+
+
+def test_probes_that_fail_while_the_server_starts_are_no_errors() -> None:
+    engine = FakeEngine()
+    engine.state = EngineState.STARTING
+    with serving(engine) as live:
+        assert httpx.get(f"{live.url}/readyz").status_code == 503
+        assert scrape(live.url).total("hiar_errors_total") == 0
+
+
+def test_a_head_request_counts_as_get_and_an_unknown_method_as_other() -> None:
+    with serving() as live:
+        httpx.head(f"{live.url}/v1/models")
+        httpx.put(f"{live.url}/v1/models")
+        now = scrape(live.url)
+        assert now.value("hiar_http_requests_total", method="GET", route="/v1/models", code="200") == 1
+        assert now.value("hiar_http_requests_total", method="other", route="other", code="405") == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text; version=1.0.0"),
+    ],
+)
+def test_the_format_that_is_asked_for(live: LiveServer, accept: str, content_type: str) -> None:
+    answer = httpx.get(f"{live.url}/metrics", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(content_type)
+    assert answer.text.endswith("# EOF\n") == ("openmetrics" in content_type)
+
+
+def test_every_code_that_an_answer_can_have_is_known() -> None:
+    """A code that is not in the list would make a series that nobody saw before."""
+    source = "".join(path.read_text() for path in sorted((ROOT / "server").rglob("*.py")))
+    codes = set(re.findall(r'ApiError\(\s*\d+,\s*"(\w+)"', source))
+    codes |= set(re.findall(r'code = "(\w+)"', Path(ROOT / "engine" / "errors.py").read_text()))
+    never_answered = {"start_failed", "bad_weights"}
+    assert len(codes) > 15 and codes - never_answered <= set(ERROR_KINDS["http"])
+
+
+@pytest.mark.slow
+def test_metrics_on_a_port_of_their_own() -> None:
+    with subprocess.Popen(
+        fake_command("0.01", "--metrics-port", "0"), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = _read_until_ready(process.stderr)
+            main, own = re.findall(r"(?:listening|metrics) on (http://[0-9.:]+)", said)
+            assert httpx.get(f"{main}/metrics").status_code == 404
+            assert httpx.post(f"{main}/v1/generate", json=VIDEO).status_code == 200
+            assert told(scrape(own), "hiar_sessions_finished_total", "reason") == {"completed": 1}
+            assert scrape(own).label_values("route") >= {"/v1/generate"}
+            assert httpx.get(f"{own}/livez").status_code == 404
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def _read_until_ready(stderr: IO[str]) -> str:
+    said = ""
+    for line in stderr:
+        said += line
+        if "ready after" in line:
+            return said
+    raise AssertionError(said)
+
+
+@pytest.mark.slow
+def test_a_taken_metrics_port_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert_one_line(run_real("--port", "0", "--metrics-port", port), f"cannot listen on 127.0.0.1:{port}")
+
+
+def test_a_worker_that_is_lost_for_good_ends_a_video_as_its_own_kind() -> None:
+    with serving(FakeEngine(Behaviour(fail_at=1, failure=WorkerLost("gone")))) as live:
+        ask(live)
+        assert scrape(live.url).value("hiar_errors_total", component="session", kind="worker_lost") == 1

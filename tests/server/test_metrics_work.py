@@ -1,0 +1,117 @@
+"""What workers say they did becomes stage and worker times, exactly."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from engine import LossReason, Pace, Phase, Rests, Span, StartTimes
+from engine.placement import PassCosts, place
+from server.metrics.families import Families
+from server.metrics.recorder import Recorder
+from tests.server.fake_engine import FakeEngine
+from tests.server.scrape import Scrape, parse
+
+TIMES = StartTimes(measure_s=1.0, load_s=2.0, warm_up_s=3.0)
+
+
+class Book:
+    """A recorder of an engine with some workers, and what it has written."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.families = Families(4)
+        self.recorder = Recorder(self.families)
+        self.serve(num_workers)
+
+    def serve(self, num_workers: int) -> None:
+        engine = FakeEngine()
+        facts = engine.facts
+        assert facts is not None
+        devices = ("cpu",) * num_workers
+        plan = place(engine.manifest.rollout, devices, PassCosts(denoise_s=(0.1,) * 4, decode_s=0.1))
+        self.recorder.group_serves(type(facts)(**{**vars(facts), "plan": plan, "device_names": devices}), TIMES)
+
+    def work(self, rank: int, *spans: Span, **rests: float) -> None:
+        self.recorder.worker_worked(rank, spans, Rests(**rests))
+
+    @property
+    def now(self) -> Scrape:
+        return parse(generate_latest(self.families.registry).decode())
+
+
+def span(phase: Phase, stage: int | None, block: int, began_s: float, ended_s: float, **more: Any) -> Span:
+    return Span(phase=phase, rank=0, stage=stage, session="s", block=block, began_s=began_s, ended_s=ended_s, **more)
+
+
+def test_a_fused_forward_is_one_and_is_charged_once() -> None:
+    book = Book(5)
+    book.work(1, span(Phase.CACHE, 1, 4, 10.0, 10.4), span(Phase.DENOISE, 1, 5, 10.0, 10.4))
+    book.work(1, span(Phase.DENOISE, 1, 6, 11.0, 11.3), span(Phase.CACHE, 1, 6, 12.0, 12.1))
+    now = book.now
+    for kind, took_s in (("fused", 0.4), ("denoise", 0.3), ("cache", 0.1)):
+        labels = {"stage": "denoise1", "pass": kind}
+        assert now.value("hiar_stage_compute_duration_seconds_count", **labels) == 1
+        assert now.value("hiar_stage_compute_duration_seconds_sum", **labels) == pytest.approx(took_s)
+        assert now.value("hiar_stage_busy_seconds_total", rank="1", **labels) == pytest.approx(took_s)
+    assert now.value("hiar_stage_last_block", stage="denoise1") == 6
+
+
+def test_a_forward_of_several_stages_is_shared_by_its_passes() -> None:
+    book = Book(1)
+    both = (span(Phase.CACHE, 1, 4, 5.0, 5.6), span(Phase.DENOISE, 1, 5, 5.0, 5.6), span(Phase.DENOISE, 2, 4, 5.0, 5.6))
+    book.work(0, *both)
+    now = book.now
+    shares = {"denoise1": ("fused", 0.4), "denoise2": ("denoise", 0.2)}
+    for stage, (kind, share_s) in shares.items():
+        labels = {"stage": stage, "pass": kind}
+        assert now.value("hiar_stage_compute_duration_seconds_sum", **labels) == pytest.approx(0.6)
+        assert now.value("hiar_stage_busy_seconds_total", rank="0", **labels) == pytest.approx(share_s)
+    assert now.total("hiar_stage_busy_seconds_total") == pytest.approx(0.6)
+
+
+def test_other_steps_rests_and_edges() -> None:
+    book = Book(5)
+    book.work(0, span(Phase.SEND, None, 0, 1.0, 1.25, num_bytes=1000), span(Phase.TEXT, None, -1, 2.0, 2.5), none_s=3.0)
+    book.work(1, span(Phase.RECEIVE, None, 0, 1.0, 1.5, num_bytes=1000), input_s=0.5, output_s=0.25)
+    book.work(4, span(Phase.DECODE, None, 0, 2.0, 2.75), span(Phase.ENCODE, None, 0, 2.0, 2.5))
+    now = book.now
+    assert now.value("hiar_stage_transfer_bytes_total", edge="0-1") == 1000
+    assert now.value("hiar_stage_transfer_duration_seconds_sum", edge="0-1") == 0.25
+    assert now.value("hiar_stage_receive_wait_duration_seconds_sum", edge="0-1") == 0.5
+    assert now.value("hiar_text_encode_duration_seconds_sum") == 0.5
+    assert now.value("hiar_vae_decode_duration_seconds_sum") == 0.75
+    assert now.value("hiar_encode_duration_seconds_sum") == 0.5
+    busy = {
+        "decode": now.total("hiar_stage_busy_seconds_total", rank="4"),
+        "text": now.total("hiar_stage_busy_seconds_total", rank="0"),
+    }
+    assert busy == {"decode": 0.75, "text": 0.5}
+    assert [now.value("hiar_worker_idle_seconds_total", rank="1", cause=c) for c in ("input", "output", "none")] == [
+        *(0.5, 0.25, 0)
+    ]
+    assert now.value("hiar_worker_idle_seconds_total", rank="0", cause="none") == 3
+
+
+def test_a_group_with_fewer_workers_keeps_counters_and_drops_gauges() -> None:
+    book = Book(5)
+    book.work(4, span(Phase.DECODE, None, 0, 2.0, 2.5))
+    book.recorder.group_lost(4, LossReason.DIED)
+    book.serve(2)
+    now = book.now
+    assert now.total("hiar_stage_busy_seconds_total", rank="4") == 0.5
+    assert now.value("hiar_worker_losses_total", rank="4", reason="died") == 1
+    assert sum(1 for name, _ in now.values if name == "hiar_worker_info") == 2
+
+
+def test_only_videos_that_play_in_real_time_can_be_late() -> None:
+    book = Book(1)
+    book.recorder.block_taken(Pace.REALTIME, None)
+    book.recorder.block_taken(Pace.REALTIME, 2.5)
+    book.recorder.block_taken(Pace.REALTIME, -0.5)
+    book.recorder.block_taken(Pace.FAST, -9.0)
+    now = book.now
+    assert (now.value("hiar_blocks_late_total"), now.value("hiar_stream_stalled_seconds_total")) == (1, 0.5)
+    assert now.value("hiar_stream_lead_seconds_count") == 2
+    assert now.value("hiar_stream_lead_seconds_bucket", le="0.0") == 1
+    assert now.value("hiar_blocks_delivered_total", pace="realtime") == 3
+    assert now.value("hiar_blocks_delivered_total", pace="fast") == 1
