@@ -10,13 +10,13 @@ from typing import Any
 
 import clients.cli
 import server.download
-import server.settings
 from engine.front.hello import TOKEN_VARIABLE
 from server.model_folder import COMPLETE_NAME, PARTIAL_NAME
+from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 from tests.deploy.chart import ROOT, Pods, Rendered, environment_of, pods_of
 
-SETTINGS = {option.env for option in server.settings._OPTIONS}
+SETTINGS = {option.env for option in OPTIONS}
 LIBRARIES = {"TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR"}
 CLIENTS = {"HIAR_URL", "HF_TOKEN"}
 COMMANDS = {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"], "sh"}
@@ -55,6 +55,9 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "metrics_port": (found.metrics_port, values["metrics"]["port"]),
         "model": (found.model, Path("/models") / model["name"] if model["name"] else Settings.model),
         "decoder": (found.decoder, model["decoder"] or None),
+        "kv_dtype": (found.kv_dtype, model["kvDtype"]),
+        "linear_dtype": (found.linear_dtype, model["linearDtype"]),
+        "attention_dtype": (found.attention_dtype, model["attentionDtype"]),
         "devices": (found.devices, tuple(cuda if values["devices"]["kind"] == "cuda" else ["cpu"] * count)),
         "max_sessions": (found.max_sessions, ours["maxSessions"]),
         "max_queue": (found.max_queue, ours["maxQueue"]),

@@ -142,6 +142,9 @@ readinessProbe:
 {{- with $values.model.decoder }}
 - {name: HIAR_DECODER, value: {{ . | quote }}}
 {{- end }}
+- {name: HIAR_KV_DTYPE, value: {{ $values.model.kvDtype | quote }}}
+- {name: HIAR_LINEAR_DTYPE, value: {{ $values.model.linearDtype | quote }}}
+- {name: HIAR_ATTENTION_DTYPE, value: {{ $values.model.attentionDtype | quote }}}
 - {name: HIAR_HOST, value: {{ $values.server.host | quote }}}
 - {name: HIAR_PORT, value: {{ $values.server.port | quote }}}
 - {name: HIAR_METRICS_PORT, value: {{ $values.metrics.port | quote }}}
