@@ -7,13 +7,9 @@ until they are trained. The same seed gives the same files, byte for byte.
 """
 
 import argparse
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 
@@ -22,6 +18,7 @@ from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.text import END_OF_TEXT, umt5_encoder
 from engine.model.tiny_vae import TinyVae
+from training.model_folder import Parts, Sizes, write_folder
 
 SEED = 20260923
 PICTURE_STD = 0.2
@@ -43,12 +40,8 @@ TEXT = TextConfig(
     num_buckets=32,
     text_len=256,
 )
-FILES = {
-    "transformer": "transformer.safetensors",
-    "decoder": "decoder.safetensors",
-    "text": "text_encoder.safetensors",
-    "tokenizer": "tokenizer.json",
-}
+SIZES = Sizes(transformer=TRANSFORMER, rollout=ROLLOUT, video=VIDEO, decoder=DECODER, text=TEXT)
+DESCRIPTION = "The small model that ships with the project. Its weights are seeded random: it shows noise."
 
 
 def main() -> None:
@@ -60,17 +53,15 @@ def main() -> None:
 
 def write_model(folder: Path) -> None:
     """Write all files of the model into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     transformer = CausalWan(TRANSFORMER)
     for name, parameter in transformer.named_parameters():
         if name.endswith("modulation"):
             nn.init.normal_(parameter, std=TRANSFORMER.dim**-0.5)
-    _save(transformer, folder / FILES["transformer"])
-    _save(visible_decoder(), folder / FILES["decoder"])
-    _save(umt5_encoder(TEXT), folder / FILES["text"])
-    byte_tokenizer().save(str(folder / FILES["tokenizer"]))
-    (folder / "manifest.json").write_text(json.dumps(manifest(), indent=2) + "\n")
+    decoder = visible_decoder()
+    parts = Parts(transformer=transformer, decoder=decoder, text=umt5_encoder(TEXT), tokenizer=byte_tokenizer())
+    training = {"weights": "random", "seed": SEED, "command": "python -m training.random_tiny"}
+    write_folder(folder, parts, SIZES, DESCRIPTION, training, torch.bfloat16)
 
 
 def visible_decoder() -> nn.Module:
@@ -93,21 +84,6 @@ def visible_decoder() -> nn.Module:
     return decoder
 
 
-def manifest() -> dict[str, Any]:
-    """What ``engine.manifest`` reads."""
-    return {
-        "name": "tiny",
-        "description": "The small model that ships with the project. Its weights are seeded random: it shows noise.",
-        "files": FILES,
-        "transformer": dataclasses.asdict(TRANSFORMER),
-        "rollout": dataclasses.asdict(ROLLOUT),
-        "video": dataclasses.asdict(VIDEO),
-        "decoder": {"kind": DECODER.kind, "latent_channels": DECODER.latent_channels, "widths": DECODER.widths},
-        "text": dataclasses.asdict(TEXT),
-        "training": {"weights": "random", "seed": SEED, "command": "python -m training.random_tiny"},
-    }
-
-
 def byte_tokenizer() -> Tokenizer:
     """One token a byte of UTF-8, so that every prompt has tokens; ids 0..2 are padding, end and unknown."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -116,13 +92,6 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
-
-
-def _save(module: nn.Module, path: Path) -> None:
-    """Write the weights as bfloat16; a tied tensor is written once."""
-    tensors = {name: tensor.bfloat16().contiguous() for name, tensor in module.state_dict().items()}
-    tensors.pop("encoder.embed_tokens.weight", None)
-    save_file(tensors, path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""Makes a servable model folder out of training runs.
+
+    python -m training.export --transformer build/training/teacher --folder build/model
+    python -m training.export --transformer build/training/student --decoder build/training/decoder \\
+        --data build/training/latents build/training/ode_init --folder models/tiny
+
+The transformer is the moving average of a teacher's or a student's run; text encoder and tokenizer are the teacher's.
+The manifest records how each part was trained. The folder is loaded back as the server loads it before this ends.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.manifest import read_manifest
+from engine.model.text import load_text_encoder, load_tokenizer
+from engine.model.weights import load_decoder, load_transformer
+from training.autoencoder import DECODER, load_autoencoder
+from training.model_folder import Parts, Sizes, write_folder
+from training.networks import ROLLOUT, TRANSFORMER, VIDEO, TextToFlow, text_config
+from training.run import latest_part, read_log
+from training.teacher import TOKENIZER_FILE
+
+DESCRIPTION = "The small model that ships with the project, trained on a small world of moving shapes at 128x128."
+SIZE_LIMIT_BYTES = 16 * 2**20
+BASE = Path("build/training")
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """Command line."""
+    args = _parse()
+    export(args.transformer, args.teacher, args.decoder, args.folder, args.data)
+    size_bytes = load_back(args.folder)
+    sys.stdout.write(f"{args.folder}: {size_bytes / 2**20:.1f} MiB, loads strictly\n")
+
+
+def export(
+    transformer_run: Path, teacher_run: Path, decoder_run: Path, folder: Path, data: Sequence[Path] = ()
+) -> None:
+    """Write the model folder; ``data`` are runs that made what others learned from, recorded by their names.
+
+    Raises:
+        FileNotFoundError: a run has no checkpoint.
+    """
+    tokenizer = load_tokenizer(teacher_run / TOKENIZER_FILE)
+    networks = TextToFlow(tokenizer.get_vocab_size())
+    networks.load_state_dict(latest_part(teacher_run, "average", prefix="module."))
+    networks.transformer.load_state_dict(_transformer_weights(transformer_run))
+    parts = Parts(
+        transformer=networks.transformer,
+        decoder=load_autoencoder(decoder_run, CPU).decoder,
+        text=networks.encoder,
+        tokenizer=tokenizer,
+    )
+    sizes = Sizes(
+        transformer=TRANSFORMER,
+        rollout=ROLLOUT,
+        video=VIDEO,
+        decoder=DECODER,
+        text=text_config(tokenizer.get_vocab_size()),
+    )
+    runs = {run.name: run for run in data}
+    runs |= {"transformer": transformer_run, "text": teacher_run, "decoder": decoder_run}
+    training = {
+        "weights": "trained",
+        "data": "scenes drawn and described by training.world, training.render and training.captions",
+        **{part: history(run) for part, run in runs.items()},
+    }
+    write_folder(folder, parts, sizes, DESCRIPTION, training, torch.float16)
+
+
+def history(run: Path) -> dict[str, Any]:
+    """How a run went, by its log: every command that continued it, seed, steps, time and machines.
+
+    Commands name folders as the default options do, wherever the runs really were.
+    """
+    lines = read_log(run)
+    starts = [line for line in lines if line.get("event") == "start"]
+    return {
+        "commands": list(dict.fromkeys(start["command"].replace(f"{run.parent}/", f"{BASE}/") for start in starts)),
+        "seed": starts[0]["seed"],
+        "steps": max(line["step"] for line in lines),
+        "hours": round(max(line.get("seconds", 0) for line in lines) / 3600, 2),
+        "hardware": sorted({start["hardware"] for start in starts}),
+    }
+
+
+def load_back(folder: Path) -> int:
+    """Load every part as the server does; returns the folder's size in bytes.
+
+    Raises:
+        StartError: the manifest does not read.
+        WeightsError: a part does not fit.
+        ValueError: the folder is too large for the repository.
+    """
+    manifest = read_manifest(folder)
+    assert manifest.decoder and manifest.decoder_file and manifest.text and manifest.text_file
+    assert manifest.tokenizer_file
+    load_transformer(manifest.transformer, manifest.transformer_file, CPU)
+    load_decoder(manifest.decoder, manifest.decoder_file, CPU)
+    load_text_encoder(manifest.text, manifest.text_file, manifest.tokenizer_file, CPU)
+    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    if size_bytes > SIZE_LIMIT_BYTES:
+        raise ValueError(f"{folder} has {size_bytes} bytes, at most {SIZE_LIMIT_BYTES} are wanted")
+    return size_bytes
+
+
+def _transformer_weights(run: Path) -> dict[str, Any]:
+    """The transformer of a run that averages it alone, or beside a text encoder."""
+    return latest_part(run, "average", prefix="module.transformer.") or latest_part(run, "average", prefix="module.")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transformer", type=Path, default=BASE / "teacher", help="run folder (%(default)s)")
+    parser.add_argument("--teacher", type=Path, default=BASE / "teacher", help="run folder (%(default)s)")
+    parser.add_argument("--decoder", type=Path, default=BASE / "autoencoder", help="run folder (%(default)s)")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], help="other folders with a log to record")
+    parser.add_argument("--folder", type=Path, default=Path("build/model"), help="to write (%(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Encodes clips of the world into latents with their captions: what the teacher learns from.
+
+    python -m training.latents --autoencoder build/training/autoencoder --clips 4000 --length 9
+    python -m training.latents --autoencoder build/training/autoencoder --split held_out --clips 64 --length 21 \\
+        --folder build/training/latents-check
+
+Clip i is a pure function of the seed and i. A stopped command goes on where it was. The folder holds
+``latents.npy`` (float16, memory-mapped), ``clips.jsonl`` (the captions of each clip) and ``log.jsonl``.
+
+Letters: M clips, T latent frames of a clip, C channels, Y and X latent height and width, B samples, N blocks,
+F latent frames of a block.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import LATENT_STRIDE_PX
+from engine.model.tiny_vae import STRIDE
+from training.autoencoder import DECODER, SIZE_PX, Autoencoder, load_autoencoder, to_pixels
+from training.captions import describe
+from training.render import render
+from training.run import add_line, set_up, start_line
+from training.world import Split, draw_scene
+
+LATENTS_FILE = "latents.npy"
+CLIPS_FILE = "clips.jsonl"
+NUM_CAPTIONS = 4
+"""Sentences kept for each clip."""
+CLIPS_AT_ONCE = 8
+FRAMES_PER_BLOCK = 3
+
+Array = NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded clips; all have one length."""
+
+    latents_MTCYX: Array
+    captions: tuple[tuple[str, ...], ...]
+    """Several for each clip."""
+
+    def draw(self, rng: np.random.Generator, num_samples: int, num_blocks: int) -> tuple[Tensor, list[str]]:
+        """Random windows of random clips [B, N, F, C, Y, X], float32, and a caption of each."""
+        num_frames = num_blocks * FRAMES_PER_BLOCK
+        num_clips, length = self.latents_MTCYX.shape[:2]
+        windows, captions = [], []
+        for _ in range(num_samples):
+            clip, first = int(rng.integers(num_clips)), int(rng.integers(length - num_frames + 1))
+            windows.append(self.latents_MTCYX[clip, first : first + num_frames])
+            captions.append(self.captions[clip][int(rng.integers(len(self.captions[clip])))])
+        samples_BTCYX = torch.from_numpy(np.stack(windows)).float()
+        return samples_BTCYX.unflatten(1, (num_blocks, FRAMES_PER_BLOCK)), captions
+
+
+def open_latents(folder: Path) -> Latents:
+    """The whole clips of a folder. Raises ``FileNotFoundError``."""
+    captions = tuple(tuple(json.loads(line)) for line in (folder / CLIPS_FILE).read_text().splitlines())
+    latents: Array = np.load(folder / LATENTS_FILE, mmap_mode="r")
+    return Latents(latents[: len(captions)], captions)
+
+
+def main() -> None:
+    """Command line."""
+    args = _parse()
+    device = set_up(args)
+    network = load_autoencoder(args.autoencoder, device)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    latents = _storage(args.folder / LATENTS_FILE, args.clips, args.length)
+    captions_file = args.folder / CLIPS_FILE
+    done = len(captions_file.read_text().splitlines()) if captions_file.exists() else 0
+    add_line(args.folder, start_line(done, args.seed))
+    started_at, before = time.monotonic(), done
+    while done < args.clips:
+        indices = range(done, min(done + CLIPS_AT_ONCE, args.clips))
+        encoded, captions = make_clips(network, args.split, args.seed, indices, args.length)
+        latents[indices.start : indices.stop] = encoded
+        with captions_file.open("a") as file:
+            file.write("".join(json.dumps(sentences) + "\n" for sentences in captions))
+        done = indices.stop
+        each_s = (time.monotonic() - started_at) / (done - before)
+        sys.stdout.write(f"{done} of {args.clips} clips, {each_s:.3f} s each\n")
+    add_line(args.folder, {"step": done, "seconds": round(time.monotonic() - started_at, 1)})
+
+
+@torch.inference_mode()
+def make_clips(
+    network: Autoencoder, split: Split, seed: int, indices: Sequence[int], length: int
+) -> tuple[Array, list[list[str]]]:
+    """Encode the clips of these indices: float16 [M, T, C, Y, X], and the captions of each."""
+    pictures, captions = [], []
+    for index in indices:
+        rng = np.random.default_rng((seed, index))
+        scene = draw_scene(rng, split)
+        pictures.append(render(scene, int(rng.integers(10_000)), STRIDE * length, SIZE_PX))
+        captions.append([describe(scene, rng) for _ in range(NUM_CAPTIONS)])
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):
+        latents = network.encoder(to_pixels(np.stack(pictures)).to(device))
+    return latents.to(torch.float16).cpu().numpy(), captions
+
+
+def _storage(file: Path, num_clips: int, length: int) -> Array:
+    """The array of the file, new or of just this shape. Raises ``ValueError``."""
+    side = SIZE_PX // LATENT_STRIDE_PX
+    shape = (num_clips, length, DECODER.latent_channels, side, side)
+    if not file.exists():
+        return np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
+    found: Array = np.load(file, mmap_mode="r+")
+    if found.shape != shape:
+        raise ValueError(f"{file} holds {list(found.shape)}, asked for {list(shape)}: use another folder")
+    return found
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("build/training/latents"), help="%(default)s")
+    parser.add_argument("--autoencoder", type=Path, default=Path("build/training/autoencoder"), help="%(default)s")
+    parser.add_argument("--split", type=Split, default=Split.TRAIN, choices=list(Split), help="%(default)s")
+    parser.add_argument("--clips", type=int, default=4000, help="%(default)s")
+    parser.add_argument("--length", type=int, default=21, help="latent frames of a clip (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="%(default)s")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="%(default)s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Turns the teacher into a causal student of few stages, before distillation.
+
+    python -m training.ode_init --pairs ode
+    python -m training.ode_init --pairs data --steps 1500 --context next current clean
+
+The student denoises block b at a stage's level with the context that HiAR gives it, and regresses the clean block
+(spec section 6.5). ``--pairs ode`` takes inputs, contexts and clean blocks from the teacher's trajectories
+(``training.trajectories``, all chords). ``--pairs data`` takes encoded clips and fresh noise at each level: no
+teacher's solution is learned, but nothing has to be sampled from it. Several ``--context`` give a student that
+distillations with different contexts can start from alike: each sample draws one.
+
+Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.oracle import re_noise
+from engine.schedule import Level, noise_levels
+from training.autoencoder import load_autoencoder
+from training.dmd import per_sample
+from training.forward import text_rows
+from training.joined import denoise_joined
+from training.latents import open_latents
+from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
+from training.rollout import Context, Plan
+from training.run import Average, Optimizers, Run, add_arguments, rate_factor, set_up
+from training.student import draw_sheet, keep_tokenizer, load_network, precision, sheet_plan
+from training.tokenizer import token_ids
+from training.trajectories import WINDOW_BLOCKS, open_trajectories
+
+AVERAGE_DECAY = 0.995
+LOG_EVERY = 10
+
+
+class Pairs(StrEnum):
+    """Where inputs and clean blocks come from."""
+
+    ODE = "ode"
+    DATA = "data"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one sample of a batch is trained on. All [N, F, C, Y, X]."""
+
+    stage: int
+    context_level: int
+    """Index of the level that the cache pass reads."""
+    inputs: Tensor
+    contexts: Tensor
+    clean: Tensor
+
+
+Source = Callable[[np.random.Generator, int], tuple[list[Sample], list[str]]]
+"""Random samples and their captions: so many, at random stages."""
+
+
+def main() -> None:
+    """Command line."""
+    args = _parse()
+    device = set_up(args)
+    network, tokenizer = load_network(args.teacher, device)
+    keep_tokenizer(args.teacher, args.folder)
+    network.transformer.requires_grad_(True)
+    average, optimizers = Average(network, AVERAGE_DECAY), Optimizers(network.transformer, args.rate, tables=TABLES)
+    run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
+    draw = source(args.pairs, args.latents, args.trajectories, args.context, args.blocks)
+    autoencoder = load_autoencoder(args.autoencoder, device)
+    plan = sheet_plan(Plan(rollout=ROLLOUT, num_blocks=1, exit_stage=0, context=args.context[0]), args.sheet_seconds)
+    for step in run.steps(args.steps):
+        samples, captions = draw(run.rng(), args.batch)
+        loss = regression_loss(network, samples, token_ids(tokenizer, captions, TEXT_LEN).to(device))
+        loss.backward()
+        gradient = optimizers.step(rate_factor(step, args.steps))
+        average.update(network)
+        if step % LOG_EVERY == 0:
+            run.log(loss=loss.item(), gradient=gradient)
+        if (step + 1) % args.sheet_every == 0 or step + 1 == args.steps:
+            assert isinstance(average.module, TextToFlow)
+            draw_sheet(average.module, autoencoder, tokenizer, plan, args.folder / f"videos-{step + 1:06}.png")
+
+
+def source(pairs: Pairs, latents: Path, trajectories: Path, contexts: Sequence[Context], num_blocks: int) -> Source:
+    """Where samples come from. Raises ``FileNotFoundError`` or ``ValueError``."""
+    if pairs is Pairs.DATA:
+        clips = open_latents(latents)
+
+        def from_data(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
+            clean, captions = clips.draw(rng, num, num_blocks)
+            return [data_sample(one, *_draw(rng, contexts), rng) for one in clean], captions
+
+        return from_data
+    paths = open_trajectories(trajectories, ROLLOUT.num_stages)
+
+    def from_paths(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
+        points, _, captions = paths.draw(rng, num)
+        return [ode_sample([point[n] for point in points], *_draw(rng, contexts)) for n in range(num)], captions
+
+    return from_paths
+
+
+def _draw(rng: np.random.Generator, contexts: Sequence[Context]) -> tuple[int, int]:
+    """A random stage, and the index of the level of its context."""
+    stage = int(rng.integers(ROLLOUT.num_stages))
+    return stage, context_level(stage, contexts[int(rng.integers(len(contexts)))])
+
+
+def context_level(stage: int, context: Context) -> int:
+    """The index of the level that a stage's cache pass reads."""
+    return {Context.NEXT: stage + 1, Context.CURRENT: stage, Context.CLEAN: ROLLOUT.num_stages}[context]
+
+
+def data_sample(clean_NFCYX: Tensor, stage: int, read: int, rng: np.random.Generator) -> Sample:
+    """A clip at a stage, with fresh noise on the inputs and, where they have another level, on the contexts."""
+    levels = noise_levels(ROLLOUT)
+    inputs = _at(clean_NFCYX, levels[stage], rng)
+    contexts = inputs if read == stage else _at(clean_NFCYX, levels[read], rng)
+    return Sample(stage, read, inputs, contexts, clean_NFCYX)
+
+
+def ode_sample(points: Sequence[Tensor], stage: int, read: int) -> Sample:
+    """Points of one trajectory, one a level."""
+    return Sample(stage, read, points[stage], points[read], points[-1])
+
+
+def regression_loss(network: TextToFlow, samples: Sequence[Sample], tokens_BT: Tensor) -> Tensor:
+    """Mean squared error of the predicted clean blocks."""
+    model, levels = network.transformer, noise_levels(ROLLOUT)
+    inputs, contexts, clean = (
+        torch.stack([getattr(sample, name) for sample in samples]).to(model.device)
+        for name in ("inputs", "contexts", "clean")
+    )
+    entered = [levels[sample.stage] for sample in samples]
+    read = [levels[sample.context_level] for sample in samples]
+    with precision(model.device):
+        text = text_rows(model, network.encoder, tokens_BT)
+        timesteps, context_timesteps = (
+            torch.tensor([level.timestep for level in some], device=model.device) for some in (entered, read)
+        )
+        flow = denoise_joined(model, inputs, contexts, timesteps, context_timesteps, text, ROLLOUT.window_blocks)
+    sigma = per_sample(torch.tensor([level.sigma for level in entered], device=model.device), inputs)
+    return (inputs - sigma * flow.float() - clean).square().mean()
+
+
+def _at(clean: Tensor, level: Level, rng: np.random.Generator) -> Tensor:
+    return re_noise(clean, torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32)), level)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, "ode_init", steps=1500)
+    base = Path("build/training")
+    parser.add_argument("--teacher", type=Path, default=base / "teacher", help="run folder (%(default)s)")
+    parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="run folder (%(default)s)")
+    parser.add_argument("--pairs", type=Pairs, choices=list(Pairs), default=Pairs.DATA, help="%(default)s")
+    parser.add_argument("--latents", type=Path, default=base / "latents", help="clips, for data (%(default)s)")
+    parser.add_argument("--trajectories", type=Path, default=base / "trajectories", help="for ode (%(default)s)")
+    parser.add_argument("--context", type=Context, choices=list(Context), nargs="+", default=[Context.NEXT])
+    parser.add_argument("--blocks", type=int, default=WINDOW_BLOCKS, help="of a sample (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="samples of a step (%(default)s)")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (%(default)s)")
+    parser.add_argument("--sheet-every", type=int, default=500, help="steps between contact sheets (%(default)s)")
+    parser.add_argument("--sheet-seconds", type=float, default=20.0, help="length of their videos (%(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

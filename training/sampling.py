@@ -1,0 +1,74 @@
+"""Videos from the teacher: Euler steps along the flow, guided by the prompt. Knows no pixels.
+
+Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width,
+T text tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from engine.config import LATENT_STRIDE_PX
+from engine.model.text import END_OF_TEXT
+from training.autoencoder import SIZE_PX
+from training.forward import Mask, flow, text_rows
+from training.latents import FRAMES_PER_BLOCK
+from training.networks import TRANSFORMER, TextToFlow
+from training.tokenizer import SPECIAL_TOKENS
+
+PROMPTS = (
+    "A red circle drifts to the right over a night sky.",
+    "A large blue square spins clockwise in place on sand.",
+    "A small yellow star drifts quickly up over a meadow.",
+    "A white ring bounces around on stone.",
+    "A green triangle orbits clockwise around the middle over a pale sky.",
+    "A large purple cross grows and shrinks over a night sky.",
+    "A circle changes colour from red to blue and back on sand.",
+    "A small orange square drifts left while a blue ring drifts down over a meadow.",
+)
+"""Prompts whose samples are looked at while training goes on."""
+STEPS = 16
+GUIDANCE = 3.0
+SHIFT = 3.0
+
+
+def levels(num_steps: int, shift: float) -> Tensor:
+    """The noise levels of ``num_steps`` Euler steps, from 1 to 0: [num_steps + 1]."""
+    u = torch.linspace(1, 0, num_steps + 1)
+    return shift * u / (1 + (shift - 1) * u)
+
+
+@torch.no_grad()
+def sample(
+    network: TextToFlow,
+    tokens_BT: Tensor,
+    num_blocks: int,
+    seed: int,
+    *,
+    num_steps: int = STEPS,
+    guidance: float = GUIDANCE,
+) -> Tensor:
+    """Clean latents [B, N, F, C, Y, X] of each prompt, all blocks at once."""
+    device = network.transformer.device
+    side = SIZE_PX // LATENT_STRIDE_PX
+    shape = (len(tokens_BT), num_blocks, FRAMES_PER_BLOCK, TRANSFORMER.in_dim, side, side)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    return integrate(network, x, tokens_BT, levels(num_steps, SHIFT), guidance)[-1]
+
+
+@torch.no_grad()
+def integrate(
+    network: TextToFlow, noise_BNFCYX: Tensor, tokens_BT: Tensor, sigmas: Tensor, guidance: float
+) -> list[Tensor]:
+    """Follow the flow through the noise levels; returns the latents at each of them, the noise first."""
+    device, num_blocks = noise_BNFCYX.device, noise_BNFCYX.shape[1]
+    both = torch.cat([tokens_BT, torch.zeros_like(tokens_BT)])
+    both[len(tokens_BT) :, 0] = SPECIAL_TOKENS.index(END_OF_TEXT)
+    path = [noise_BNFCYX]
+    with torch.autocast(device.type, torch.bfloat16):
+        text = text_rows(network.transformer, network.encoder, both.to(device))
+        for now, after in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+            timesteps = torch.full((len(both), num_blocks), 1000 * now, device=device)
+            twice = torch.cat([path[-1], path[-1]])
+            told, untold = flow(network.transformer, twice, timesteps, text, Mask.BIDIRECTIONAL).float().chunk(2)
+            path.append(path[-1] + (after - now) * (untold + guidance * (told - untold)))
+    return path

@@ -1,0 +1,174 @@
+"""Trains the bidirectional teacher and the text encoder by flow matching.
+
+    python -m training.teacher
+    python -m training.teacher --steps 20000 --curriculum 1:60,3:30,7:10
+    python -m training.teacher --latents build/training/latents build/training/latents-long
+
+A sample is a window of encoded clips at one noise level. Most steps see short windows, which cost least; the last see
+windows as long as the model ever attends to. Each ``--latents`` folder serves the window lengths its clips allow.
+
+Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width,
+T text tokens.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from engine.config import require
+from engine.model.text import load_tokenizer
+from training.autoencoder import Autoencoder, load_autoencoder
+from training.forward import Mask, flow, text_rows
+from training.latents import FRAMES_PER_BLOCK, Latents, open_latents
+from training.networks import TABLES, TEXT_LEN, TextToFlow
+from training.pictures import save_rows
+from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, rate_factor, set_up
+from training.sampling import PROMPTS, sample
+from training.tokenizer import save_tokenizer, token_ids, world_tokenizer
+
+BLOCKS_PER_STEP = 32
+"""A step sees as many samples as make so many blocks."""
+CAPTION_DROPOUT = 0.1
+SHIFT = 3.0
+"""Of the noise levels that training draws."""
+AVERAGE_DECAY = 0.999
+CHECK_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+CHECK_SAMPLES = 32
+LOG_EVERY = 20
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def main() -> None:
+    """Command line."""
+    args = _parse()
+    device = set_up(args)
+    tokenizer = _tokenizer(args.folder, args.seed)
+    network = TextToFlow(tokenizer.get_vocab_size()).to(device)
+    half, average = HalfCopy(network), Average(network, AVERAGE_DECAY)
+    optimizers = Optimizers(network, args.rate, tables=TABLES)
+    run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
+    sources, held_out = [open_latents(folder) for folder in args.latents], open_latents(args.check_latents)
+    autoencoder = load_autoencoder(args.autoencoder, device)
+    for step in run.steps(args.steps):
+        run.seed_torch()
+        num_blocks = window_blocks(args.curriculum, step / args.steps)
+        clean, tokens = draw_batch(run.rng(), sources, num_blocks, tokenizer)
+        half.refresh()
+        loss = flow_loss(half.module, clean.to(device), tokens.to(device))
+        loss.backward()
+        half.hand_over_gradients()
+        gradient = optimizers.step(rate_factor(step, args.steps))
+        assert isinstance(average.module, TextToFlow)
+        average.update(network)
+        if step % LOG_EVERY == 0:
+            run.log(loss=loss.item(), gradient=gradient, blocks=num_blocks)
+        if (step + 1) % args.check_every == 0 or step + 1 == args.steps:
+            run.log(**check(average.module, held_out, tokenizer, device))
+            draw_samples(average.module, autoencoder, tokenizer, num_blocks, args.folder / f"samples-{step + 1:06}.png")
+
+
+def draw_batch(
+    rng: np.random.Generator, sources: Sequence[Latents], num_blocks: int, tokenizer: Tokenizer
+) -> tuple[Tensor, Tensor]:
+    """Clean windows [B, N, F, C, Y, X] and the tokens [B, T] of their captions, some of them empty."""
+    fitting = [source for source in sources if source.latents_MTCYX.shape[1] >= num_blocks * FRAMES_PER_BLOCK]
+    require(bool(fitting), f"no clip holds {num_blocks} blocks")
+    weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
+    source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+    clean, captions = source.draw(rng, max(1, BLOCKS_PER_STEP // num_blocks), num_blocks)
+    kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in captions]
+    return clean, token_ids(tokenizer, kept, TEXT_LEN)
+
+
+def flow_loss(network: nn.Module, clean_BNFCYX: Tensor, tokens_BT: Tensor) -> Tensor:
+    """Mean squared error of the flow of a ``TextToFlow`` at a random noise level a sample."""
+    assert isinstance(network, TextToFlow)
+    u_B = torch.rand(len(clean_BNFCYX), device=clean_BNFCYX.device)
+    sigma_B = SHIFT * u_B / (1 + (SHIFT - 1) * u_B)
+    return _error(network, clean_BNFCYX, torch.randn_like(clean_BNFCYX), sigma_B, tokens_BT)
+
+
+def _error(
+    network: TextToFlow, clean_BNFCYX: Tensor, noise_BNFCYX: Tensor, sigma_B: Tensor, tokens_BT: Tensor
+) -> Tensor:
+    sigma = sigma_B[:, None, None, None, None, None]
+    noisy = (1 - sigma) * clean_BNFCYX + sigma * noise_BNFCYX
+    timesteps_BN = (1000 * sigma_B)[:, None].expand(-1, clean_BNFCYX.shape[1])
+    with torch.autocast(clean_BNFCYX.device.type, torch.bfloat16):
+        text = text_rows(network.transformer, network.encoder, tokens_BT)
+        predicted = flow(network.transformer, noisy, timesteps_BN, text, Mask.BIDIRECTIONAL)
+    return (predicted.float() - (noise_BNFCYX - clean_BNFCYX)).square().mean()
+
+
+@torch.no_grad()
+def check(network: TextToFlow, held_out: Latents, tokenizer: Tokenizer, device: torch.device) -> dict[str, float]:
+    """The loss on held-out scenes at fixed noise levels, one block long; the same numbers are drawn every time."""
+    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
+    clean, captions = held_out.draw(rng, CHECK_SAMPLES, 1)
+    noise = torch.randn(clean.shape, generator=generator)
+    tokens = token_ids(tokenizer, captions, TEXT_LEN).to(device)
+    losses = {}
+    for level in CHECK_LEVELS:
+        sigma_B = torch.full((CHECK_SAMPLES,), level, device=device)
+        losses[f"check_{level}"] = _error(network, clean.to(device), noise.to(device), sigma_B, tokens).item()
+    return losses | {"check": sum(losses.values()) / len(losses)}
+
+
+def draw_samples(
+    network: TextToFlow, autoencoder: Autoencoder, tokenizer: Tokenizer, num_blocks: int, file: Path
+) -> None:
+    """Videos of the fixed prompts as a contact sheet: 8 moments each, from the second picture to the last."""
+    tokens = token_ids(tokenizer, PROMPTS, TEXT_LEN)
+    latents_BTCYX = sample(network, tokens, num_blocks, seed=4).flatten(1, 2)
+    rows = []
+    for prompt, latents in zip(PROMPTS, latents_BTCYX, strict=True):
+        pixels, _ = autoencoder.decoder.decode(latents, None)
+        moments = torch.linspace(0, len(pixels) - 1, 8).round().long()
+        rows.append((prompt, pixels[moments].cpu()))
+    save_rows(file, rows)
+
+
+def window_blocks(curriculum: Sequence[tuple[int, float]], progress: float) -> int:
+    """Blocks of a window at ``progress``, 0 to 1, through the run."""
+    total, passed = sum(share for _, share in curriculum), 0.0
+    for num_blocks, share in curriculum:
+        passed += share / total
+        if progress < passed:
+            return num_blocks
+    return curriculum[-1][0]
+
+
+def _tokenizer(folder: Path, seed: int) -> Tokenizer:
+    """The run's tokenizer, made when the run begins."""
+    file = folder / TOKENIZER_FILE
+    if not file.exists():
+        save_tokenizer(world_tokenizer(seed), file)
+    return load_tokenizer(file)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, "teacher", steps=12_000)
+    base = Path("build/training")
+    parser.add_argument("--latents", type=Path, nargs="+", default=[base / "latents"], help="folders of clips")
+    parser.add_argument("--check-latents", type=Path, default=base / "latents-check", help="%(default)s")
+    parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="%(default)s")
+    parser.add_argument("--curriculum", type=curriculum, default="1:60,3:30,7:10", help="blocks:percent of the steps")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
+    parser.add_argument("--check-every", type=int, default=500, help="steps between checks and samples (%(default)s)")
+    return parser.parse_args()
+
+
+def curriculum(text: str) -> tuple[tuple[int, float], ...]:
+    """Read "1:60,3:30,7:10"."""
+    pairs = (part.split(":") for part in text.split(","))
+    return tuple((int(num_blocks), float(share)) for num_blocks, share in pairs)
+
+
+if __name__ == "__main__":
+    main()
