@@ -27,7 +27,8 @@ from training.dmd import Flow, critic_loss, draw_sigmas, forward_kl_loss, matchi
 from training.forward import Mask, flow, text_rows
 from training.networks import TEXT_LEN, TextToFlow
 from training.rollout import Context, Plan, SelfRollout, exit_x0, roll_out, sample_noise
-from training.student import block_shape, precision
+from training.run import precision
+from training.student import block_shape
 from training.tokenizer import token_ids
 from training.trajectories import Trajectories
 from training.world import draw_scene

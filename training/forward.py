@@ -107,7 +107,7 @@ def flow(
         num_cache=0,
     )
     attention = joined_attention(num_samples, mask, window_blocks)
-    flow_GFCYX = model.compute(inputs, _no_cache(model), attention)
+    flow_GFCYX = model.compute(inputs, _no_cache(model, inputs), attention)
     by_sample: Tensor = flow_GFCYX.unflatten(0, (num_samples, num_blocks))
     return by_sample
 
@@ -183,6 +183,11 @@ def _no_pages(num_segments: int, device: torch.device) -> PageTable:
     return PageTable(zeros_G[:, None], zeros_G, zeros_G - 1)
 
 
-def _no_cache(model: CausalWan) -> PagedCache:
-    empty = torch.empty(model.config.num_layers, 0, 0, 0, 0, device=model.device)
-    return PagedCache(empty, empty)
+def _no_cache(model: CausalWan, inputs: ForwardInputs) -> PagedCache:
+    """One page that nobody writes or reads, of the form that kernels ask for."""
+    num_frames, _, height, width = inputs.latents_GFCYX.shape[1:]
+    sizes, patch_px = model.config, model.config.patch_px
+    num_tokens = num_frames * (height // patch_px) * (width // patch_px)
+    shape = (sizes.num_layers, 1, num_tokens, sizes.num_heads, sizes.head_dim)
+    page = torch.empty(shape, dtype=model.dtype, device=model.device)
+    return PagedCache(page, page)

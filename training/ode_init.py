@@ -31,8 +31,8 @@ from training.joined import denoise_joined
 from training.latents import open_latents
 from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
 from training.rollout import Context, Plan
-from training.run import Average, Optimizers, Run, add_arguments, rate_factor, set_up
-from training.student import draw_sheet, keep_tokenizer, load_network, precision, sheet_plan
+from training.run import Average, Optimizers, Run, add_arguments, precision, rate_factor, set_up
+from training.student import draw_sheet, keep_tokenizer, load_network, sheet_plan
 from training.tokenizer import token_ids
 from training.trajectories import WINDOW_BLOCKS, open_trajectories
 

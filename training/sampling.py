@@ -13,6 +13,7 @@ from training.autoencoder import SIZE_PX
 from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK
 from training.networks import TRANSFORMER, TextToFlow
+from training.run import precision
 from training.tokenizer import SPECIAL_TOKENS
 
 PROMPTS = (
@@ -64,7 +65,7 @@ def integrate(
     both = torch.cat([tokens_BT, torch.zeros_like(tokens_BT)])
     both[len(tokens_BT) :, 0] = SPECIAL_TOKENS.index(END_OF_TEXT)
     path = [noise_BNFCYX]
-    with torch.autocast(device.type, torch.bfloat16):
+    with precision(device):
         text = text_rows(network.transformer, network.encoder, both.to(device))
         for now, after in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
             timesteps = torch.full((len(both), num_blocks), 1000 * now, device=device)

@@ -8,7 +8,6 @@ height and width.
 """
 
 import shutil
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from training.forward import text_rows
 from training.networks import ROLLOUT, TEXT_LEN, VIDEO, TextToFlow
 from training.pictures import save_rows
 from training.rollout import Plan, roll_out, sample_noise
-from training.run import latest_part
+from training.run import latest_part, precision
 from training.sampling import PROMPTS
 from training.tokenizer import token_ids
 
@@ -51,11 +50,6 @@ def block_shape(config: TransformerConfig) -> tuple[int, int, int, int]:
     """F, C, Y, X of a block's latents."""
     side = SIZE_PX // LATENT_STRIDE_PX
     return ROLLOUT.latent_frames_per_block, config.in_dim, side, side
-
-
-def precision(device: torch.device) -> AbstractContextManager[None]:
-    """Bfloat16 products on a CPU. On a GPU everything stays float32: kernels without gradients take one type only."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu")
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
-from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, rate_factor, set_up
+from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, precision, rate_factor, set_up
 from training.sampling import PROMPTS, sample
 from training.tokenizer import save_tokenizer, token_ids, world_tokenizer
 
@@ -99,7 +99,7 @@ def _error(
     sigma = sigma_B[:, None, None, None, None, None]
     noisy = (1 - sigma) * clean_BNFCYX + sigma * noise_BNFCYX
     timesteps_BN = (1000 * sigma_B)[:, None].expand(-1, clean_BNFCYX.shape[1])
-    with torch.autocast(clean_BNFCYX.device.type, torch.bfloat16):
+    with precision(clean_BNFCYX.device):
         text = text_rows(network.transformer, network.encoder, tokens_BT)
         predicted = flow(network.transformer, noisy, timesteps_BN, text, Mask.BIDIRECTIONAL)
     return (predicted.float() - (noise_BNFCYX - clean_BNFCYX)).square().mean()
