@@ -1,9 +1,12 @@
 """What all tests share."""
 
+import signal
+
 import pytest
 import torch
 
 torch.set_num_threads(1)  # tensors here are tiny; threads that wait for each other are slow beside busy servers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
