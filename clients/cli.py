@@ -116,6 +116,7 @@ def _status(client: HiarClient, _options: argparse.Namespace) -> int:
             print(f"worker {worker['rank']} on {worker['device']}: {' '.join(worker['stages'])}")
         rate = facts["frames_per_second"]
         print(f"predicted {rate:g} frames/s; attention {facts['attention']}, encoder {facts['encoder']}")
+        print("types: " + ", ".join(f"{part} {dtype}" for part, dtype in facts["dtypes"].items()))
     return 0 if answer["state"] == "ready" else 1
 
 
