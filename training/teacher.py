@@ -12,6 +12,7 @@ T text tokens.
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
-from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, precision, rate_factor, set_up
+from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
 from training.sampling import PROMPTS, sample
 from training.tokenizer import save_tokenizer, token_ids, world_tokenizer
 
@@ -47,8 +48,10 @@ def main() -> None:
     """Command line."""
     args = _parse()
     device = set_up(args)
-    tokenizer = _tokenizer(args.folder, args.seed)
+    tokenizer = _tokenizer(args.folder, args.seed, args.start)
     network = TextToFlow(tokenizer.get_vocab_size()).to(device)
+    if args.start is not None:
+        network.load_state_dict(latest_part(args.start, "average", prefix="module."))
     half, average = HalfCopy(network), Average(network, AVERAGE_DECAY)
     optimizers = Optimizers(network, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
@@ -143,10 +146,13 @@ def window_blocks(curriculum: Sequence[tuple[int, float]], progress: float) -> i
     return curriculum[-1][0]
 
 
-def _tokenizer(folder: Path, seed: int) -> Tokenizer:
-    """The run's tokenizer, made when the run begins."""
+def _tokenizer(folder: Path, seed: int, start: Path | None) -> Tokenizer:
+    """The run's tokenizer, made when the run begins; it knows the words of the run that this one starts from."""
     file = folder / TOKENIZER_FILE
-    if not file.exists():
+    if start is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(start / TOKENIZER_FILE, file)
+    elif not file.exists():
         save_tokenizer(world_tokenizer(seed), file)
     return load_tokenizer(file)
 
@@ -158,6 +164,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--latents", type=Path, nargs="+", default=[base / "latents"], help="folders of clips")
     parser.add_argument("--check-latents", type=Path, default=base / "latents-check", help="%(default)s")
     parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="%(default)s")
+    parser.add_argument("--start", type=Path, help="run folder of a teacher whose weights to start from")
     parser.add_argument("--curriculum", type=curriculum, default="1:60,3:30,7:10", help="blocks:percent of the steps")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
     parser.add_argument("--check-every", type=int, default=500, help="steps between checks and samples (%(default)s)")

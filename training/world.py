@@ -3,7 +3,11 @@
 A scene is a background and one or two things, each with a law of motion that is a pure function of time, so a scene
 has no end and any moment of it can be computed alone. Lengths are in units of the picture (1.0 is its side), the
 origin is the upper left corner and y points down. Some pairs of shape and colour, and of shape and motion, are never
-drawn for training; every held-out scene shows one of them. Knows no pixels and no words.
+drawn for training; every held-out scene shows one of them.
+
+Two CPU cores shall learn this world in hours, so chance decides what a sentence says and at what moment a scene is
+seen, and little else: one thing stays in the middle of the picture or its way leads through it. Knows no pixels and
+no words.
 """
 
 import math
@@ -151,7 +155,7 @@ PULSE_RADII = (0.8, 1.4)
 ORBIT_GAP = 0.02
 """Least distance of an orbiting thing from the edge of the picture."""
 
-TWO_THINGS_SHARE = 0.25
+TWO_THINGS_SHARE = 0.15
 MOTION_WEIGHTS = {
     Motion.STILL: 0.06,
     **dict.fromkeys(DRIFTS, 0.11),
@@ -161,6 +165,11 @@ MOTION_WEIGHTS = {
     Motion.PULSE: 0.1,
     Motion.RECOLOUR: 0.1,
 }
+MIDDLE = (0.5, 0.5)
+QUARTERS = ((0.28, 0.28), (0.72, 0.72), (0.28, 0.72), (0.72, 0.28))
+"""Where each of two things belongs: one of the first two, or of the last two, and the other."""
+BOUNCE_LEAD = 1 / 8
+"""How far a bouncing thing's way down is ahead of its way across, in whole ways there and back."""
 PLACEMENT_TRIES = 24
 PLACEMENT_TIMES_S = tuple(0.4 * step for step in range(60))
 
@@ -181,8 +190,6 @@ class Thing:
     """Centre at time 0 of what stays or drifts; start within the range of what bounces; unused by orbits."""
     phase: float
     """Where in its cycle the thing is at time 0, in [0, 1)."""
-    heading_rad: float = math.pi / 4
-    """Steepness of a bouncing thing's path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +225,7 @@ def _state(thing: Thing, time_s: float) -> ThingState:
     if thing.motion in DRIFTS:
         x, y = _drift(thing, travelled)
     elif thing.motion is Motion.BOUNCE:
-        x = _between_edges(x, travelled * math.cos(thing.heading_rad), radius)
-        y = _between_edges(y, travelled * math.sin(thing.heading_rad), radius)
+        x, y = (_between_edges(start, travelled * math.sqrt(0.5), radius) for start in (x, y))
     elif thing.motion in ORBITS:
         orbit_radius = 0.5 - radius * REACH - ORBIT_GAP
         turned_rad = math.tau * thing.phase + TURNS[thing.motion] * travelled / orbit_radius
@@ -302,27 +308,21 @@ def _alike(thing: Thing, other: Thing) -> bool:
     return thing.shape is other.shape or bool(colours & others - {None})
 
 
-def _placed(rng: Generator, thing: Thing) -> Thing:
-    """The same thing at a random place and phase, whole where its law of motion keeps it whole."""
-    largest = thing.size.value * (PULSE_RADII[1] if thing.motion is Motion.PULSE else 1)
-    low, high = largest * REACH, 1 - largest * REACH
+def _placed(rng: Generator, thing: Thing, home: tuple[float, float] = MIDDLE) -> Thing:
+    """The same thing at a random moment of its way. What stays is at ``home``, what drifts passes through it."""
     along_x, along_y = DRIFTS.get(thing.motion, (0, 0))
-    anywhere = thing.motion is Motion.BOUNCE
-    x, y, phase, steepness = rng.random(4).tolist()
-    return replace(
-        thing,
-        x=x if anywhere or along_x else low + (high - low) * x,
-        y=y if anywhere or along_y else low + (high - low) * y,
-        phase=phase,
-        heading_rad=math.radians(30 + 30 * steepness),
-    )
+    moment = rng.random()
+    if thing.motion is Motion.BOUNCE:
+        return replace(thing, x=moment, y=(moment + BOUNCE_LEAD) % 1)
+    return replace(thing, x=moment if along_x else home[0], y=moment if along_y else home[1], phase=moment)
 
 
 def _draw_apart(rng: Generator, first: Thing, second: Thing) -> tuple[Thing, Thing]:
     """Places for two things where they meet least often, among a few."""
     best, fewest = (first, second), len(PLACEMENT_TIMES_S) + 1
     for _ in range(PLACEMENT_TRIES):
-        pair = _placed(rng, first), _placed(rng, second)
+        quarter = int(rng.integers(len(QUARTERS)))
+        pair = _placed(rng, first, QUARTERS[quarter]), _placed(rng, second, QUARTERS[quarter ^ 1])
         meetings = sum(_meet(pair, time_s) for time_s in PLACEMENT_TIMES_S)
         if meetings < fewest:
             best, fewest = pair, meetings

@@ -99,8 +99,8 @@ def test_training_never_shows_what_is_held_out_and_held_out_scenes_always_do() -
 
 
 def test_two_things_differ_in_shape_and_colour() -> None:
-    pairs = [drawn.things for drawn in draw(160) if len(drawn.things) == 2]
-    assert 25 < len(pairs) < 55
+    pairs = [drawn.things for drawn in draw(240) if len(drawn.things) == 2]
+    assert 24 < len(pairs) < 50
     for first, second in pairs:
         assert first.shape is not second.shape
         assert not {first.colour, first.colour_after} & {second.colour, second.colour_after} - {None}
@@ -133,9 +133,9 @@ def test_the_plain_sentence() -> None:
 
 def test_the_same_seed_gives_the_same_sentences_in_every_process() -> None:
     assert corpus(3, seed=0) == [
-        "A circle changes colour slowly from orange to purple and back on stone.",
-        "On a stone wall, a medium sized white hoop remains without moving.",
-        "A yellow triangle that bounces fast around the picture on a stone wall.",
+        "A violet star travels rapidly clockwise around the middle against concrete.",
+        "On stone, a tiny white disc moves from the bottom to the top steadily.",
+        "A video of a medium blue ball circling counterclockwise around the middle in a meadow.",
     ]
 
 
