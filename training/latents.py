@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import LATENT_STRIDE_PX
+from engine.config import LATENT_STRIDE_PX, require
 from engine.model.tiny_vae import STRIDE
 from training.autoencoder import DECODER, SIZE_PX, Autoencoder, load_autoencoder, to_pixels
 from training.captions import describe
@@ -68,6 +68,20 @@ def open_latents(folder: Path) -> Latents:
     captions = tuple(tuple(json.loads(line)) for line in (folder / CLIPS_FILE).read_text().splitlines())
     latents: Array = np.load(folder / LATENTS_FILE, mmap_mode="r")
     return Latents(latents[: len(captions)], captions)
+
+
+def draw_windows(
+    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_blocks: int
+) -> tuple[Tensor, list[str]]:
+    """``Latents.draw`` from one of several folders whose clips are long enough, large ones more often.
+
+    Raises ``ValueError`` where no clip holds so many blocks.
+    """
+    fitting = [source for source in sources if source.latents_MTCYX.shape[1] >= num_blocks * FRAMES_PER_BLOCK]
+    require(bool(fitting), f"no clip holds {num_blocks} blocks")
+    weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
+    source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
+    return source.draw(rng, num_samples, num_blocks)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from training.autoencoder import load_autoencoder
 from training.dmd import per_sample
 from training.forward import text_rows
 from training.joined import denoise_joined
-from training.latents import open_latents
+from training.latents import draw_windows, open_latents
 from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
 from training.rollout import Context, Plan
 from training.run import Average, Optimizers, Run, add_arguments, precision, rate_factor, set_up
@@ -88,13 +88,15 @@ def main() -> None:
             draw_sheet(average.module, autoencoder, tokenizer, plan, args.folder / f"videos-{step + 1:06}.png")
 
 
-def source(pairs: Pairs, latents: Path, trajectories: Path, contexts: Sequence[Context], num_blocks: int) -> Source:
+def source(
+    pairs: Pairs, latents: Sequence[Path], trajectories: Path, contexts: Sequence[Context], num_blocks: int
+) -> Source:
     """Where samples come from. Raises ``FileNotFoundError`` or ``ValueError``."""
     if pairs is Pairs.DATA:
-        clips = open_latents(latents)
+        clips = [open_latents(folder) for folder in latents]
 
         def from_data(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
-            clean, captions = clips.draw(rng, num, num_blocks)
+            clean, captions = draw_windows(rng, clips, num, num_blocks)
             return [data_sample(one, *_draw(rng, contexts), rng) for one in clean], captions
 
         return from_data
@@ -161,7 +163,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, default=base / "teacher", help="run folder (%(default)s)")
     parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="run folder (%(default)s)")
     parser.add_argument("--pairs", type=Pairs, choices=list(Pairs), default=Pairs.DATA, help="%(default)s")
-    parser.add_argument("--latents", type=Path, default=base / "latents", help="clips, for data (%(default)s)")
+    parser.add_argument(
+        "--latents", type=Path, nargs="+", default=[base / "latents"], help="folders of clips, for data"
+    )
     parser.add_argument("--trajectories", type=Path, default=base / "trajectories", help="for ode (%(default)s)")
     parser.add_argument("--context", type=Context, choices=list(Context), nargs="+", default=[Context.NEXT])
     parser.add_argument("--blocks", type=int, default=WINDOW_BLOCKS, help="of a sample (%(default)s)")

@@ -21,11 +21,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from engine.config import require
 from engine.model.text import load_tokenizer
 from training.autoencoder import Autoencoder, load_autoencoder
 from training.forward import Mask, flow, text_rows
-from training.latents import FRAMES_PER_BLOCK, Latents, open_latents
+from training.latents import Latents, draw_windows, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
 from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
@@ -79,11 +78,7 @@ def draw_batch(
     rng: np.random.Generator, sources: Sequence[Latents], num_blocks: int, tokenizer: Tokenizer
 ) -> tuple[Tensor, Tensor]:
     """Clean windows [B, N, F, C, Y, X] and the tokens [B, T] of their captions, some of them empty."""
-    fitting = [source for source in sources if source.latents_MTCYX.shape[1] >= num_blocks * FRAMES_PER_BLOCK]
-    require(bool(fitting), f"no clip holds {num_blocks} blocks")
-    weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
-    source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-    clean, captions = source.draw(rng, max(1, BLOCKS_PER_STEP // num_blocks), num_blocks)
+    clean, captions = draw_windows(rng, sources, max(1, BLOCKS_PER_STEP // num_blocks), num_blocks)
     kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in captions]
     return clean, token_ids(tokenizer, kept, TEXT_LEN)
 

@@ -75,7 +75,7 @@ def test_samples_stand_at_the_levels_of_their_stage(context: Context) -> None:
 
 
 def test_every_stage_and_context_is_drawn(site: Site) -> None:
-    draw = ode_init.source(ode_init.Pairs.DATA, site.latents, site.base, list(Context), 1)
+    draw = ode_init.source(ode_init.Pairs.DATA, [site.latents], site.base, list(Context), 1)
     samples, captions = draw(np.random.default_rng(0), 60)
     assert {sample.stage for sample in samples} == {0, 1, 2, 3}
     assert {sample.context_level - sample.stage for sample in samples if sample.stage == 1} == {0, 1, 3}

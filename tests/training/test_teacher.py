@@ -17,7 +17,7 @@ from training.captions import corpus
 from training.forward import Mask, flow, text_rows
 from training.latents import Latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow, text_config
-from training.run import Optimizers, read_log
+from training.run import Optimizers, latest_part, read_log
 from training.sampling import integrate, levels
 from training.teacher import curriculum, draw_batch, flow_loss, window_blocks
 from training.tokenizer import token_ids, train_tokenizer
@@ -144,3 +144,18 @@ def test_the_command_trains_checks_and_resumes(
     checks = [line for line in read_log(tmp_path) if "check" in line]
     assert [line["step"] for line in checks] == [0, 1] and all(np.isfinite(line["check_0.9"]) for line in checks)
     assert (tmp_path / "samples-000002.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_starts_from_another_with_its_words(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "open_latents", lambda folder: clips(4, 9))
+    monkeypatch.setattr(teacher, "load_autoencoder", lambda folder, device: Autoencoder().eval())
+    monkeypatch.setattr(teacher, "world_tokenizer", lambda seed: tokenizer)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, options in ((first, ["--seed", "1"]), (second, ["--seed", "2", "--start", str(first)])):
+        monkeypatch.setattr(sys, "argv", ["teacher", "--folder", str(folder), "--steps", "0", *options])
+        teacher.main()
+    weights, started = (latest_part(folder, "network") for folder in (first, second))
+    assert all(torch.equal(weights[name], started[name]) for name in weights)
+    assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
