@@ -51,6 +51,11 @@ class TransformerConfig:
     """Latent channels, in and out."""
     patch_px: int = 2
     """Latent pixels a token covers, along height and along width."""
+    position_grid: tuple[int, int] | None = None
+    """Rows and columns of a table of learned positions, which is added to embedded tokens; None is Wan's own form.
+
+    Rotary positions tell tokens apart only by what they hold: in pure noise a small model cannot find the middle.
+    """
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -61,6 +66,7 @@ class TransformerConfig:
         require(self.dim % self.num_heads == 0, f"{self.num_heads=} does not divide {self.dim=}")
         require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
         require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")
+        require(self.position_grid is None or min(self.position_grid) >= 1, f"{self.position_grid=} is empty")
 
     @property
     def head_dim(self) -> int:

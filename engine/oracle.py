@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, scaled_dot_product_attention
+from torch.nn.functional import interpolate, layer_norm, scaled_dot_product_attention
 
 from engine.config import Order, RolloutConfig
 from engine.model.dit import Attention, Block, CausalWan
@@ -103,7 +103,10 @@ def forward(
     """One pass of one block. Returns its flow [F, C, Y, X] and its own keys and values."""
     size = model.config.patch_px
     grid = (x_FCYX.shape[0], x_FCYX.shape[2] // size, x_FCYX.shape[3] // size)
-    x_LE = model.patch_embedding(x_FCYX.transpose(0, 1)[None].to(model.dtype))[0].flatten(1).T
+    x_EFYX = model.patch_embedding(x_FCYX.transpose(0, 1)[None].to(model.dtype))[0]
+    if model.position_embedding is not None:
+        x_EFYX = x_EFYX + interpolate(model.position_embedding[None], grid[1:], mode="bilinear").transpose(0, 1)
+    x_LE = x_EFYX.flatten(1).T
     text_TE = model.text_embedding(embedding_TX.to(model.dtype))
     time_1E = model.embed_time(torch.tensor([level.timestep], device=x_FCYX.device))
     modulation_6E = model.time_projection(time_1E).unflatten(-1, (6, -1))[0]

@@ -19,6 +19,7 @@ TRANSFORMER = TransformerConfig(
     text_len=TEXT_LEN,
     freq_dim=128,
     in_dim=DECODER.latent_channels,
+    position_grid=(8, 8),
 )
 ROLLOUT = RolloutConfig()
 VIDEO = VideoConfig(sizes=((128, 128),), fps=16)

@@ -170,6 +170,8 @@ class CausalWan(nn.Module):
         """How a forward attends to pages if it is not told."""
         patch = (1, config.patch_px, config.patch_px)
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, kernel_size=patch, stride=patch)
+        grid = config.position_grid
+        self.position_embedding = None if grid is None else nn.Parameter(torch.zeros(config.dim, *grid))
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.dim)
         )
@@ -244,6 +246,8 @@ class CausalWan(nn.Module):
         time_GE = self.embed_time(inputs.timesteps_G)
         modulation_G6E = self.time_projection(time_GE).unflatten(-1, (6, -1))
         x_GLE = self.patchify(inputs.latents_GFCYX)
+        if self.position_embedding is not None:
+            x_GLE = x_GLE + positions(self.position_embedding, grid)
         num_cache, last_layer = inputs.num_cache, self.config.num_layers - 1
         for layer, block in enumerate(self.blocks):
             skip = num_cache if layer == last_layer else 0
@@ -277,3 +281,11 @@ class CausalWan(nn.Module):
         x = patches_GLX.unflatten(1, grid).unflatten(-1, (size, size, -1))
         latents: Tensor = x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return latents
+
+
+def positions(table_EYX: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """The learned positions of a segment's tokens [L, E], stretched to its rows and columns, the same in all frames."""
+    num_frames, *size = grid
+    if list(table_EYX.shape[1:]) != size:
+        table_EYX = functional.interpolate(table_EYX[None], size, mode="bilinear", align_corners=False)[0]
+    return table_EYX.flatten(1).T.repeat(num_frames, 1)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,10 @@ def test_bfloat16_blocks_and_weights(network: WanVae | TinyVae) -> None:
 
 
 def test_shapes_of_a_model() -> None:
-    assert block_shapes(read_manifest(Path("models/tiny"))) == ((3, 16, 16, 16), (3, 16, 12, 12))
+    manifest = read_manifest(Path("models/tiny"))
+    wide = replace(manifest, video=replace(manifest.video, sizes=((128, 128), (96, 160))))
+    channels = manifest.transformer.in_dim
+    assert block_shapes(wide) == ((3, channels, 16, 16), (3, channels, 20, 12))
 
 
 # --- channels-last ---

@@ -108,6 +108,18 @@ def test_denoise_pass_without_history(model: CausalWan, prompt: Tensor, stage: i
     assert error_of(flow[0], expected) < 1e-5
 
 
+@pytest.mark.parametrize("grid", [(4, 6), (8, 8)], ids=["its own size", "stretched"])
+def test_learned_positions_are_added_to_every_frame(model: CausalWan, prompt: Tensor, grid: tuple[int, int]) -> None:
+    placed = CausalWan(replace(model.config, position_grid=grid))
+    table = torch.randn(model.config.dim, *grid, generator=torch.Generator().manual_seed(2))
+    placed.load_state_dict(model.state_dict() | {"position_embedding": table})
+    expected, _ = oracle_forward(placed, latents(0), LEVELS[1], 0, [], prompt)
+    batch = make_batch([(latents(0), LEVELS[1], 0, ())], [placed.encode_context(prompt[:7])], ())
+    flow = placed(batch, make_pool(placed, 2).cache)
+    assert error_of(flow[0], expected) < 1e-5
+    assert error_of(flow, model(batch, make_pool(model, 2).cache)) > 0.1
+
+
 def test_first_stage_repeats_the_recorded_reference(model: CausalWan, prompt: Tensor) -> None:
     recorded = load_file(GOLDEN / "rollout.safetensors")
     batch = make_batch([(recorded["initial_noise"][:3], LEVELS[0], 0, ())], [model.encode_context(prompt[:7])], ())
