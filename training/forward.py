@@ -25,6 +25,8 @@ from kernels.attention_choice import PagedAttention
 from kernels.elementwise import rms_norm
 
 WINDOW_BLOCKS = 7
+POSITION_SCALE = 0.2
+"""Size of the waves that learned positions start from."""
 PADDING = 0
 """Token id that fills up short prompts."""
 
@@ -68,7 +70,19 @@ def trainable_wan(config: TransformerConfig) -> CausalWan:
             nn.init.normal_(parameter, std=config.dim**-0.5)
         if name in {"head.head.weight", "time_projection.1.weight"}:
             nn.init.zeros_(parameter)
+        if name == "position_embedding":
+            parameter.data.copy_(_waves(*parameter.shape))
     return model
+
+
+def _waves(channels: int, rows: int, columns: int) -> Tensor:
+    """Positions to start from [E, Y, X]: waves of up to two turns over the grid, along rows, then along columns."""
+    num_waves = channels // 4
+    frequencies_R = 2 * math.tau * torch.arange(1, num_waves + 1) / num_waves
+    rows_RY, columns_RX = (frequencies_R[:, None] * (torch.arange(size) + 0.5) / size for size in (rows, columns))
+    rows_EY, columns_EX = (torch.cat([x.sin(), x.cos()]) for x in (rows_RY, columns_RX))
+    parts = (rows_EY[:, :, None].expand(-1, -1, columns), columns_EX[:, None, :].expand(-1, rows, -1))
+    return POSITION_SCALE * torch.cat(parts)
 
 
 def flow(

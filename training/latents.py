@@ -50,9 +50,11 @@ class Latents:
     captions: tuple[tuple[str, ...], ...]
     """Several for each clip."""
 
-    def draw(self, rng: np.random.Generator, num_samples: int, num_blocks: int) -> tuple[Tensor, list[str]]:
-        """Random windows of random clips [B, N, F, C, Y, X], float32, and a caption of each."""
-        num_frames = num_blocks * FRAMES_PER_BLOCK
+    def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int) -> tuple[Tensor, list[str]]:
+        """Random windows of random clips [B, N, F, C, Y, X], float32, and a caption of each.
+
+        ``num_frames``: latent frames of a window, whole blocks or fewer than one.
+        """
         num_clips, length = self.latents_MTCYX.shape[:2]
         windows, captions = [], []
         for _ in range(num_samples):
@@ -60,7 +62,7 @@ class Latents:
             windows.append(self.latents_MTCYX[clip, first : first + num_frames])
             captions.append(self.captions[clip][int(rng.integers(len(self.captions[clip])))])
         samples_BTCYX = torch.from_numpy(np.stack(windows)).float()
-        return samples_BTCYX.unflatten(1, (num_blocks, FRAMES_PER_BLOCK)), captions
+        return samples_BTCYX.unflatten(1, (-1, min(num_frames, FRAMES_PER_BLOCK))), captions
 
 
 def open_latents(folder: Path) -> Latents:
@@ -71,17 +73,17 @@ def open_latents(folder: Path) -> Latents:
 
 
 def draw_windows(
-    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_blocks: int
+    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_frames: int
 ) -> tuple[Tensor, list[str]]:
     """``Latents.draw`` from one of several folders whose clips are long enough, large ones more often.
 
-    Raises ``ValueError`` where no clip holds so many blocks.
+    Raises ``ValueError`` where no clip is so long.
     """
-    fitting = [source for source in sources if source.latents_MTCYX.shape[1] >= num_blocks * FRAMES_PER_BLOCK]
-    require(bool(fitting), f"no clip holds {num_blocks} blocks")
+    fitting = [source for source in sources if source.latents_MTCYX.shape[1] >= num_frames]
+    require(bool(fitting), f"no clip holds {num_frames} latent frames")
     weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
     source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-    return source.draw(rng, num_samples, num_blocks)
+    return source.draw(rng, num_samples, num_frames)
 
 
 def main() -> None:

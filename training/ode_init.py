@@ -28,7 +28,7 @@ from training.autoencoder import load_autoencoder
 from training.dmd import per_sample
 from training.forward import text_rows
 from training.joined import denoise_joined
-from training.latents import draw_windows, open_latents
+from training.latents import FRAMES_PER_BLOCK, draw_windows, open_latents
 from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
 from training.rollout import Context, Plan
 from training.run import Average, Optimizers, Run, add_arguments, precision, rate_factor, set_up
@@ -96,7 +96,7 @@ def source(
         clips = [open_latents(folder) for folder in latents]
 
         def from_data(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
-            clean, captions = draw_windows(rng, clips, num, num_blocks)
+            clean, captions = draw_windows(rng, clips, num, num_blocks * FRAMES_PER_BLOCK)
             return [data_sample(one, *_draw(rng, contexts), rng) for one in clean], captions
 
         return from_data

@@ -1,11 +1,12 @@
 """Trains the bidirectional teacher and the text encoder by flow matching.
 
     python -m training.teacher
-    python -m training.teacher --steps 20000 --curriculum 1:60,3:30,7:10
+    python -m training.teacher --steps 20000 --curriculum 1:40,3:20,9:20,21:20
     python -m training.teacher --latents build/training/latents build/training/latents-long
 
-A sample is a window of encoded clips at one noise level. Most steps see short windows, which cost least; the last see
-windows as long as the model ever attends to. Each ``--latents`` folder serves the window lengths its clips allow.
+A sample is a window of encoded clips at one noise level. Most steps see short windows, which cost least: single latent
+frames teach what things look like, blocks how they move; the last see windows as long as the model ever attends to.
+Each ``--latents`` folder serves the window lengths its clips allow.
 
 Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width,
 T text tokens.
@@ -24,18 +25,18 @@ from torch import Tensor, nn
 from engine.model.text import load_tokenizer
 from training.autoencoder import Autoencoder, load_autoencoder
 from training.forward import Mask, flow, text_rows
-from training.latents import Latents, draw_windows, open_latents
+from training.latents import FRAMES_PER_BLOCK, Latents, draw_windows, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
 from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
 from training.sampling import PROMPTS, sample
 from training.tokenizer import save_tokenizer, token_ids, world_tokenizer
 
-BLOCKS_PER_STEP = 32
-"""A step sees as many samples as make so many blocks."""
+FRAMES_PER_STEP = 96
+"""A step sees as many samples as make so many latent frames."""
 CAPTION_DROPOUT = 0.1
-SHIFT = 3.0
-"""Of the noise levels that training draws."""
+SHIFT = 8.0
+"""Of the noise levels that training draws. What the sentence says is decided at the highest; there it is hard."""
 AVERAGE_DECAY = 0.999
 CHECK_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 CHECK_SAMPLES = 32
@@ -58,8 +59,8 @@ def main() -> None:
     autoencoder = load_autoencoder(args.autoencoder, device)
     for step in run.steps(args.steps):
         run.seed_torch()
-        num_blocks = window_blocks(args.curriculum, step / args.steps)
-        clean, tokens = draw_batch(run.rng(), sources, num_blocks, tokenizer)
+        num_frames = window_frames(args.curriculum, step / args.steps)
+        clean, tokens = draw_batch(run.rng(), sources, num_frames, tokenizer)
         half.refresh()
         loss = flow_loss(half.module, clean.to(device), tokens.to(device))
         loss.backward()
@@ -68,17 +69,18 @@ def main() -> None:
         assert isinstance(average.module, TextToFlow)
         average.update(network)
         if step % LOG_EVERY == 0:
-            run.log(loss=loss.item(), gradient=gradient, blocks=num_blocks)
+            run.log(loss=loss.item(), gradient=gradient, frames=num_frames)
         if (step + 1) % args.check_every == 0 or step + 1 == args.steps:
             run.log(**check(average.module, held_out, tokenizer, device))
+            num_blocks = max(1, num_frames // FRAMES_PER_BLOCK)
             draw_samples(average.module, autoencoder, tokenizer, num_blocks, args.folder / f"samples-{step + 1:06}.png")
 
 
 def draw_batch(
-    rng: np.random.Generator, sources: Sequence[Latents], num_blocks: int, tokenizer: Tokenizer
+    rng: np.random.Generator, sources: Sequence[Latents], num_frames: int, tokenizer: Tokenizer
 ) -> tuple[Tensor, Tensor]:
     """Clean windows [B, N, F, C, Y, X] and the tokens [B, T] of their captions, some of them empty."""
-    clean, captions = draw_windows(rng, sources, max(1, BLOCKS_PER_STEP // num_blocks), num_blocks)
+    clean, captions = draw_windows(rng, sources, max(1, FRAMES_PER_STEP // num_frames), num_frames)
     kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in captions]
     return clean, token_ids(tokenizer, kept, TEXT_LEN)
 
@@ -107,7 +109,7 @@ def _error(
 def check(network: TextToFlow, held_out: Latents, tokenizer: Tokenizer, device: torch.device) -> dict[str, float]:
     """The loss on held-out scenes at fixed noise levels, one block long; the same numbers are drawn every time."""
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
-    clean, captions = held_out.draw(rng, CHECK_SAMPLES, 1)
+    clean, captions = held_out.draw(rng, CHECK_SAMPLES, FRAMES_PER_BLOCK)
     noise = torch.randn(clean.shape, generator=generator)
     tokens = token_ids(tokenizer, captions, TEXT_LEN).to(device)
     losses = {}
@@ -131,13 +133,13 @@ def draw_samples(
     save_rows(file, rows)
 
 
-def window_blocks(curriculum: Sequence[tuple[int, float]], progress: float) -> int:
-    """Blocks of a window at ``progress``, 0 to 1, through the run."""
+def window_frames(curriculum: Sequence[tuple[int, float]], progress: float) -> int:
+    """Latent frames of a window at ``progress``, 0 to 1, through the run."""
     total, passed = sum(share for _, share in curriculum), 0.0
-    for num_blocks, share in curriculum:
+    for num_frames, share in curriculum:
         passed += share / total
         if progress < passed:
-            return num_blocks
+            return num_frames
     return curriculum[-1][0]
 
 
@@ -160,16 +162,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--check-latents", type=Path, default=base / "latents-check", help="%(default)s")
     parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="%(default)s")
     parser.add_argument("--start", type=Path, help="run folder of a teacher whose weights to start from")
-    parser.add_argument("--curriculum", type=curriculum, default="1:60,3:30,7:10", help="blocks:percent of the steps")
+    parser.add_argument(
+        "--curriculum", type=curriculum, default="1:40,3:20,9:20,21:20", help="latent frames:percent of steps"
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
     parser.add_argument("--check-every", type=int, default=500, help="steps between checks and samples (%(default)s)")
     return parser.parse_args()
 
 
 def curriculum(text: str) -> tuple[tuple[int, float], ...]:
-    """Read "1:60,3:30,7:10"."""
+    """Read "1:40,3:20,9:20,21:20"."""
     pairs = (part.split(":") for part in text.split(","))
-    return tuple((int(num_blocks), float(share)) for num_blocks, share in pairs)
+    return tuple((int(num_frames), float(share)) for num_frames, share in pairs)
 
 
 if __name__ == "__main__":

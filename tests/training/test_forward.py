@@ -112,3 +112,12 @@ def test_gradients_are_those_of_finite_differences(encoder: UMT5EncoderModel, la
     with torch.no_grad():
         slope = (loss(x + 1e-3 * step) - loss(x - 1e-3 * step)) / 2e-3
     torch.testing.assert_close((gradient * step).sum(), slope, rtol=2e-2, atol=0)
+
+
+def test_learned_positions_start_as_waves_that_tell_all_places_apart() -> None:
+    config = TransformerConfig(
+        dim=24, ffn_dim=16, num_heads=2, num_layers=1, text_dim=8, text_len=4, freq_dim=8, position_grid=(4, 6)
+    )
+    table = trainable_wan(config).position_embedding
+    assert table is not None and table.shape == (24, 4, 6) and table.abs().max() <= 0.2
+    assert torch.pdist(table.detach().flatten(1).T).min() > 0.2

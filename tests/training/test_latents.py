@@ -60,7 +60,7 @@ def test_windows_keep_their_order_and_their_captions() -> None:
     values = np.zeros((5, 10, 1, 1, 1), np.float16)
     values[..., 0, 0, 0] = np.arange(5)[:, None] * 100 + np.arange(10)
     clips = Latents(values, tuple((f"{clip} a", f"{clip} b") for clip in range(5)))
-    samples, captions = clips.draw(np.random.default_rng(0), 200, 2)
+    samples, captions = clips.draw(np.random.default_rng(0), 200, 6)
     assert samples.shape == (200, 2, 3, 1, 1, 1)
     rows = samples.flatten(1).numpy()
     assert (np.diff(rows, axis=1) == 1).all()

@@ -19,7 +19,7 @@ from training.latents import Latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow, text_config
 from training.run import Optimizers, latest_part, read_log
 from training.sampling import integrate, levels
-from training.teacher import curriculum, draw_batch, flow_loss, window_blocks
+from training.teacher import curriculum, draw_batch, flow_loss, window_frames
 from training.tokenizer import token_ids, train_tokenizer
 
 SMALL = dataclasses.replace(networks.TRANSFORMER, dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16)
@@ -68,21 +68,22 @@ def test_tokens_are_those_of_the_product(tokenizer: Tokenizer) -> None:
 
 
 def test_windows_grow_along_the_curriculum() -> None:
-    shares = curriculum("1:60,3:30,7:10")
-    lengths = [window_blocks(shares, step / 100) for step in range(100)]
-    assert [lengths.count(blocks) for blocks in (1, 3, 7)] == [60, 30, 10] and lengths == sorted(lengths)
-    assert window_blocks(shares, 1.0) == 7
+    shares = curriculum("1:60,3:30,21:10")
+    lengths = [window_frames(shares, step / 100) for step in range(100)]
+    assert [lengths.count(frames) for frames in (1, 3, 21)] == [60, 30, 10] and lengths == sorted(lengths)
+    assert window_frames(shares, 1.0) == 21
 
 
 def test_a_batch_comes_from_clips_long_enough_and_loses_some_captions(tokenizer: Tokenizer) -> None:
     short, long = clips(3, 3), clips(4, 9)
     rng = np.random.default_rng(0)
-    clean, _ = draw_batch(rng, [short, long], 3, tokenizer)
+    clean, _ = draw_batch(rng, [short, long], 9, tokenizer)
     assert clean.shape == (10, 3, 3, 12, 16, 16)
-    tokens = torch.cat([(draw_batch(rng, [short, long], 1, tokenizer)[1] != 0).sum(1) for _ in range(20)])
+    assert draw_batch(rng, [short, long], 1, tokenizer)[0].shape == (96, 1, 1, 12, 16, 16)
+    tokens = torch.cat([(draw_batch(rng, [short, long], 3, tokenizer)[1] != 0).sum(1) for _ in range(20)])
     assert 0.04 < (tokens == 1).float().mean() < 0.18
-    with pytest.raises(ValueError, match="no clip holds 7 blocks"):
-        draw_batch(rng, [short, long], 7, tokenizer)
+    with pytest.raises(ValueError, match="no clip holds 21 latent frames"):
+        draw_batch(rng, [short, long], 21, tokenizer)
 
 
 def test_the_loss_of_a_fresh_network_is_the_flow_itself_and_falls(network: TextToFlow, tokenizer: Tokenizer) -> None:
@@ -134,10 +135,10 @@ def test_the_command_trains_checks_and_resumes(
     monkeypatch.setattr(teacher, "open_latents", lambda folder: clips(4, 9))
     monkeypatch.setattr(teacher, "load_autoencoder", lambda folder, device: Autoencoder().eval())
     monkeypatch.setattr(teacher, "world_tokenizer", lambda seed: tokenizer)
-    monkeypatch.setattr(teacher, "BLOCKS_PER_STEP", 3)
+    monkeypatch.setattr(teacher, "FRAMES_PER_STEP", 9)
     monkeypatch.setattr(teacher, "CHECK_SAMPLES", 4)
     monkeypatch.setattr(teacher, "PROMPTS", ("A red circle.",))
-    options = ["--folder", str(tmp_path), "--curriculum", "1:50,3:50", "--check-every", "9", "--threads", "1"]
+    options = ["--folder", str(tmp_path), "--curriculum", "1:50,9:50", "--check-every", "9", "--threads", "1"]
     for steps in ("1", "2"):
         monkeypatch.setattr(sys, "argv", ["teacher", *options, "--steps", steps])
         teacher.main()
