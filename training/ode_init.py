@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.oracle import re_noise
 from engine.schedule import Level, noise_levels
@@ -31,7 +31,7 @@ from training.joined import denoise_joined
 from training.latents import FRAMES_PER_BLOCK, draw_windows, open_latents
 from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
 from training.rollout import Context, Plan
-from training.run import Average, Optimizers, Run, add_arguments, precision, rate_factor, set_up
+from training.run import Average, HalfCopies, Optimizers, Run, add_arguments, precision, rate_factor, set_up
 from training.student import draw_sheet, keep_tokenizer, load_network, sheet_plan
 from training.tokenizer import token_ids
 from training.trajectories import WINDOW_BLOCKS, open_trajectories
@@ -70,6 +70,7 @@ def main() -> None:
     network, tokenizer = load_network(args.teacher, device)
     keep_tokenizer(args.teacher, args.folder)
     network.transformer.requires_grad_(True)
+    copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
     average, optimizers = Average(network, AVERAGE_DECAY), Optimizers(network.transformer, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
     draw = source(args.pairs, args.latents, args.trajectories, args.context, args.blocks)
@@ -77,12 +78,12 @@ def main() -> None:
     plan = sheet_plan(Plan(rollout=ROLLOUT, num_blocks=1, exit_stage=0, context=args.context[0]), args.sheet_seconds)
     for step in run.steps(args.steps):
         samples, captions = draw(run.rng(), args.batch)
-        loss = regression_loss(network, samples, token_ids(tokenizer, captions, TEXT_LEN).to(device))
-        loss.backward()
+        tokens = token_ids(tokenizer, captions, TEXT_LEN)
+        loss = copies.backward(regression_loss, *(part.to(device) for part in (*as_batch(samples), tokens)))
         gradient = optimizers.step(rate_factor(step, args.steps))
         average.update(network)
         if step % LOG_EVERY == 0:
-            run.log(loss=loss.item(), gradient=gradient)
+            run.log(loss=loss, gradient=gradient)
         if (step + 1) % args.sheet_every == 0 or step + 1 == args.steps:
             assert isinstance(average.module, TextToFlow)
             draw_sheet(average.module, autoencoder, tokenizer, plan, args.folder / f"videos-{step + 1:06}.png")
@@ -133,23 +134,27 @@ def ode_sample(points: Sequence[Tensor], stage: int, read: int) -> Sample:
     return Sample(stage, read, points[stage], points[read], points[-1])
 
 
-def regression_loss(network: TextToFlow, samples: Sequence[Sample], tokens_BT: Tensor) -> Tensor:
-    """Mean squared error of the predicted clean blocks."""
-    model, levels = network.transformer, noise_levels(ROLLOUT)
-    inputs, contexts, clean = (
-        torch.stack([getattr(sample, name) for sample in samples]).to(model.device)
-        for name in ("inputs", "contexts", "clean")
-    )
-    entered = [levels[sample.stage] for sample in samples]
-    read = [levels[sample.context_level] for sample in samples]
+def as_batch(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Inputs, contexts and clean blocks of samples [B, 3, N, F, C, Y, X], and as numbers [B, 3] the timestep and the
+    sigma of their inputs and the timestep of their contexts."""
+    levels = noise_levels(ROLLOUT)
+    latents = torch.stack([torch.stack([one.inputs, one.contexts, one.clean]) for one in samples])
+    numbers = [
+        (levels[one.stage].timestep, levels[one.stage].sigma, levels[one.context_level].timestep) for one in samples
+    ]
+    return latents, torch.tensor(numbers)
+
+
+def regression_loss(network: nn.Module, latents_B3NFCYX: Tensor, numbers_B3: Tensor, tokens_BT: Tensor) -> Tensor:
+    """Mean squared error of the clean blocks that a ``TextToFlow`` predicts."""
+    assert isinstance(network, TextToFlow)
+    model = network.transformer
+    inputs, contexts, clean = latents_B3NFCYX.unbind(1)
+    timesteps, sigma, context_timesteps = numbers_B3.unbind(1)
     with precision(model.device):
         text = text_rows(model, network.encoder, tokens_BT)
-        timesteps, context_timesteps = (
-            torch.tensor([level.timestep for level in some], device=model.device) for some in (entered, read)
-        )
         flow = denoise_joined(model, inputs, contexts, timesteps, context_timesteps, text, ROLLOUT.window_blocks)
-    sigma = per_sample(torch.tensor([level.sigma for level in entered], device=model.device), inputs)
-    return (inputs - sigma * flow.float() - clean).square().mean()
+    return (inputs - per_sample(sigma, inputs) * flow.float() - clean).square().mean()
 
 
 def _at(clean: Tensor, level: Level, rng: np.random.Generator) -> Tensor:

@@ -28,7 +28,17 @@ from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, draw_windows, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
-from training.run import Average, HalfCopy, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
+from training.run import (
+    Average,
+    HalfCopies,
+    Optimizers,
+    Run,
+    add_arguments,
+    latest_part,
+    precision,
+    rate_factor,
+    set_up,
+)
 from training.sampling import PROMPTS, sample
 from training.tokenizer import save_tokenizer, token_ids, world_tokenizer
 
@@ -52,7 +62,8 @@ def main() -> None:
     network = TextToFlow(tokenizer.get_vocab_size()).to(device)
     if args.start is not None:
         network.load_state_dict(latest_part(args.start, "average", prefix="module."))
-    half, average = HalfCopy(network), Average(network, AVERAGE_DECAY)
+    copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
+    average = Average(network, AVERAGE_DECAY)
     optimizers = Optimizers(network, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
     sources, held_out = [open_latents(folder) for folder in args.latents], open_latents(args.check_latents)
@@ -61,15 +72,13 @@ def main() -> None:
         run.seed_torch()
         num_frames = window_frames(args.curriculum, step / args.steps)
         clean, tokens = draw_batch(run.rng(), sources, num_frames, tokenizer)
-        half.refresh()
-        loss = flow_loss(half.module, clean.to(device), tokens.to(device))
-        loss.backward()
-        half.hand_over_gradients()
+        clean, tokens = clean.to(device), tokens.to(device)
+        loss = copies.backward(flow_loss, clean, *draw_noise(clean), tokens)
         gradient = optimizers.step(rate_factor(step, args.steps))
         assert isinstance(average.module, TextToFlow)
         average.update(network)
         if step % LOG_EVERY == 0:
-            run.log(loss=loss.item(), gradient=gradient, frames=num_frames)
+            run.log(loss=loss, gradient=gradient, frames=num_frames)
         if (step + 1) % args.check_every == 0 or step + 1 == args.steps:
             run.log(**check(average.module, held_out, tokenizer, device))
             num_blocks = max(1, num_frames // FRAMES_PER_BLOCK)
@@ -85,17 +94,17 @@ def draw_batch(
     return clean, token_ids(tokenizer, kept, TEXT_LEN)
 
 
-def flow_loss(network: nn.Module, clean_BNFCYX: Tensor, tokens_BT: Tensor) -> Tensor:
-    """Mean squared error of the flow of a ``TextToFlow`` at a random noise level a sample."""
-    assert isinstance(network, TextToFlow)
+def draw_noise(clean_BNFCYX: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise of that shape, and a random noise level for each sample [B]."""
     u_B = torch.rand(len(clean_BNFCYX), device=clean_BNFCYX.device)
-    sigma_B = SHIFT * u_B / (1 + (SHIFT - 1) * u_B)
-    return _error(network, clean_BNFCYX, torch.randn_like(clean_BNFCYX), sigma_B, tokens_BT)
+    return torch.randn_like(clean_BNFCYX), SHIFT * u_B / (1 + (SHIFT - 1) * u_B)
 
 
-def _error(
-    network: TextToFlow, clean_BNFCYX: Tensor, noise_BNFCYX: Tensor, sigma_B: Tensor, tokens_BT: Tensor
+def flow_loss(
+    network: nn.Module, clean_BNFCYX: Tensor, noise_BNFCYX: Tensor, sigma_B: Tensor, tokens_BT: Tensor
 ) -> Tensor:
+    """Mean squared error of the flow that a ``TextToFlow`` predicts."""
+    assert isinstance(network, TextToFlow)
     sigma = sigma_B[:, None, None, None, None, None]
     noisy = (1 - sigma) * clean_BNFCYX + sigma * noise_BNFCYX
     timesteps_BN = (1000 * sigma_B)[:, None].expand(-1, clean_BNFCYX.shape[1])
@@ -115,7 +124,7 @@ def check(network: TextToFlow, held_out: Latents, tokenizer: Tokenizer, device: 
     losses = {}
     for level in CHECK_LEVELS:
         sigma_B = torch.full((CHECK_SAMPLES,), level, device=device)
-        losses[f"check_{level}"] = _error(network, clean.to(device), noise.to(device), sigma_B, tokens).item()
+        losses[f"check_{level}"] = flow_loss(network, clean.to(device), noise.to(device), sigma_B, tokens).item()
     return losses | {"check": sum(losses.values()) / len(losses)}
 
 

@@ -47,9 +47,9 @@ class Colour(StrEnum):
 class Size(Enum):
     """How large a thing is; the value is its radius."""
 
-    SMALL = 14 / 128
-    MEDIUM = 20 / 128
-    LARGE = 28 / 128
+    SMALL = 16 / 128
+    MEDIUM = 22 / 128
+    LARGE = 32 / 128
 
 
 class Background(StrEnum):
@@ -117,7 +117,7 @@ HELD_OUT_COLOURS = frozenset(
     {
         (Shape.CIRCLE, Colour.GREEN),
         (Shape.SQUARE, Colour.RED),
-        (Shape.TRIANGLE, Colour.PURPLE),
+        (Shape.TRIANGLE, Colour.WHITE),
         (Shape.STAR, Colour.BLUE),
         (Shape.RING, Colour.YELLOW),
         (Shape.CROSS, Colour.ORANGE),
@@ -155,7 +155,14 @@ PULSE_RADII = (0.8, 1.4)
 ORBIT_GAP = 0.02
 """Least distance of an orbiting thing from the edge of the picture."""
 
-TWO_THINGS_SHARE = 0.15
+DRAWN_SHAPES = (Shape.CIRCLE, Shape.SQUARE, Shape.TRIANGLE, Shape.STAR)
+DRAWN_COLOURS = (Colour.RED, Colour.YELLOW, Colour.GREEN, Colour.BLUE, Colour.WHITE)
+DRAWN_BACKGROUNDS = (Background.NIGHT, Background.SKY, Background.SAND)
+DRAWN_SPEEDS = (Speed.NORMAL, Speed.FAST)
+"""What random scenes are made of: as much as two CPU cores learn in hours. All else has pictures and words too."""
+ALONE_SIZES = (Size.MEDIUM, Size.LARGE)
+PAIR_SIZES = (Size.SMALL, Size.MEDIUM)
+TWO_THINGS_SHARE = 0.1
 MOTION_WEIGHTS = {
     Motion.STILL: 0.06,
     **dict.fromkeys(DRIFTS, 0.11),
@@ -259,12 +266,11 @@ def _between_edges(start: float, travelled: float, radius: float) -> float:
 
 def draw_scene(rng: Generator, split: Split = Split.TRAIN) -> Scene:
     """A random scene. Two things of a scene differ in shape and colour, and meet as little as a few tries allow."""
-    background = _one_of(rng, tuple(Background))
+    background = _one_of(rng, DRAWN_BACKGROUNDS)
     if rng.random() >= TWO_THINGS_SHARE:
-        return Scene(background=background, things=(_draw_thing(rng, split),))
-    sizes = (Size.SMALL, Size.MEDIUM)
-    first = _draw_thing(rng, split, sizes)
-    second = _draw_thing(rng, Split.TRAIN, sizes, apart_from=first)
+        return Scene(background=background, things=(_draw_thing(rng, split, ALONE_SIZES),))
+    first = _draw_thing(rng, split, PAIR_SIZES)
+    second = _draw_thing(rng, Split.TRAIN, PAIR_SIZES, apart_from=first)
     return Scene(background=background, things=_draw_apart(rng, first, second))
 
 
@@ -274,22 +280,20 @@ def is_held_out(thing: Thing) -> bool:
     return (thing.shape, thing.motion) in HELD_OUT_MOTIONS or any((thing.shape, c) in HELD_OUT_COLOURS for c in colours)
 
 
-def _draw_thing(
-    rng: Generator, split: Split, sizes: Sequence[Size] = tuple(Size), apart_from: Thing | None = None
-) -> Thing:
+def _draw_thing(rng: Generator, split: Split, sizes: Sequence[Size], apart_from: Thing | None = None) -> Thing:
     """A thing of the split, by trying until one fits."""
     while True:
         motion = _one_of(rng, tuple(MOTION_WEIGHTS), tuple(MOTION_WEIGHTS.values()))
-        colour, colour_after = (tuple(Colour)[index] for index in rng.choice(len(Colour), 2, replace=False))
+        colour, colour_after = (DRAWN_COLOURS[index] for index in rng.choice(len(DRAWN_COLOURS), 2, replace=False))
         thing = _placed(
             rng,
             Thing(
-                shape=_one_of(rng, tuple(Shape)),
+                shape=_one_of(rng, DRAWN_SHAPES),
                 colour=colour,
                 colour_after=colour_after if motion is Motion.RECOLOUR else None,
                 size=_one_of(rng, sizes),
                 motion=motion,
-                speed=Speed.NORMAL if motion is Motion.STILL else _one_of(rng, tuple(Speed), (0.3, 0.4, 0.3)),
+                speed=Speed.NORMAL if motion is Motion.STILL else _one_of(rng, DRAWN_SPEEDS),
                 x=0.5,
                 y=0.5,
                 phase=0.0,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from training.run import Average, HalfCopy, Optimizers, Run, Stateful, latest_part, rate_factor, read_log
+from training.run import Average, HalfCopies, Optimizers, Run, Stateful, latest_part, rate_factor, read_log
 
 NUM_STEPS = 7
 
@@ -93,18 +93,29 @@ def test_a_young_average_forgets_faster() -> None:
     assert seen[-1] / seen[-2] == pytest.approx(0.5, rel=1e-2)
 
 
-def test_a_half_copy_computes_for_its_master() -> None:
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_half_copies_compute_for_their_master(num: int) -> None:
     torch.manual_seed(0)
     master = nn.Linear(4, 3)
-    half = HalfCopy(master)
-    with torch.no_grad():
-        master.weight.mul_(2)
-    half.refresh()
-    torch.testing.assert_close(half.module.weight, master.weight.bfloat16(), rtol=0, atol=0)
-    half.module(torch.ones(2, 4, dtype=torch.bfloat16)).sum().backward()
-    half.hand_over_gradients()
-    torch.testing.assert_close(master.weight.grad, torch.full((3, 4), 2.0))
-    assert half.module.weight.grad is None
+    copies = HalfCopies(master, num)
+    inputs, factors = torch.randn(5, 4), torch.randn(5)
+    seen: list[Tensor] = []
+
+    def loss_of(module: nn.Module, share: Tensor, factor: Tensor) -> Tensor:
+        seen.append(next(module.parameters()).detach().clone())
+        return (module(share.bfloat16()).float().mean(1) * factor).mean()
+
+    for _ in range(2):
+        with torch.no_grad():
+            master.weight.mul_(2)
+        loss = copies.backward(loss_of, inputs, factors)
+        found = master.weight.grad
+        assert found is not None
+        expected = torch.autograd.grad(loss_value := (master(inputs).mean(1) * factors).mean(), master.weight)[0]
+        torch.testing.assert_close(found, expected, atol=0.01, rtol=0.05)
+        assert loss == pytest.approx(loss_value.item(), abs=0.03)
+        torch.testing.assert_close(seen[-1], master.weight.bfloat16(), rtol=0, atol=0)
+    assert len(seen) == 2 * num
 
 
 def test_matrices_go_to_muon_and_tables_to_adam(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from training.latents import Latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow, text_config
 from training.run import Optimizers, latest_part, read_log
 from training.sampling import integrate, levels
-from training.teacher import curriculum, draw_batch, flow_loss, window_frames
+from training.teacher import curriculum, draw_batch, draw_noise, flow_loss, window_frames
 from training.tokenizer import token_ids, train_tokenizer
 
 SMALL = dataclasses.replace(networks.TRANSFORMER, dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16)
@@ -92,7 +92,7 @@ def test_the_loss_of_a_fresh_network_is_the_flow_itself_and_falls(network: TextT
     optimizers, losses = Optimizers(network, 1e-2, tables=TABLES), []
     for step in range(40):
         torch.manual_seed(step)
-        loss = flow_loss(network, clean, tokens)
+        loss = flow_loss(network, clean, *draw_noise(clean), tokens)
         loss.backward()
         optimizers.step(1.0)
         losses.append(loss.item())

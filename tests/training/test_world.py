@@ -15,6 +15,8 @@ from training.captions import corpus, describe, plain
 from training.render import BACKGROUNDS, COLOURS, render
 from training.sheet import write_sheet
 from training.world import (
+    DRAWN_COLOURS,
+    DRAWN_SHAPES,
     DRIFTS,
     HELD_OUT_COLOURS,
     HELD_OUT_MOTIONS,
@@ -52,11 +54,11 @@ def draw(num: int, split: Split = Split.TRAIN) -> list[Scene]:
 @pytest.mark.parametrize("motion", DRIFTS)
 def test_a_drift_travels_at_its_speed_and_comes_in_again_at_the_other_edge(motion: Motion) -> None:
     drifting = scene(motion=motion)
-    places = [(now.x, now.y) for (now,) in (state(drifting, DAY_S + step / 16) for step in range(200))]
+    places = [(now.x, now.y) for (now,) in (state(drifting, DAY_S + step / 16) for step in range(160))]
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(places)]
     along, across = DRIFTS[motion]
     forth = [step for step in steps if step[0] * along + step[1] * across > 0]
-    assert len(steps) - len(forth) == 2, "200 frames hold two re-entries"
+    assert len(steps) - len(forth) == 2, "160 frames hold two re-entries"
     assert np.allclose(forth, np.array([along, across]) * Speed.NORMAL.value / 16, atol=1e-6)
 
 
@@ -93,14 +95,14 @@ def test_training_never_shows_what_is_held_out_and_held_out_scenes_always_do() -
     assert not any(map(is_held_out, trained))
     assert all(is_held_out(drawn.things[0]) for drawn in draw(80, Split.HELD_OUT))
     seen = {(thing.shape, thing.colour) for thing in trained} | {(thing.shape, thing.motion) for thing in trained}
-    possible = {(shape, colour) for shape in Shape for colour in Colour}
-    possible |= {(shape, motion) for shape in Shape for motion in Motion if not (shape in ROUND and motion in SPINS)}
+    possible = {(shape, colour) for shape in DRAWN_SHAPES for colour in DRAWN_COLOURS}
+    possible |= {(s, motion) for s in DRAWN_SHAPES for motion in Motion if not (s in ROUND and motion in SPINS)}
     assert seen == possible - HELD_OUT_COLOURS - HELD_OUT_MOTIONS
 
 
 def test_two_things_differ_in_shape_and_colour() -> None:
-    pairs = [drawn.things for drawn in draw(240) if len(drawn.things) == 2]
-    assert 24 < len(pairs) < 50
+    pairs = [drawn.things for drawn in draw(300) if len(drawn.things) == 2]
+    assert 20 < len(pairs) < 45
     for first, second in pairs:
         assert first.shape is not second.shape
         assert not {first.colour, first.colour_after} & {second.colour, second.colour_after} - {None}
@@ -110,7 +112,7 @@ def test_a_shape_covers_the_pixels_that_its_area_says() -> None:
     frame = render(scene(shape=Shape.CIRCLE, size=Size.LARGE, x=0.5, y=0.5), 0, 1)[0].astype(float)
     night = render(Scene(background=Background.NIGHT, things=()), 0, 1)[0].astype(float)
     covered = ((frame - night)[..., 0] / (COLOURS[Colour.RED][0] - night[..., 0])).sum()
-    assert covered == pytest.approx(math.pi * 28**2, rel=0.01)
+    assert covered == pytest.approx(math.pi * 32**2, rel=0.01)
     assert tuple(frame[64, 64]) == COLOURS[Colour.RED]
     assert np.array_equal(frame[0], night[0])
 
@@ -132,10 +134,10 @@ def test_the_plain_sentence() -> None:
 
 
 def test_the_same_seed_gives_the_same_sentences_in_every_process() -> None:
-    assert corpus(3, seed=0) == [
-        "A violet star travels rapidly clockwise around the middle against concrete.",
-        "On stone, a tiny white disc moves from the bottom to the top steadily.",
-        "A video of a medium blue ball circling counterclockwise around the middle in a meadow.",
+    assert corpus(3, seed=1) == [
+        "A yellow circle drifts quickly down over a pale sky.",
+        "A red circle drifts up on sand.",
+        "A large blue triangle bounces around over a night sky.",
     ]
 
 
