@@ -18,8 +18,8 @@ install: .venv/.installed ## create .venv with what the server needs
 
 install-dev: .venv/.installed-dev ## the same and what the tests need
 
-demo: .venv/.installed ## make a short video on this machine (DEMO_SECONDS=8 DEMO_OUT=demo.mp4)
-	@$(BIN)/python -m clients.demo --seconds $(DEMO_SECONDS) --out "$(DEMO_OUT)"
+demo: .venv/.installed ## make a short video on this machine (DEMO_PROMPT="..." DEMO_SECONDS=8 DEMO_OUT=demo.mp4)
+	@$(BIN)/python -m clients.demo $(if $(DEMO_PROMPT),--prompt "$(DEMO_PROMPT)") --seconds $(DEMO_SECONDS) --out "$(DEMO_OUT)"
 
 test: .venv/.installed-dev ## everything that CI checks: format, lint, types, tests
 	$(BIN)/ruff format --check .

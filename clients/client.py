@@ -2,8 +2,8 @@
 
 Speaks HTTP only and imports nothing of the server.
 
-    with HiarClient("http://127.0.0.1:8000") as client, client.generate("a red fox", seconds=5) as video:
-        with open("fox.mp4", "wb") as file:
+    with HiarClient("http://127.0.0.1:8000") as client, client.generate("a red star at night", seconds=5) as video:
+        with open("star.mp4", "wb") as file:
             file.write(video.init_segment)
             for fragment in video:
                 file.write(fragment.data)

@@ -25,7 +25,7 @@ from rich.console import Console
 from clients.client import HiarClient, HiarError
 from clients.progress import Progress, progress_on
 
-PROMPT = "a red fox runs through fresh snow"
+PROMPT = "a large red circle drifts to the right over a night sky"
 READY_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 15.0
 _INTERRUPTED = 130

@@ -135,7 +135,8 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
     finally:
         server.should_exit |= not ready
     took_s = time.monotonic() - began_s
-    _log.info("ready after %.1f s; open %s in a browser, or run: hiar generate 'a red fox' -o fox.mp4", took_s, address)
+    example = "hiar generate 'a red star spins in place at night' -o star.mp4"
+    _log.info("ready after %.1f s; open %s in a browser, or run: %s", took_s, address, example)
 
 
 async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:

@@ -50,7 +50,7 @@ PromptText = Annotated[
         min_length=1,
         max_length=PROMPT_LENGTH_MAX,
         description=f"1 to {PROMPT_LENGTH_MAX} code points, not all spaces; no control characters but tab and newline.",
-        examples=["a red fox runs through fresh snow"],
+        examples=["a large red circle drifts to the right over a night sky"],
     ),
 ]
 

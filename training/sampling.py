@@ -19,12 +19,12 @@ from training.tokenizer import SPECIAL_TOKENS
 PROMPTS = (
     "A red circle drifts to the right over a night sky.",
     "A large blue square spins clockwise in place on sand.",
-    "A small yellow star drifts quickly up over a meadow.",
-    "A white ring bounces around on stone.",
+    "A yellow star drifts quickly up over a pale sky.",
+    "A white circle bounces around on sand.",
     "A green triangle orbits clockwise around the middle over a pale sky.",
-    "A large purple cross grows and shrinks over a night sky.",
+    "A large white square grows and shrinks over a night sky.",
     "A circle changes colour from red to blue and back on sand.",
-    "A small orange square drifts left while a blue ring drifts down over a meadow.",
+    "A small yellow square drifts up while a blue circle drifts down over a night sky.",
 )
 """Prompts whose samples are looked at while training goes on."""
 STEPS = 16
