@@ -25,7 +25,10 @@ from training.networks import ROLLOUT, TRANSFORMER, VIDEO, TextToFlow, text_conf
 from training.run import latest_part, read_log
 from training.teacher import TOKENIZER_FILE
 
-DESCRIPTION = "The small model that ships with the project, trained on a small world of moving shapes at 128x128."
+DESCRIPTION = (
+    "The small model that ships with the project. It knows a small world of moving shapes, told in sentences like "
+    '"A large red circle drifts to the right over a night sky."'
+)
 SIZE_LIMIT_BYTES = 16 * 2**20
 BASE = Path("build/training")
 CPU = torch.device("cpu")
