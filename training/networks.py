@@ -22,7 +22,8 @@ TRANSFORMER = TransformerConfig(
     position_grid=(8, 8),
 )
 ROLLOUT = RolloutConfig()
-VIDEO = VideoConfig(sizes=((128, 128),), fps=16)
+VIDEO = VideoConfig(sizes=((128, 128), (96, 96)), fps=16)
+"""Training sees the first size only; the other is the same picture, smaller, with positions stretched to fit."""
 TABLES = ("shared", "relative_attention_bias")
 """Names of two-dimensional weights that are tables."""
 
