@@ -58,9 +58,10 @@ def test_old_videos_are_restored_from_saved_latents_without_a_gap() -> None:
         eventually(lambda: viewer.session and _blocks_done(server.url, viewer.session) > 40, 30)
         assert viewer.session is not None
         server.signal_worker(1, signal.SIGKILL)
-        eventually(lambda: server.load()["restarts"] == 1, 20)
-        recoveries = httpx.get(f"{server.url}/v1/sessions/{viewer.session}").json()["recoveries"]
-        assert [past["exact"] for past in recoveries] == [False]
+        session = f"{server.url}/v1/sessions/{viewer.session}"
+        eventually(lambda: httpx.get(session).json()["recoveries"], 20)
+        assert [past["exact"] for past in httpx.get(session).json()["recoveries"]] == [False]
+        assert server.load()["restarts"] == 1
         viewer.finish()
         assert viewer.numbers == list(range(seconds * FPS)) and viewer.steps_s == {1 / FPS}
 

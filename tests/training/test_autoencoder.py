@@ -38,8 +38,8 @@ def test_clips_are_decoded_as_the_product_decodes_streams(network: Autoencoder) 
 
 
 @torch.no_grad()
-def test_a_latent_frame_depends_on_its_own_four_frames_alone(network: Autoencoder, clips: Tensor) -> None:
-    encoder = network.encoder.eval()
+def test_a_latent_frame_depends_on_its_own_four_frames_alone(network: Autoencoder) -> None:
+    encoder, clips = network.encoder.eval(), torch.rand(3, 8, 3, 24, 16)
     both = encoder(clips)
     assert both.shape == (3, 2, DECODER.latent_channels, 3, 2)
     torch.testing.assert_close(both[:, 1:], encoder(clips[:, STRIDE:]), atol=1e-5, rtol=1e-4)
