@@ -16,7 +16,7 @@ from engine.config import EngineConfig, Nodes
 from engine.errors import StartError
 from engine.front import wire
 from engine.front.hello import hello_of
-from engine.front.link import Link, OnLost, OnMessage, WorkerLink
+from engine.front.link import Link, OnLost, OnMessage, WorkerLink, prepare_workers
 from engine.messages import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class _Agent:
 
     async def lend(self) -> None:
         """Join, serve, and join again after a loss; return at the front's goodbye."""
+        await prepare_workers(self._config)
         deadline: float | None = asyncio.get_running_loop().time() + self._config.start_timeout_s
         while True:
             reader, writer, welcome = await _join(self._config, deadline)

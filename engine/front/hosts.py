@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.front.link import Link, OnLost, OnMessage, WorkerLink
+from engine.front.link import Link, OnLost, OnMessage, WorkerLink, prepare_workers
 
 
 class Hosts(Protocol):
@@ -30,6 +30,7 @@ class ThisHost:
 
     async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
         """All devices, of node 0."""
+        await prepare_workers(self._config)
         return tuple((0, device) for device in self._config.devices)
 
     def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:

@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol
 
 from engine.config import EngineConfig
@@ -51,17 +52,24 @@ class Link(Protocol):
         ...
 
 
+async def prepare_workers(config: EngineConfig) -> None:
+    """Have what workers are forked from import its modules, which takes seconds: the first ``WorkerLink`` of a process
+    would otherwise wait for them, and the event loop with it."""
+    first = _fork_server(config).Process(target=_do_nothing, name="hiar-first-fork", daemon=True)
+    await asyncio.to_thread(first.start)
+    await asyncio.to_thread(first.join)
+
+
 class WorkerLink:
     """A worker on this host."""
 
     def __init__(self, config: EngineConfig, device: str, on_message: OnMessage, on_lost: OnLost) -> None:
-        """Start the process and its threads."""
+        """Start the process and its threads; quick after ``prepare_workers``."""
         self._loop = asyncio.get_running_loop()
         self._device, self._on_message, self._on_lost = device, on_message, on_lost
         self._stopping = False
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_preloaded(config))
+        context = _fork_server(config)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_enter_worker, args=(config, device, theirs), name="hiar-worker", daemon=True
@@ -126,10 +134,16 @@ class WorkerLink:
             self._loop.call_soon_threadsafe(callback, argument)
 
 
-def _preloaded(config: EngineConfig) -> list[str]:
-    """Modules that the process which workers are forked from imports once."""
+def _fork_server(config: EngineConfig) -> ForkServerContext:
+    """Makes processes by forking one that imports, once, what every worker needs."""
     needs_text = config.manifest.text is not None and config.recording_file is None and config.rehearsal is None
-    return ["engine.stage.preload", *(["engine.model.text"] if needs_text else [])]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["engine.stage.preload", *(["engine.model.text"] if needs_text else [])])
+    return context
+
+
+def _do_nothing() -> None:
+    """All that the first fork does."""
 
 
 def _enter_worker(config: EngineConfig, device: str, connection: Any) -> None:

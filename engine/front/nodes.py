@@ -14,7 +14,7 @@ from engine.config import EngineConfig
 from engine.errors import StartError
 from engine.front import wire
 from engine.front.hello import hello_of, objection
-from engine.front.link import Link, OnLost, OnMessage, WorkerLink
+from engine.front.link import Link, OnLost, OnMessage, WorkerLink, prepare_workers
 from engine.messages import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -162,6 +162,7 @@ class NodeHub:
         Raises:
             StartError: a node has not joined within ``start_timeout_s``; names the missing ones.
         """
+        await prepare_workers(self._config)
         try:
             async with asyncio.timeout(self._config.start_timeout_s):
                 while self._missing:
