@@ -19,6 +19,7 @@ import uvicorn
 from engine import Engine, EngineConfig, Nodes, Precision, StartError, read_manifest
 from server.app import create_app, metrics_route
 from server.delivery import HideAborts
+from server.listener import address_of, listen
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = _engine_config(settings)
         if settings.node_rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
-        listener = _listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port)
         metrics_listener = _metrics_listener(settings)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
@@ -91,9 +92,9 @@ async def _serve(
     http = HttpConfig(app, settings.transport, lambda error: families.engine.errors.labels("http", error.code).inc())
     server = DrainingServer(http, engine, settings.drain_timeout_s)
     _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
-    _log.info("listening on %s", _address(listener))
+    _log.info("listening on %s", address_of(listener))
     async with measuring(families), _metrics_beside(settings, engine, families, metrics_listener):
-        starting = asyncio.create_task(_start(engine, server, _address(listener)))
+        starting = asyncio.create_task(_start(engine, server, address_of(listener)))
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -114,7 +115,7 @@ async def _metrics_beside(
         return
     app = metrics_app(metrics_route(settings, engine, families))
     server = SideServer(HttpConfig(app, settings.transport))
-    _log.info("metrics on %s/metrics", _address(listener))
+    _log.info("metrics on %s/metrics", address_of(listener))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
@@ -202,22 +203,8 @@ def _nodes(settings: Settings) -> Nodes | None:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind before anything is loaded, so that a taken port is known at once."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-
-
 def _metrics_listener(settings: Settings) -> socket.socket | None:
-    return None if settings.metrics_port is None else _listen(settings.host, settings.metrics_port)
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return None if settings.metrics_port is None else listen(settings.host, settings.metrics_port)
 
 
 def _configure_logging(level: str) -> None:

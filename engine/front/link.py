@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol
 
@@ -54,10 +55,25 @@ class Link(Protocol):
 
 async def prepare_workers(config: EngineConfig) -> None:
     """Have what workers are forked from import its modules, which takes seconds: the first ``WorkerLink`` of a process
-    would otherwise wait for them, and the event loop with it."""
+    would otherwise wait for them, and the event loop with it.
+
+    When it is cancelled nobody waits for the imports. Raises ``OSError`` or ``EOFError`` where there is no process.
+    """
     first = _fork_server(config).Process(target=_do_nothing, name="hiar-first-fork", daemon=True)
-    await asyncio.to_thread(first.start)
-    await asyncio.to_thread(first.join)
+    forked: Future[None] = Future()
+    forked.set_running_or_notify_cancel()
+
+    def fork() -> None:
+        try:
+            first.start()
+            first.join()
+        except (OSError, EOFError) as error:
+            forked.set_exception(error)
+        else:
+            forked.set_result(None)
+
+    threading.Thread(target=fork, name="first-fork", daemon=True).start()
+    await asyncio.wrap_future(forked)
 
 
 class WorkerLink:

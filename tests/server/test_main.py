@@ -2,13 +2,14 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from clients.boxes import signal as signal_of
 
 ROOT = Path(__file__).parents[2]
 REAL = "from server.main import main; main()"
+MAX_FILES = 64
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")}
 
 
@@ -110,6 +112,26 @@ def test_an_idle_server_stops_with_status_0(number: signal.Signals) -> None:
         assert time.monotonic() - began_s < 2
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+def test_it_outlives_more_connections_than_it_may_open() -> None:
+    with running("0.01") as (process, url):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+        files, address = Path(f"/proc/{process.pid}/fd"), (httpx.URL(url).host, httpx.URL(url).port)
+        with ExitStack() as silent:
+            for _ in range(MAX_FILES):
+                silent.enter_context(socket.create_connection(address))
+            deadline = time.monotonic() + 10
+            while len(list(files.iterdir())) < MAX_FILES:
+                assert time.monotonic() < deadline, "connections were not accepted as far as files go"
+                time.sleep(0.01)
+        answer = httpx.post(f"{url}/v1/generate", json={"prompt": "x", "seconds": 1}, timeout=10)
+        assert answer.status_code == 200
+        assert len(list(files.iterdir())) < MAX_FILES
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+        assert process.stderr is not None
+        assert 1 <= process.stderr.read().count("ulimit -n") <= 30, "it says why, and does not flood its log"
 
 
 def test_an_aborted_stream_is_one_line_in_the_log() -> None:
