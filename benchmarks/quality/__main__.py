@@ -3,6 +3,7 @@
     python -m benchmarks.quality --prompts 24 --held-out 12 --seeds 3
     python -m benchmarks.quality --ways world,step_first --seconds 20 --prompts 8 --seeds 1
     python -m benchmarks.quality --against "without FKL=runs/no-fkl:step_first" --device cuda:0
+    python -m benchmarks.quality --at-once 2 --threads 1
 
 Prompts come from the world that the small model is trained on. Ways: ``world`` (rendered from the scene), the engine's
 ``step_first`` and ``block_first``, and ``context_current`` and ``context_clean`` (step-first with another context, by a
@@ -41,6 +42,8 @@ DEFAULT_WAYS = (Way.WORLD, Way.STEP_FIRST, Way.BLOCK_FIRST)
 def main() -> None:
     """Command line."""
     arguments = _arguments()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     try:
         run = _plan(arguments)
         asyncio.run(run_all(run))
@@ -62,7 +65,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=2, help="videos of each prompt (default: 2)")
     parser.add_argument("--seconds", default="20,60", help="lengths, multiples of the shortest (default: 20,60)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N (default: cpu)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads of the engine's worker")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads of each way (default: all)")
+    parser.add_argument("--at-once", type=int, default=1, help="ways or models that run beside each other (default: 1)")
     parser.add_argument("--out", type=Path, default=REPORTS, help="folder of the report (default: benchmarks/reports)")
     return parser.parse_args()
 
@@ -86,6 +90,7 @@ def _plan(arguments: argparse.Namespace) -> Run:
         device=arguments.device,
         num_threads=arguments.threads,
         record=Record(arguments.out / name),
+        entries_at_once=arguments.at_once,
     )
 
 

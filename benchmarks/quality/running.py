@@ -1,4 +1,4 @@
-"""Makes and measures the videos of a run, one after another, and keeps what was measured.
+"""Makes and measures the videos of a run and keeps what was measured; those of an entry one after another.
 
 Letters: T frames.
 """
@@ -64,6 +64,12 @@ class Run:
     device: str
     num_threads: int | None
     record: Record
+    entries_at_once: int = 1
+
+    @property
+    def num_done(self) -> int:
+        """Videos that the record has."""
+        return sum(self.record.has(entry, film) for entry in self.entries for film in self.films)
 
 
 async def run_all(run: Run) -> None:
@@ -72,12 +78,22 @@ async def run_all(run: Run) -> None:
     Raises:
         HiarError: the engine refuses a model or fails at a video.
     """
-    done, total = 0, len(run.entries) * len(run.films)
-    for entry in run.entries:
+    free = asyncio.Semaphore(run.entries_at_once)
+    tasks = [asyncio.create_task(_run_entry(run, entry, free)) for entry in run.entries]
+    try:
+        await asyncio.gather(*tasks)
+    finally:  # one has failed: no engine of the others stays behind
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run_entry(run: Run, entry: Entry, free: asyncio.Semaphore) -> None:
+    """The videos of one entry, one after another, when it is its turn."""
+    async with free:
         missing = [film for film in run.films if not run.record.has(entry, film)]
-        done += len(run.films) - len(missing)
         if not missing:
-            continue
+            return
         async with open_source(entry, run.device, run.num_threads) as source:
             for film in missing:
                 began = time.monotonic()
@@ -85,8 +101,7 @@ async def run_all(run: Run) -> None:
                 made_in_s = time.monotonic() - began
                 video = await asyncio.to_thread(examine, run, entry, film, frames, made_in_s)
                 run.record.add(video)
-                done += 1
-                print(f"{done:4d}/{total}  {_line(video, film)}", flush=True)
+                print(f"{run.num_done:4d}/{len(run.entries) * len(run.films)}  {_line(video, film)}", flush=True)
 
 
 def examine(run: Run, entry: Entry, film: Film, frames_THW3: Pixels, made_in_s: float) -> Video:

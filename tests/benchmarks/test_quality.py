@@ -23,6 +23,7 @@ from benchmarks.quality.record import Record, Video
 from benchmarks.quality.running import Lengths, Run, run_all
 from benchmarks.quality.sources import Way, open_source, read_entry
 from benchmarks.quality.summary import over_seeds, summarise
+from engine import Manifest, WeightsError
 from engine.config import RolloutConfig
 from engine.schedule import frames_in_block
 from training.captions import plain
@@ -195,6 +196,27 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told] == ["2/3", "3/3"]
     assert len(file.read_text().splitlines()) == len(run.record.videos) == 3
+
+
+def test_entries_beside_each_other_are_measured_alike(tmp_path: Path) -> None:
+    run = make_run(tmp_path, choose_films(1, 0, 1), seconds=5)
+    twice = replace(run, entries=[run.entries[0], replace(run.entries[0], name="again")], entries_at_once=2)
+    asyncio.run(run_all(twice))
+    first, second = (twice.record.of(entry, Split.TRAIN) for entry in twice.entries)
+    assert [video.windows for video in first] == [video.windows for video in second] and len(first) == 1
+
+
+def test_one_entry_that_fails_ends_the_others(tmp_path: Path) -> None:
+    run = make_run(tmp_path, choose_films(1, 0, 1), seconds=5)
+    broken = replace(run.entries[0], name="broken", way=Way.STEP_FIRST, manifest=without_its_weights(run, tmp_path))
+    with pytest.raises(WeightsError):
+        asyncio.run(run_all(replace(run, entries=[broken, run.entries[0]], entries_at_once=2)))
+
+
+def without_its_weights(run: Run, folder: Path) -> Manifest:
+    empty = folder / "transformer.safetensors"
+    empty.write_bytes(b"")
+    return replace(run.entries[0].manifest, transformer_file=empty)
 
 
 def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
