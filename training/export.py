@@ -22,7 +22,7 @@ from engine.model.weights import load_decoder, load_transformer
 from training.autoencoder import DECODER, load_autoencoder
 from training.model_folder import Parts, Sizes, write_folder
 from training.networks import ROLLOUT, TRANSFORMER, VIDEO, TextToFlow, text_config
-from training.run import latest_part, read_log
+from training.run import latest_part, num_steps_done, read_log
 from training.teacher import TOKENIZER_FILE
 
 DESCRIPTION = (
@@ -87,7 +87,7 @@ def history(run: Path) -> dict[str, Any]:
     return {
         "commands": list(dict.fromkeys(start["command"].replace(f"{run.parent}/", f"{BASE}/") for start in starts)),
         "seed": starts[0]["seed"],
-        "steps": max(line["step"] for line in lines),
+        "steps": num_steps_done(run),
         "hours": round(max(line.get("seconds", 0) for line in lines) / 3600, 2),
         "hardware": sorted({start["hardware"] for start in starts}),
     }

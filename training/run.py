@@ -220,6 +220,14 @@ class Optimizers:
             part.load_state_dict(state[str(index)])
 
 
+def num_steps_done(folder: Path) -> int:
+    """Steps of a run by its checkpoint; logs are told of some steps only. By its log where it needs no checkpoint."""
+    file = folder / CHECKPOINT_FILE
+    if not file.exists():
+        return max(int(line["step"]) for line in read_log(folder))
+    return int(torch.load(file, map_location="cpu", weights_only=True)["step"])
+
+
 def latest_part(folder: Path, name: str, *, prefix: str = "") -> dict[str, Any]:
     """One part of a run's checkpoint: what is under ``prefix``, without it. Raises ``FileNotFoundError``."""
     content = torch.load(folder / CHECKPOINT_FILE, map_location="cpu", weights_only=True)

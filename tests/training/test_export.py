@@ -69,7 +69,7 @@ def test_the_manifest_says_how_it_was_trained(runs: Path, tmp_path: Path) -> Non
     assert training["weights"] == "trained" and "training.world" in training["data"]
     assert training["text"]["commands"][-1] == "learn --from build/training/clips --to /else/where"
     for part in ("transformer", "text", "decoder", "student"):
-        assert training[part]["seed"] == 3 and training[part]["steps"] == 0
+        assert training[part]["seed"] == 3 and training[part]["steps"] == 1
         assert training[part]["commands"] and training[part]["hardware"]
 
 
