@@ -56,6 +56,9 @@ class TransformerConfig:
 
     Rotary positions tell tokens apart only by what they hold: in pure noise a small model cannot find the middle.
     """
+    position_frames: int | None = None
+    """Latent frames, whole blocks of them, in a table of learned positions in time; blocks after its end have those of
+    its last block. None is Wan's own form."""
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -67,6 +70,7 @@ class TransformerConfig:
         require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
         require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")
         require(self.position_grid is None or min(self.position_grid) >= 1, f"{self.position_grid=} is empty")
+        require(self.position_frames is None or self.position_frames >= 1, f"{self.position_frames=} is empty")
 
     @property
     def head_dim(self) -> int:
@@ -192,6 +196,11 @@ class Manifest:
     tokenizer_file: Path | None = None
     dtype: str = "float32"
     """Type of weights and activations on a GPU: ``float32`` or ``bfloat16``. On a CPU it is always float32."""
+
+    def __post_init__(self) -> None:
+        """Check that learned positions in time end with a block."""
+        frames, per_block = self.transformer.position_frames, self.rollout.latent_frames_per_block
+        require(frames is None or frames % per_block == 0, f"transformer.position_frames={frames} splits a block")
 
 
 @dataclass(frozen=True, kw_only=True)

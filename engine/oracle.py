@@ -106,6 +106,9 @@ def forward(
     x_EFYX = model.patch_embedding(x_FCYX.transpose(0, 1)[None].to(model.dtype))[0]
     if model.position_embedding is not None:
         x_EFYX = x_EFYX + interpolate(model.position_embedding[None], grid[1:], mode="bilinear").transpose(0, 1)
+    if model.frame_embedding is not None:
+        first = min(block, len(model.frame_embedding) // grid[0] - 1) * grid[0]
+        x_EFYX = x_EFYX + model.frame_embedding[first : first + grid[0]].T[:, :, None, None]
     x_LE = x_EFYX.flatten(1).T
     text_TE = model.text_embedding(embedding_TX.to(model.dtype))
     time_1E = model.embed_time(torch.tensor([level.timestep], device=x_FCYX.device))

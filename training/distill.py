@@ -24,11 +24,11 @@ from engine.config import Order
 from training.autoencoder import load_autoencoder
 from training.distillation import Distillation, Recipe
 from training.forward import Mask
-from training.networks import ROLLOUT, TextToFlow
+from training.networks import ROLLOUT, TRAINED_BLOCKS, TextToFlow
 from training.rollout import Context
 from training.run import Average, Run, add_arguments, set_up
 from training.student import draw_sheet, keep_tokenizer, load_network, sheet_plan
-from training.trajectories import WINDOW_BLOCKS, open_trajectories
+from training.trajectories import open_trajectories
 
 FKL_MASKS = {"bidirectional": Mask.BIDIRECTIONAL, "causal": Mask.BLOCK_CAUSAL}
 BETAS = (0.0, 0.999)
@@ -122,7 +122,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--fkl-batch", type=int, default=2, help="trajectories of a step (%(default)s)")
     parser.add_argument("--min-exit", type=int, default=0, help="earliest exit stage drawn (%(default)s)")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the real score (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=WINDOW_BLOCKS, help="of a roll-out (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=TRAINED_BLOCKS, help="of a roll-out (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="roll-outs of an update (%(default)s)")
     parser.add_argument("--critic-updates", type=int, default=4, help="for one of the student (%(default)s)")
     parser.add_argument("--critic-uses", type=int, default=2, help="updates that a roll-out serves (%(default)s)")

@@ -137,7 +137,8 @@ class Distillation:
         with precision(model.device):
             text = text_rows(model, self.student.encoder, tokens)
             x, timesteps = points[stage].to(model.device), timesteps.to(model.device)
-            predicted = flow(model, x, timesteps, text, self.recipe.fkl_mask)
+            window_blocks = self.recipe.rollout.window_blocks
+            predicted = flow(model, x, timesteps, text, self.recipe.fkl_mask, window_blocks=window_blocks)
         return forward_kl_loss(predicted, chords[:, stage].to(model.device))
 
     def _flow(self, model: CausalWan, tokens_BT: Tensor) -> Flow:

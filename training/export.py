@@ -21,7 +21,7 @@ from engine.model.text import load_text_encoder, load_tokenizer
 from engine.model.weights import load_decoder, load_transformer
 from training.autoencoder import DECODER, load_autoencoder
 from training.model_folder import Parts, Sizes, write_folder
-from training.networks import ROLLOUT, TRANSFORMER, VIDEO, TextToFlow, text_config
+from training.networks import ROLLOUT, VIDEO, TextToFlow, text_config
 from training.run import latest_part, num_steps_done, read_log
 from training.teacher import TOKENIZER_FILE
 
@@ -51,9 +51,10 @@ def export(
         FileNotFoundError: a run has no checkpoint.
     """
     tokenizer = load_tokenizer(teacher_run / TOKENIZER_FILE)
-    networks = TextToFlow(tokenizer.get_vocab_size())
-    networks.load_state_dict(latest_part(teacher_run, "average", prefix="module."))
-    networks.transformer.load_state_dict(_transformer_weights(transformer_run))
+    weights = _transformer_weights(transformer_run)
+    networks = TextToFlow(tokenizer.get_vocab_size(), len(weights["frame_embedding"]))
+    networks.encoder.load_state_dict(latest_part(teacher_run, "average", prefix="module.encoder."))
+    networks.transformer.load_state_dict(weights)
     parts = Parts(
         transformer=networks.transformer,
         decoder=load_autoencoder(decoder_run, CPU).decoder,
@@ -61,7 +62,7 @@ def export(
         tokenizer=tokenizer,
     )
     sizes = Sizes(
-        transformer=TRANSFORMER,
+        transformer=networks.transformer.config,
         rollout=ROLLOUT,
         video=VIDEO,
         decoder=DECODER,

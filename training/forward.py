@@ -27,6 +27,7 @@ from kernels.elementwise import rms_norm
 WINDOW_BLOCKS = 7
 POSITION_SCALE = 0.2
 """Size of the waves that learned positions start from."""
+BEATS = 16
 PADDING = 0
 """Token id that fills up short prompts."""
 
@@ -72,7 +73,18 @@ def trainable_wan(config: TransformerConfig) -> CausalWan:
             nn.init.zeros_(parameter)
         if name == "position_embedding":
             parameter.data.copy_(_waves(*parameter.shape))
+        if name == "frame_embedding":
+            parameter.data.copy_(_beats(*parameter.shape))
     return model
+
+
+def _beats(frames: int, channels: int) -> Tensor:
+    """Positions in time to start from [T, E]: waves of up to a quarter turn a frame, each in a random direction."""
+    frequencies_R = math.tau * torch.arange(1, BEATS + 1) / (4 * BEATS)
+    angles_TR = frequencies_R * torch.arange(frames)[:, None]
+    waves_TR = torch.cat([angles_TR.sin(), angles_TR.cos()], dim=1)
+    directions_RE = torch.randn(2 * BEATS, channels, generator=torch.Generator().manual_seed(0))
+    return POSITION_SCALE / math.sqrt(BEATS) * waves_TR @ directions_RE
 
 
 def _waves(channels: int, rows: int, columns: int) -> Tensor:

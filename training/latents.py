@@ -51,15 +51,14 @@ class Latents:
     """Several for each clip."""
 
     def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int) -> tuple[Tensor, list[str]]:
-        """Random windows of random clips [B, N, F, C, Y, X], float32, and a caption of each.
+        """The beginnings of random clips [B, N, F, C, Y, X], float32, and a caption of each.
 
-        ``num_frames``: latent frames of a window, whole blocks or fewer than one.
+        ``num_frames``: latent frames of a beginning, whole blocks or fewer than one.
         """
-        num_clips, length = self.latents_MTCYX.shape[:2]
         windows, captions = [], []
         for _ in range(num_samples):
-            clip, first = int(rng.integers(num_clips)), int(rng.integers(length - num_frames + 1))
-            windows.append(self.latents_MTCYX[clip, first : first + num_frames])
+            clip = int(rng.integers(len(self.latents_MTCYX)))
+            windows.append(self.latents_MTCYX[clip, :num_frames])
             captions.append(self.captions[clip][int(rng.integers(len(self.captions[clip])))])
         samples_BTCYX = torch.from_numpy(np.stack(windows)).float()
         return samples_BTCYX.unflatten(1, (-1, min(num_frames, FRAMES_PER_BLOCK))), captions
@@ -118,7 +117,7 @@ def make_clips(
     for index in indices:
         rng = np.random.default_rng((seed, index))
         scene = draw_scene(rng, split)
-        pictures.append(render(scene, int(rng.integers(10_000)), STRIDE * length, SIZE_PX))
+        pictures.append(render(scene, 0, STRIDE * length, SIZE_PX))
         captions.append([describe(scene, rng) for _ in range(NUM_CAPTIONS)])
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16):

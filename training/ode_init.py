@@ -29,12 +29,12 @@ from training.dmd import per_sample
 from training.forward import text_rows
 from training.joined import denoise_joined
 from training.latents import FRAMES_PER_BLOCK, draw_windows, open_latents
-from training.networks import ROLLOUT, TABLES, TEXT_LEN, TextToFlow
+from training.networks import ROLLOUT, TABLES, TEXT_LEN, TRAINED_BLOCKS, TextToFlow, student_of
 from training.rollout import Context, Plan
 from training.run import Average, HalfCopies, Optimizers, Run, add_arguments, precision, rate_factor, set_up
 from training.student import draw_sheet, keep_tokenizer, load_network, sheet_plan
 from training.tokenizer import token_ids
-from training.trajectories import WINDOW_BLOCKS, open_trajectories
+from training.trajectories import open_trajectories
 
 AVERAGE_DECAY = 0.995
 LOG_EVERY = 10
@@ -67,7 +67,8 @@ def main() -> None:
     """Command line."""
     args = _parse()
     device = set_up(args)
-    network, tokenizer = load_network(args.teacher, device)
+    teacher, tokenizer = load_network(args.teacher, device)
+    network = student_of(teacher).to(device).eval().requires_grad_(False)
     keep_tokenizer(args.teacher, args.folder)
     network.transformer.requires_grad_(True)
     copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
@@ -173,7 +174,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--trajectories", type=Path, default=base / "trajectories", help="for ode (%(default)s)")
     parser.add_argument("--context", type=Context, choices=list(Context), nargs="+", default=[Context.NEXT])
-    parser.add_argument("--blocks", type=int, default=WINDOW_BLOCKS, help="of a sample (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=TRAINED_BLOCKS, help="of a sample (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="samples of a step (%(default)s)")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (%(default)s)")
     parser.add_argument("--sheet-every", type=int, default=500, help="steps between contact sheets (%(default)s)")

@@ -3,6 +3,11 @@
     python -m training.teacher
     python -m training.teacher --steps 20000 --curriculum 1:40,3:20,9:20,21:20
     python -m training.teacher --latents build/training/latents build/training/latents-long
+    python -m training.teacher --start build/training/teacher --folder build/training/teacher-long --keep-text \\
+        --curriculum 9:15,30:85
+
+The last goes on from a teacher. With its text encoder kept, students of either can begin at once
+(``training.ode_init``).
 
 A sample is a window of encoded clips at one noise level. Most steps see short windows, which cost least: single latent
 frames teach what things look like, blocks how they move; the last see windows as long as the model ever attends to.
@@ -26,7 +31,7 @@ from engine.model.text import load_tokenizer
 from training.autoencoder import Autoencoder, load_autoencoder
 from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, draw_windows, open_latents
-from training.networks import TABLES, TEXT_LEN, TextToFlow
+from training.networks import TABLES, TEACHER_FRAMES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
 from training.run import (
     Average,
@@ -59,12 +64,13 @@ def main() -> None:
     args = _parse()
     device = set_up(args)
     tokenizer = _tokenizer(args.folder, args.seed, args.start)
-    network = TextToFlow(tokenizer.get_vocab_size()).to(device)
+    network = TextToFlow(tokenizer.get_vocab_size(), TEACHER_FRAMES).to(device)
     if args.start is not None:
         network.load_state_dict(latest_part(args.start, "average", prefix="module."))
+    network.encoder.requires_grad_(not args.keep_text)
     copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
     average = Average(network, AVERAGE_DECAY)
-    optimizers = Optimizers(network, args.rate, tables=TABLES)
+    optimizers = Optimizers(network.transformer if args.keep_text else network, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
     sources, held_out = [open_latents(folder) for folder in args.latents], open_latents(args.check_latents)
     autoencoder = load_autoencoder(args.autoencoder, device)
@@ -171,6 +177,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--check-latents", type=Path, default=base / "latents-check", help="%(default)s")
     parser.add_argument("--autoencoder", type=Path, default=base / "autoencoder", help="%(default)s")
     parser.add_argument("--start", type=Path, help="run folder of a teacher whose weights to start from")
+    parser.add_argument("--keep-text", action="store_true", help="keep the text encoder that --start has")
     parser.add_argument(
         "--curriculum", type=curriculum, default="1:40,3:20,9:20,21:20", help="latent frames:percent of steps"
     )

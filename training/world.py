@@ -5,9 +5,10 @@ has no end and any moment of it can be computed alone. Lengths are in units of t
 origin is the upper left corner and y points down. Some pairs of shape and colour, and of shape and motion, are never
 drawn for training; every held-out scene shows one of them.
 
-Two CPU cores shall learn this world in hours, so chance decides what a sentence says and at what moment a scene is
-seen, and little else: one thing stays in the middle of the picture or its way leads through it. Knows no pixels and
-no words.
+Two CPU cores shall learn this world in hours, so chance decides what a sentence says and little else: one thing stays
+in the middle of the picture or its way leads through it, and each motion begins at about the same moment of its cycle.
+So a sentence alone tells where its thing will be. Were that moment as likely as any other, a direction would show only
+in how pictures follow each other, which the first and noisiest steps could not learn. Knows no pixels and no words.
 """
 
 import math
@@ -172,6 +173,12 @@ MOTION_WEIGHTS = {
     Motion.PULSE: 0.1,
     Motion.RECOLOUR: 0.1,
 }
+START_PHASES = {Motion.ORBIT_CLOCKWISE: 0.75, Motion.ORBIT_COUNTERCLOCKWISE: 0.75, Motion.RECOLOUR: 0.6}
+"""Where in its cycle a thing begins, if not at 0: orbits at the top, what changes colour with its first colour."""
+DRIFT_LEAD = 0.3
+"""How far from home, against its way, a drifting thing begins."""
+JITTER = 0.1
+"""Width of the range of moments a scene begins at, in cycles or picture sides."""
 MIDDLE = (0.5, 0.5)
 QUARTERS = ((0.28, 0.28), (0.72, 0.72), (0.28, 0.72), (0.72, 0.28))
 """Where each of two things belongs: one of the first two, or of the last two, and the other."""
@@ -313,12 +320,14 @@ def _alike(thing: Thing, other: Thing) -> bool:
 
 
 def _placed(rng: Generator, thing: Thing, home: tuple[float, float] = MIDDLE) -> Thing:
-    """The same thing at a random moment of its way. What stays is at ``home``, what drifts passes through it."""
-    along_x, along_y = DRIFTS.get(thing.motion, (0, 0))
-    moment = rng.random()
+    """The same thing about where its motion begins. What stays is at ``home``, what drifts is on its way there."""
+    jitter = JITTER * (rng.random() - 0.5)
+    phase = START_PHASES.get(thing.motion, 0.0) + jitter
     if thing.motion is Motion.BOUNCE:
-        return replace(thing, x=moment, y=(moment + BOUNCE_LEAD) % 1)
-    return replace(thing, x=moment if along_x else home[0], y=moment if along_y else home[1], phase=moment)
+        return replace(thing, x=phase % 1, y=(phase + BOUNCE_LEAD) % 1)
+    way = DRIFTS.get(thing.motion, (0, 0))
+    x, y = (place + along * (jitter - DRIFT_LEAD) for place, along in zip(home, way, strict=True))
+    return replace(thing, x=x, y=y, phase=phase % 1)
 
 
 def _draw_apart(rng: Generator, first: Thing, second: Thing) -> tuple[Thing, Thing]:

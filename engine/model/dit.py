@@ -172,6 +172,8 @@ class CausalWan(nn.Module):
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, kernel_size=patch, stride=patch)
         grid = config.position_grid
         self.position_embedding = None if grid is None else nn.Parameter(torch.zeros(config.dim, *grid))
+        frames = config.position_frames
+        self.frame_embedding = None if frames is None else nn.Parameter(torch.zeros(frames, config.dim))
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.dim)
         )
@@ -248,6 +250,8 @@ class CausalWan(nn.Module):
         x_GLE = self.patchify(inputs.latents_GFCYX)
         if self.position_embedding is not None:
             x_GLE = x_GLE + positions(self.position_embedding, grid)
+        if self.frame_embedding is not None:
+            x_GLE = x_GLE + frame_positions(self.frame_embedding, inputs.blocks_G, grid)
         num_cache, last_layer = inputs.num_cache, self.config.num_layers - 1
         for layer, block in enumerate(self.blocks):
             skip = num_cache if layer == last_layer else 0
@@ -289,3 +293,11 @@ def positions(table_EYX: Tensor, grid: tuple[int, int, int]) -> Tensor:
     if list(table_EYX.shape[1:]) != size:
         table_EYX = functional.interpolate(table_EYX[None], size, mode="bilinear", align_corners=False)[0]
     return table_EYX.flatten(1).T.repeat(num_frames, 1)
+
+
+def frame_positions(table_TE: Tensor, blocks_G: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """The learned positions in time of each segment's tokens [G, L, E]: late blocks have those of the last one."""
+    num_frames, height, width = grid
+    known_G = blocks_G.clamp(max=len(table_TE) // num_frames - 1)
+    frames_GF = known_G[:, None] * num_frames + torch.arange(num_frames, device=blocks_G.device)
+    return table_TE[frames_GF].repeat_interleave(height * width, dim=1)

@@ -145,6 +145,8 @@ def test_missing_name_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
         ("transformer", "num_heads", 5, "num_heads=5"),
         ("transformer", "num_heads", 0, "transformer"),
         ("transformer", "dim", "wide", "transformer"),
+        ("transformer", "position_frames", 0, "position_frames=0 is empty"),
+        ("transformer", "position_frames", 5, "position_frames=5 splits a block"),
         ("rollout", "window_latent_frames", 20, "window_latent_frames=20"),
         ("rollout", "order", "sideways", "sideways"),
         ("rollout", "denoising_steps", [250, 1000], r"\(250, 1000\)"),

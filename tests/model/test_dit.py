@@ -120,6 +120,20 @@ def test_learned_positions_are_added_to_every_frame(model: CausalWan, prompt: Te
     assert error_of(flow, model(batch, make_pool(model, 2).cache)) > 0.1
 
 
+@pytest.mark.parametrize("block", [0, 1, 2, 9])
+def test_learned_positions_in_time_end_with_the_last_known_block(model: CausalWan, prompt: Tensor, block: int) -> None:
+    timed = CausalWan(replace(model.config, position_frames=6))
+    table = torch.randn(6, model.config.dim, generator=torch.Generator().manual_seed(2))
+    timed.load_state_dict(model.state_dict() | {"frame_embedding": table})
+    expected, _ = oracle_forward(timed, latents(0), LEVELS[1], block, [], prompt)
+    batch = make_batch([(latents(0), LEVELS[1], block, ())], [timed.encode_context(prompt[:7])], ())
+    flow = timed(batch, make_pool(timed, 2).cache)
+    assert error_of(flow[0], expected) < 1e-5
+    as_second = make_batch([(latents(0), LEVELS[1], 1, ())], [timed.encode_context(prompt[:7])], ())
+    differs = error_of(flow, timed(as_second, make_pool(timed, 2).cache)) > 0.1
+    assert differs == (block == 0)
+
+
 def test_first_stage_repeats_the_recorded_reference(model: CausalWan, prompt: Tensor) -> None:
     recorded = load_file(GOLDEN / "rollout.safetensors")
     batch = make_batch([(recorded["initial_noise"][:3], LEVELS[0], 0, ())], [model.encode_context(prompt[:7])], ())

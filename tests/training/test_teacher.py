@@ -160,3 +160,23 @@ def test_a_run_starts_from_another_with_its_words(
     weights, started = (latest_part(folder, "network") for folder in (first, second))
     assert all(torch.equal(weights[name], started[name]) for name in weights)
     assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
+
+
+def test_a_run_can_keep_the_text_encoder_it_started_from(
+    network: TextToFlow, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "open_latents", lambda folder: clips(4, 9))
+    monkeypatch.setattr(teacher, "load_autoencoder", lambda folder, device: Autoencoder().eval())
+    monkeypatch.setattr(teacher, "world_tokenizer", lambda seed: tokenizer)
+    monkeypatch.setattr(teacher, "FRAMES_PER_STEP", 9)
+    monkeypatch.setattr(teacher, "PROMPTS", ("A red circle.",))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, options in (
+        (first, ["--steps", "2"]),
+        (second, ["--steps", "2", "--start", str(first), "--keep-text"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["teacher", "--folder", str(folder), "--threads", "1", *options])
+        teacher.main()
+    before, after = latest_part(first, "average", prefix="module."), latest_part(second, "network")
+    changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"transformer"}

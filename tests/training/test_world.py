@@ -90,6 +90,27 @@ def test_a_scene_is_endless_and_any_part_of_it_can_be_rendered_alone() -> None:
     assert np.array_equal(render(drawn, late, 20)[12:], render(drawn, late + 12, 8))
 
 
+def test_a_sentence_tells_where_its_thing_will_be() -> None:
+    """Each law of motion begins at about one moment, and opposite ways lead to places far from each other."""
+    places: dict[tuple[object, ...], list[tuple[float, float]]] = {}
+    for drawn in (drawn for drawn in draw(1500) if len(drawn.things) == 1):
+        (thing,), (later,) = drawn.things, state(drawn, 0.5)
+        key = (thing.motion, thing.size, thing.speed)
+        places.setdefault(key, []).append((later.x + later.angle_rad / math.tau % 1, later.y))
+    spreads = {key: np.ptp(np.array(found), axis=0).max() for key, found in places.items()}
+    assert len(places) == 46 and max(spreads.values()) < 0.16, spreads
+    middles = {key: np.mean(found, axis=0) for key, found in places.items()}
+    opposites = [
+        (Motion.DRIFT_LEFT, Motion.DRIFT_RIGHT),
+        (Motion.DRIFT_UP, Motion.DRIFT_DOWN),
+        (Motion.ORBIT_CLOCKWISE, Motion.ORBIT_COUNTERCLOCKWISE),
+        (Motion.SPIN_CLOCKWISE, Motion.SPIN_COUNTERCLOCKWISE),
+    ]
+    for one, other in opposites:
+        for kind in ((Size.LARGE, Speed.NORMAL), (Size.MEDIUM, Speed.FAST)):
+            assert np.abs(middles[one, *kind] - middles[other, *kind]).max() > 0.15, (one, kind)
+
+
 def test_training_never_shows_what_is_held_out_and_held_out_scenes_always_do() -> None:
     trained = [thing for drawn in draw(600) for thing in drawn.things]
     assert not any(map(is_held_out, trained))
