@@ -104,7 +104,7 @@ def flow(
     text: TextRows,
     mask: Mask,
     *,
-    first_block: int = 0,
+    first_block: int | Tensor = 0,
     window_blocks: int = WINDOW_BLOCKS,
 ) -> Tensor:
     """The flow (noise minus clean) that ``model``, of ``trainable_wan``, predicts for every block.
@@ -115,7 +115,7 @@ def flow(
         timesteps_BN: 0 .. 1000, float32.
         text: rows of each sample, from ``text_rows``.
         mask: who attends to whom.
-        first_block: absolute index of each sample's first block.
+        first_block: absolute index of each sample's first block, one for all or [B].
         window_blocks: blocks that a block of ``BLOCK_CAUSAL`` attends to, itself included.
 
     Returns:
@@ -123,11 +123,11 @@ def flow(
     """
     num_samples, num_blocks = latents_BNFCYX.shape[:2]
     device = latents_BNFCYX.device
-    blocks_N = torch.arange(first_block, first_block + num_blocks, device=device)
+    first_B = torch.as_tensor(first_block, device=device).expand(num_samples)
     inputs = ForwardInputs(
         latents_GFCYX=latents_BNFCYX.flatten(0, 1),
         timesteps_G=timesteps_BN.flatten(),
-        blocks_G=blocks_N.repeat(num_samples),
+        blocks_G=(first_B[:, None] + torch.arange(num_blocks, device=device)).flatten(),
         text=text,
         pages=_no_pages(num_samples * num_blocks, device),
         num_cache=0,

@@ -43,6 +43,16 @@ Array = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Parts of clips, and where in their clips they begin."""
+
+    latents_BNFCYX: Tensor
+    """Float32."""
+    first_blocks_B: Tensor
+    captions: list[str]
+
+
+@dataclass(frozen=True)
 class Latents:
     """Encoded clips; all have one length."""
 
@@ -50,18 +60,21 @@ class Latents:
     captions: tuple[tuple[str, ...], ...]
     """Several for each clip."""
 
-    def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int) -> tuple[Tensor, list[str]]:
-        """The beginnings of random clips [B, N, F, C, Y, X], float32, and a caption of each.
+    def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int, end: int = 0) -> Windows:
+        """Random windows of random clips; they end at latent frame ``end`` at the latest, or begin where clips do.
 
-        ``num_frames``: latent frames of a beginning, whole blocks or fewer than one.
+        ``num_frames``: latent frames of a window, whole blocks or fewer than one.
         """
-        windows, captions = [], []
+        per_block = min(num_frames, FRAMES_PER_BLOCK)
+        latest = max(0, min(end, self.latents_MTCYX.shape[1]) - num_frames) // per_block
+        windows, blocks, captions = [], [], []
         for _ in range(num_samples):
-            clip = int(rng.integers(len(self.latents_MTCYX)))
-            windows.append(self.latents_MTCYX[clip, :num_frames])
+            clip, block = int(rng.integers(len(self.latents_MTCYX))), int(rng.integers(latest + 1))
+            windows.append(self.latents_MTCYX[clip, block * per_block : block * per_block + num_frames])
+            blocks.append(block)
             captions.append(self.captions[clip][int(rng.integers(len(self.captions[clip])))])
         samples_BTCYX = torch.from_numpy(np.stack(windows)).float()
-        return samples_BTCYX.unflatten(1, (-1, min(num_frames, FRAMES_PER_BLOCK))), captions
+        return Windows(samples_BTCYX.unflatten(1, (-1, per_block)), torch.tensor(blocks), captions)
 
 
 def open_latents(folder: Path) -> Latents:
@@ -72,8 +85,8 @@ def open_latents(folder: Path) -> Latents:
 
 
 def draw_windows(
-    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_frames: int
-) -> tuple[Tensor, list[str]]:
+    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_frames: int, end: int = 0
+) -> Windows:
     """``Latents.draw`` from one of several folders whose clips are long enough, large ones more often.
 
     Raises ``ValueError`` where no clip is so long.
@@ -82,7 +95,7 @@ def draw_windows(
     require(bool(fitting), f"no clip holds {num_frames} latent frames")
     weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
     source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-    return source.draw(rng, num_samples, num_frames)
+    return source.draw(rng, num_samples, num_frames, end)
 
 
 def main() -> None:

@@ -98,8 +98,9 @@ def source(
         clips = [open_latents(folder) for folder in latents]
 
         def from_data(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
-            clean, captions = draw_windows(rng, clips, num, num_blocks * FRAMES_PER_BLOCK)
-            return [data_sample(one, *_draw(rng, contexts), rng) for one in clean], captions
+            windows = draw_windows(rng, clips, num, num_blocks * FRAMES_PER_BLOCK)
+            samples = [data_sample(one, *_draw(rng, contexts), rng) for one in windows.latents_BNFCYX]
+            return samples, windows.captions
 
         return from_data
     paths = open_trajectories(trajectories, ROLLOUT.num_stages)

@@ -77,9 +77,8 @@ def main() -> None:
     for step in run.steps(args.steps):
         run.seed_torch()
         num_frames = window_frames(args.curriculum, step / args.steps)
-        clean, tokens = draw_batch(run.rng(), sources, num_frames, tokenizer)
-        clean, tokens = clean.to(device), tokens.to(device)
-        loss = copies.backward(flow_loss, clean, *draw_noise(clean), tokens)
+        clean, blocks, tokens = (part.to(device) for part in draw_batch(run.rng(), sources, num_frames, tokenizer))
+        loss = copies.backward(flow_loss, clean, *draw_noise(clean), tokens, blocks)
         gradient = optimizers.step(rate_factor(step, args.steps))
         assert isinstance(average.module, TextToFlow)
         average.update(network)
@@ -93,11 +92,11 @@ def main() -> None:
 
 def draw_batch(
     rng: np.random.Generator, sources: Sequence[Latents], num_frames: int, tokenizer: Tokenizer
-) -> tuple[Tensor, Tensor]:
-    """Clean windows [B, N, F, C, Y, X] and the tokens [B, T] of their captions, some of them empty."""
-    clean, captions = draw_windows(rng, sources, max(1, FRAMES_PER_STEP // num_frames), num_frames)
-    kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in captions]
-    return clean, token_ids(tokenizer, kept, TEXT_LEN)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Clean windows [B, N, F, C, Y, X], their first blocks [B], and tokens [B, T] of captions, some of them empty."""
+    windows = draw_windows(rng, sources, max(1, FRAMES_PER_STEP // num_frames), num_frames, TEACHER_FRAMES)
+    kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in windows.captions]
+    return windows.latents_BNFCYX, windows.first_blocks_B, token_ids(tokenizer, kept, TEXT_LEN)
 
 
 def draw_noise(clean_BNFCYX: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,16 +106,21 @@ def draw_noise(clean_BNFCYX: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_loss(
-    network: nn.Module, clean_BNFCYX: Tensor, noise_BNFCYX: Tensor, sigma_B: Tensor, tokens_BT: Tensor
+    network: nn.Module,
+    clean_BNFCYX: Tensor,
+    noise_BNFCYX: Tensor,
+    sigma_B: Tensor,
+    tokens_BT: Tensor,
+    first_blocks_B: Tensor,
 ) -> Tensor:
-    """Mean squared error of the flow that a ``TextToFlow`` predicts."""
+    """Mean squared error of the flow that a ``TextToFlow`` predicts for windows that begin with those blocks."""
     assert isinstance(network, TextToFlow)
     sigma = sigma_B[:, None, None, None, None, None]
     noisy = (1 - sigma) * clean_BNFCYX + sigma * noise_BNFCYX
     timesteps_BN = (1000 * sigma_B)[:, None].expand(-1, clean_BNFCYX.shape[1])
     with precision(clean_BNFCYX.device):
         text = text_rows(network.transformer, network.encoder, tokens_BT)
-        predicted = flow(network.transformer, noisy, timesteps_BN, text, Mask.BIDIRECTIONAL)
+        predicted = flow(network.transformer, noisy, timesteps_BN, text, Mask.BIDIRECTIONAL, first_block=first_blocks_B)
     return (predicted.float() - (noise_BNFCYX - clean_BNFCYX)).square().mean()
 
 
@@ -124,13 +128,14 @@ def flow_loss(
 def check(network: TextToFlow, held_out: Latents, tokenizer: Tokenizer, device: torch.device) -> dict[str, float]:
     """The loss on held-out scenes at fixed noise levels, one block long; the same numbers are drawn every time."""
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
-    clean, captions = held_out.draw(rng, CHECK_SAMPLES, FRAMES_PER_BLOCK)
-    noise = torch.randn(clean.shape, generator=generator)
-    tokens = token_ids(tokenizer, captions, TEXT_LEN).to(device)
+    windows = held_out.draw(rng, CHECK_SAMPLES, FRAMES_PER_BLOCK)
+    clean, blocks = windows.latents_BNFCYX.to(device), windows.first_blocks_B.to(device)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    tokens = token_ids(tokenizer, windows.captions, TEXT_LEN).to(device)
     losses = {}
     for level in CHECK_LEVELS:
         sigma_B = torch.full((CHECK_SAMPLES,), level, device=device)
-        losses[f"check_{level}"] = flow_loss(network, clean.to(device), noise.to(device), sigma_B, tokens).item()
+        losses[f"check_{level}"] = flow_loss(network, clean, noise, sigma_B, tokens, blocks).item()
     return losses | {"check": sum(losses.values()) / len(losses)}
 
 

@@ -22,10 +22,18 @@ PROMPTS = ([5, 9, 3, 1], [7, 1])
 SHAPE = (2, 3, 3, 4, 4, 4)
 
 
-def model(num_layers: int = 2) -> CausalWan:
+def model(num_layers: int = 2, position_frames: int | None = None) -> CausalWan:
     torch.manual_seed(7)
     sizes = TransformerConfig(
-        dim=24, ffn_dim=32, num_heads=2, num_layers=num_layers, text_dim=8, text_len=6, freq_dim=16, in_dim=4
+        dim=24,
+        ffn_dim=32,
+        num_heads=2,
+        num_layers=num_layers,
+        text_dim=8,
+        text_len=6,
+        freq_dim=16,
+        in_dim=4,
+        position_frames=position_frames,
     )
     network = trainable_wan(sizes)
     torch.nn.init.normal_(network.head.head.weight)
@@ -66,6 +74,21 @@ def test_block_causal_is_what_the_oracle_makes_block_by_block(
             expected, keys_values = oracle_forward(network, x, level, 4 + block, own, padded(encoder, prompt))
             seen.append(keys_values)
             torch.testing.assert_close(found[sample, block], expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_samples_can_begin_with_different_blocks(encoder: UMT5EncoderModel, latents: Tensor) -> None:
+    network = model(position_frames=18)
+    timesteps, first = torch.full((2, 3), 700.0), torch.tensor([2, 0])
+    together = flow(
+        network, latents, timesteps, text_rows(network, encoder, TOKENS), Mask.BIDIRECTIONAL, first_block=first
+    )
+    for n in range(2):
+        text, one = text_rows(network, encoder, TOKENS[n : n + 1]), slice(n, n + 1)
+        alone = flow(network, latents[one], timesteps[one], text, Mask.BIDIRECTIONAL, first_block=int(first[n]))
+        torch.testing.assert_close(together[one], alone, atol=2e-5, rtol=1e-4)
+        other = flow(network, latents[one], timesteps[one], text, Mask.BIDIRECTIONAL, first_block=1)
+        assert (alone - other).abs().max() > 0.01
 
 
 @torch.no_grad()

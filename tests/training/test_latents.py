@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,20 @@ def test_windows_begin_where_clips_do_and_keep_their_captions() -> None:
     values = np.zeros((5, 10, 1, 1, 1), np.float16)
     values[..., 0, 0, 0] = np.arange(5)[:, None] * 100 + np.arange(10)
     clips = Latents(values, tuple((f"{clip} a", f"{clip} b") for clip in range(5)))
-    samples, captions = clips.draw(np.random.default_rng(0), 200, 6)
-    assert samples.shape == (200, 2, 3, 1, 1, 1)
-    rows = samples.flatten(1).numpy()
+    windows = clips.draw(np.random.default_rng(0), 200, 6)
+    assert windows.latents_BNFCYX.shape == (200, 2, 3, 1, 1, 1) and not windows.first_blocks_B.any()
+    rows, captions = windows.latents_BNFCYX.flatten(1).numpy(), windows.captions
     assert (np.diff(rows, axis=1) == 1).all()
     assert {int(row[0]) % 100 for row in rows} == {0}
     assert {int(row[0]) // 100 for row in rows} == {0, 1, 2, 3, 4}
     assert [json.loads(caption[0]) for caption in captions] == [int(row[0]) // 100 for row in rows]
     assert {caption[2] for caption in captions} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("num_frames", "end", "begins"), [(1, 7, range(7)), (3, 10, (0, 3, 6)), (6, 99, (0, 3))])
+def test_windows_can_begin_at_any_block_and_tell_which(num_frames: int, end: int, begins: Sequence[int]) -> None:
+    values = np.broadcast_to(np.arange(10, dtype=np.float16)[None, :, None, None, None], (2, 10, 1, 1, 1))
+    windows = Latents(values, (("a",), ("b",))).draw(np.random.default_rng(0), 200, num_frames, end)
+    first = windows.latents_BNFCYX.flatten(1)[:, 0]
+    assert set(first.int().tolist()) == set(begins)
+    assert torch.equal(first, windows.first_blocks_B * float(min(num_frames, 3)))

@@ -77,10 +77,11 @@ def test_windows_grow_along_the_curriculum() -> None:
 def test_a_batch_comes_from_clips_long_enough_and_loses_some_captions(tokenizer: Tokenizer) -> None:
     short, long = clips(3, 3), clips(4, 9)
     rng = np.random.default_rng(0)
-    clean, _ = draw_batch(rng, [short, long], 9, tokenizer)
-    assert clean.shape == (10, 3, 3, 12, 16, 16)
+    clean, blocks, _ = draw_batch(rng, [short, long], 9, tokenizer)
+    assert clean.shape == (10, 3, 3, 12, 16, 16) and not blocks.any()
     assert draw_batch(rng, [short, long], 1, tokenizer)[0].shape == (96, 1, 1, 12, 16, 16)
-    tokens = torch.cat([(draw_batch(rng, [short, long], 3, tokenizer)[1] != 0).sum(1) for _ in range(20)])
+    assert set(draw_batch(rng, [long], 1, tokenizer)[1].tolist()) == set(range(9))
+    tokens = torch.cat([(draw_batch(rng, [short, long], 3, tokenizer)[2] != 0).sum(1) for _ in range(20)])
     assert 0.04 < (tokens == 1).float().mean() < 0.18
     with pytest.raises(ValueError, match="no clip holds 21 latent frames"):
         draw_batch(rng, [short, long], 21, tokenizer)
@@ -92,7 +93,7 @@ def test_the_loss_of_a_fresh_network_is_the_flow_itself_and_falls(network: TextT
     optimizers, losses = Optimizers(network, 1e-2, tables=TABLES), []
     for step in range(40):
         torch.manual_seed(step)
-        loss = flow_loss(network, clean, *draw_noise(clean), tokens)
+        loss = flow_loss(network, clean, *draw_noise(clean), tokens, torch.zeros(16, dtype=torch.int64))
         loss.backward()
         optimizers.step(1.0)
         losses.append(loss.item())
