@@ -44,6 +44,8 @@ class Recipe:
     rollout: RolloutConfig
     context: Context = Context.NEXT
     num_blocks: int = 7
+    window_blocks: int = 7
+    """Blocks that teacher and critic judge together: a roll-out is cut into windows that the teacher masters."""
     batch: int = 4
     guidance: float = 3.0
     """Of the real score; 1 is none."""
@@ -64,6 +66,9 @@ class Recipe:
         """Check counts, and that order and context go together."""
         for name in ("batch", "critic_updates", "critic_uses", "fkl_batch"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} is below 1")
+        require(self.window_blocks >= 1, f"{self.window_blocks=} is below 1")
+        fits = self.num_blocks % self.window_blocks == 0
+        require(fits, f"roll-outs of {self.num_blocks} blocks are not cut into windows of {self.window_blocks}")
         stages = self.rollout.num_stages
         require(1 <= self.fkl_steps <= stages, f"{self.fkl_steps=} leaves 1..{stages}")
         self.plan(self.min_exit)
@@ -71,6 +76,16 @@ class Recipe:
     def plan(self, exit_stage: int) -> Plan:
         """A roll-out that leaves at a stage."""
         return Plan(rollout=self.rollout, num_blocks=self.num_blocks, exit_stage=exit_stage, context=self.context)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Windows of roll-outs as teacher and critic see them; B counts windows here."""
+
+    x_BNFCYX: Tensor
+    first_blocks_B: Tensor
+    """Where in its roll-out each begins."""
+    tokens_BT: Tensor
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,9 @@ class Distillation:
             if update % self.recipe.critic_uses == 0:
                 tokens = self._tokens(rng, self.recipe.batch)
                 with torch.no_grad():
-                    x = self._roll_out(rng, tokens)[0].x0_BNFCYX
-            noise, sigmas = self._noise(rng, x), self._sigmas(rng)
-            loss = critic_loss(x, noise, sigmas, self._flow(self.critic, tokens))
+                    judged = cut(self._roll_out(rng, tokens)[0].x0_BNFCYX, tokens, self.recipe.window_blocks)
+            noise, sigmas = self._noise(rng, judged.x_BNFCYX), self._sigmas(rng, judged.x_BNFCYX)
+            loss = critic_loss(judged.x_BNFCYX, noise, sigmas, self._flow(self.critic, judged))
             loss.backward()
             apply(optimizer, self.critic)
             losses.append(loss.item())
@@ -105,9 +120,9 @@ class Distillation:
         tokens = self._tokens(rng, self.recipe.batch)
         rolled, text = self._roll_out(rng, tokens)
         with precision(self.student.transformer.device):
-            x = exit_x0(self.student.transformer, rolled, text)
-        real, fake = self._guided(tokens), self._flow(self.critic, tokens)
-        gradient = matching_gradient(x.detach(), self._noise(rng, x), self._sigmas(rng), real, fake)
+            judged = cut(exit_x0(self.student.transformer, rolled, text), tokens, self.recipe.window_blocks)
+        x, real, fake = judged.x_BNFCYX, self._guided(judged), self._flow(self.critic, judged)
+        gradient = matching_gradient(x.detach(), self._noise(rng, x), self._sigmas(rng, x), real, fake)
         loss = matching_loss(x, gradient)
         values = {"matching": loss.item(), "size": gradient.abs().mean().item(), "std": x.std().item()}
         if self.trajectories is not None:
@@ -141,22 +156,25 @@ class Distillation:
             predicted = flow(model, x, timesteps, text, self.recipe.fkl_mask, window_blocks=window_blocks)
         return forward_kl_loss(predicted, chords[:, stage].to(model.device))
 
-    def _flow(self, model: CausalWan, tokens_BT: Tensor) -> Flow:
+    def _flow(self, model: CausalWan, judged: Judged) -> Flow:
         """A bidirectional network as a function of noised samples."""
 
         def predict(noised: Tensor, sigmas_B: Tensor) -> Tensor:
             timesteps_BN = (1000 * sigmas_B)[:, None].expand(-1, noised.shape[1])
             with precision(model.device):
-                text = text_rows(model, self.teacher.encoder, tokens_BT)
-                return flow(model, noised, timesteps_BN, text, Mask.BIDIRECTIONAL).float()
+                text = text_rows(model, self.teacher.encoder, judged.tokens_BT)
+                first = judged.first_blocks_B
+                return flow(model, noised, timesteps_BN, text, Mask.BIDIRECTIONAL, first_block=first).float()
 
         return predict
 
-    def _guided(self, tokens_BT: Tensor) -> Flow:
+    def _guided(self, judged: Judged) -> Flow:
         """The teacher with guidance: against the empty prompt, in one forward of twice the batch."""
-        nothing = token_ids(self.tokenizer, [""], TEXT_LEN).to(tokens_BT.device)
-        padded = pad(nothing, (0, tokens_BT.shape[1] - nothing.shape[1])).expand_as(tokens_BT)
-        both = self._flow(self.teacher.transformer, torch.cat([tokens_BT, padded]))
+        tokens, first = judged.tokens_BT, judged.first_blocks_B
+        nothing = token_ids(self.tokenizer, [""], TEXT_LEN).to(tokens.device)
+        padded = pad(nothing, (0, tokens.shape[1] - nothing.shape[1])).expand_as(tokens)
+        twice = Judged(judged.x_BNFCYX, torch.cat([first, first]), torch.cat([tokens, padded]))
+        both = self._flow(self.teacher.transformer, twice)
 
         def predict(noised: Tensor, sigmas_B: Tensor) -> Tensor:
             told, untold = both(torch.cat([noised] * 2), torch.cat([sigmas_B] * 2)).chunk(2)
@@ -168,12 +186,18 @@ class Distillation:
         captions = [describe(draw_scene(rng), rng) for _ in range(num_samples)]
         return token_ids(self.tokenizer, captions, TEXT_LEN).to(self.student.transformer.device)
 
-    def _sigmas(self, rng: Generator) -> Tensor:
-        sigmas = draw_sigmas(rng, self.recipe.batch, self.recipe.rollout.timestep_shift)
-        return sigmas.to(self.student.transformer.device)
+    def _sigmas(self, rng: Generator, x: Tensor) -> Tensor:
+        return draw_sigmas(rng, len(x), self.recipe.rollout.timestep_shift).to(x.device)
 
     def _noise(self, rng: Generator, like: Tensor) -> Tensor:
         return torch.from_numpy(rng.standard_normal(like.shape, dtype=np.float32)).to(like.device)
+
+
+def cut(x_BNFCYX: Tensor, tokens_BT: Tensor, window_blocks: int) -> Judged:
+    """Whole roll-outs as windows, those of the first roll-out first."""
+    starts = torch.arange(0, x_BNFCYX.shape[1], window_blocks, device=x_BNFCYX.device)
+    windows = x_BNFCYX.unflatten(1, (-1, window_blocks)).flatten(0, 1)
+    return Judged(windows, starts.repeat(len(x_BNFCYX)), tokens_BT.repeat_interleave(len(starts), dim=0))
 
 
 def apply(optimizer: torch.optim.Optimizer, module: nn.Module) -> float:

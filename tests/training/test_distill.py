@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.config import Order
 from tests.training.small_site import Site, logged, parts, same
 from training import distill, trajectories
-from training.distillation import Recipe
+from training.distillation import Recipe, cut
 from training.dmd import Flow, critic_loss, draw_sigmas, forward_kl_loss, matching_gradient, matching_loss, noised
 from training.networks import ROLLOUT
 
@@ -93,6 +93,7 @@ def test_forward_kl_is_the_velocity_form_of_the_clean_prediction_s_loss() -> Non
     [
         ({"fkl_steps": 5}, "fkl_steps"),
         ({"batch": 0}, "batch"),
+        ({"window_blocks": 2}, "roll-outs of 7 blocks are not cut into windows of 2"),
         ({"min_exit": 4}, "no stage 4"),
         ({"rollout": dataclasses.replace(ROLLOUT, order=Order.BLOCK_FIRST)}, "clean context"),
     ],
@@ -102,10 +103,30 @@ def test_a_recipe_that_does_not_fit_is_refused(changed: dict[str, object], compl
         dataclasses.replace(Recipe(rollout=ROLLOUT), **changed)
 
 
+def test_roll_outs_are_cut_into_windows_with_their_places_and_prompts() -> None:
+    x = torch.arange(2 * 6).view(2, 6, 1, 1, 1, 1)
+    judged = cut(x, torch.tensor([[7], [8]]), 2)
+    assert judged.x_BNFCYX.flatten(1).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
+    assert judged.first_blocks_B.tolist() == [0, 2, 4] * 2
+    assert judged.tokens_BT.flatten().tolist() == [7] * 3 + [8] * 3
+
+
 def options(site: Site, paths: Path, *more: str) -> tuple[str, ...]:
     folders = ("--student", str(site.teacher), "--autoencoder", str(site.autoencoder), "--trajectories", str(paths))
-    small = ("--blocks", "2", "--batch", "1", "--fkl-batch", "1", "--critic-updates", "3", "--critic-first", "1")
-    return (*folders, *small, "--log-every", "1", "--sheet-seconds", "0.5", "--sheet-every", "99", *more)
+    small = ("--blocks", "2", "--window", "1", "--batch", "1", "--fkl-batch", "1", "--critic-updates", "3")
+    return (
+        *folders,
+        *small,
+        "--critic-first",
+        "1",
+        "--log-every",
+        "1",
+        "--sheet-seconds",
+        "0.5",
+        "--sheet-every",
+        "99",
+        *more,
+    )
 
 
 def first_chords(site: Site, num_chords: int = 1) -> Path:
