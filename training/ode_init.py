@@ -7,7 +7,8 @@ The student denoises block b at a stage's level with the context that HiAR gives
 (spec section 6.5). ``--pairs ode`` takes inputs, contexts and clean blocks from the teacher's trajectories
 (``training.trajectories``, all chords). ``--pairs data`` takes encoded clips and fresh noise at each level: no
 teacher's solution is learned, but nothing has to be sampled from it. Several ``--context`` give a student that
-distillations with different contexts can start from alike: each sample draws one.
+distillations with different contexts can start from alike: each sample draws one. Several ``--blocks`` mix lengths: one
+block at a time teaches how videos begin, long samples how they go on.
 
 Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width.
 """
@@ -59,8 +60,8 @@ class Sample:
     clean: Tensor
 
 
-Source = Callable[[np.random.Generator, int], tuple[list[Sample], list[str]]]
-"""Random samples and their captions: so many, at random stages."""
+Source = Callable[[np.random.Generator, int, int], tuple[list[Sample], list[str]]]
+"""Random samples and their captions: so many, of so many blocks, at random stages."""
 
 
 def main() -> None:
@@ -74,11 +75,11 @@ def main() -> None:
     copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
     average, optimizers = Average(network, AVERAGE_DECAY), Optimizers(network.transformer, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
-    draw = source(args.pairs, args.latents, args.trajectories, args.context, args.blocks)
+    draw = source(args.pairs, args.latents, args.trajectories, args.context)
     autoencoder = load_autoencoder(args.autoencoder, device)
     plan = sheet_plan(Plan(rollout=ROLLOUT, num_blocks=1, exit_stage=0, context=args.context[0]), args.sheet_seconds)
     for step in run.steps(args.steps):
-        samples, captions = draw(run.rng(), args.batch)
+        samples, captions = draw_batch(run.rng(), draw, args.batch, args.blocks)
         tokens = token_ids(tokenizer, captions, TEXT_LEN)
         loss = copies.backward(regression_loss, *(part.to(device) for part in (*as_batch(samples), tokens)))
         gradient = optimizers.step(rate_factor(step, args.steps))
@@ -90,14 +91,20 @@ def main() -> None:
             draw_sheet(average.module, autoencoder, tokenizer, plan, args.folder / f"videos-{step + 1:06}.png")
 
 
-def source(
-    pairs: Pairs, latents: Sequence[Path], trajectories: Path, contexts: Sequence[Context], num_blocks: int
-) -> Source:
+def draw_batch(
+    rng: np.random.Generator, draw: Source, num_samples: int, lengths: Sequence[int]
+) -> tuple[list[Sample], list[str]]:
+    """Samples of one of the lengths: ``num_samples`` of the longest, of shorter ones as many as cost the same."""
+    num_blocks = lengths[int(rng.integers(len(lengths)))]
+    return draw(rng, num_samples * max(lengths) // num_blocks, num_blocks)
+
+
+def source(pairs: Pairs, latents: Sequence[Path], trajectories: Path, contexts: Sequence[Context]) -> Source:
     """Where samples come from. Raises ``FileNotFoundError`` or ``ValueError``."""
     if pairs is Pairs.DATA:
         clips = [open_latents(folder) for folder in latents]
 
-        def from_data(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
+        def from_data(rng: np.random.Generator, num: int, num_blocks: int) -> tuple[list[Sample], list[str]]:
             windows = draw_windows(rng, clips, num, num_blocks * FRAMES_PER_BLOCK)
             samples = [data_sample(one, *_draw(rng, contexts), rng) for one in windows.latents_BNFCYX]
             return samples, windows.captions
@@ -105,9 +112,10 @@ def source(
         return from_data
     paths = open_trajectories(trajectories, ROLLOUT.num_stages)
 
-    def from_paths(rng: np.random.Generator, num: int) -> tuple[list[Sample], list[str]]:
+    def from_paths(rng: np.random.Generator, num: int, num_blocks: int) -> tuple[list[Sample], list[str]]:
         points, _, captions = paths.draw(rng, num)
-        return [ode_sample([point[n] for point in points], *_draw(rng, contexts)) for n in range(num)], captions
+        windows = [[point[n, :num_blocks] for point in points] for n in range(num)]
+        return [ode_sample(window, *_draw(rng, contexts)) for window in windows], captions
 
     return from_paths
 
@@ -175,8 +183,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--trajectories", type=Path, default=base / "trajectories", help="for ode (%(default)s)")
     parser.add_argument("--context", type=Context, choices=list(Context), nargs="+", default=[Context.NEXT])
-    parser.add_argument("--blocks", type=int, default=TRAINED_BLOCKS, help="of a sample (%(default)s)")
-    parser.add_argument("--batch", type=int, default=4, help="samples of a step (%(default)s)")
+    lengths = "of samples; a step draws one of several"
+    parser.add_argument("--blocks", type=int, nargs="+", default=[TRAINED_BLOCKS], help=lengths)
+    parser.add_argument("--batch", type=int, default=4, help="samples of a step of the longest (%(default)s)")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (%(default)s)")
     parser.add_argument("--sheet-every", type=int, default=500, help="steps between contact sheets (%(default)s)")
     parser.add_argument("--sheet-seconds", type=float, default=20.0, help="length of their videos (%(default)s)")

@@ -75,11 +75,17 @@ def test_samples_stand_at_the_levels_of_their_stage(context: Context) -> None:
 
 
 def test_every_stage_and_context_is_drawn(site: Site) -> None:
-    draw = ode_init.source(ode_init.Pairs.DATA, [site.latents], site.base, list(Context), 1)
-    samples, captions = draw(np.random.default_rng(0), 60)
+    draw = ode_init.source(ode_init.Pairs.DATA, [site.latents], site.base, list(Context))
+    samples, captions = draw(np.random.default_rng(0), 60, 1)
     assert {sample.stage for sample in samples} == {0, 1, 2, 3}
     assert {sample.context_level - sample.stage for sample in samples if sample.stage == 1} == {0, 1, 3}
     assert len(captions) == 60
+
+
+def test_steps_of_any_length_cost_the_same(site: Site) -> None:
+    draw, rng = ode_init.source(ode_init.Pairs.DATA, [site.latents], site.base, list(Context)), np.random.default_rng(0)
+    batches = [ode_init.draw_batch(rng, draw, 2, [1, 3])[0] for _ in range(20)]
+    assert {(len(samples), len(samples[0].clean)) for samples in batches} == {(6, 1), (2, 3)}
 
 
 def test_euler_steps_meet_the_student_s_levels() -> None:
