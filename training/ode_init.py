@@ -8,7 +8,9 @@ The student denoises block b at a stage's level with the context that HiAR gives
 (``training.trajectories``, all chords). ``--pairs data`` takes encoded clips and fresh noise at each level: no
 teacher's solution is learned, but nothing has to be sampled from it. Several ``--context`` give a student that
 distillations with different contexts can start from alike: each sample draws one. Several ``--blocks`` mix lengths: one
-block at a time teaches how videos begin, long samples how they go on.
+block at a time teaches how videos begin, long samples how they go on. A teacher that never learned what some words mean
+has an encoder that tells them apart badly: ``--train-text`` trains it on, and a teacher that starts from this student
+(``training.teacher --start ... --keep-text``) can judge it in distillation.
 
 Letters: B samples, N blocks, F latent frames of a block, C latent channels, Y and X latent height and width.
 """
@@ -71,9 +73,10 @@ def main() -> None:
     teacher, tokenizer = load_network(args.teacher, device)
     network = student_of(teacher).to(device).eval().requires_grad_(False)
     keep_tokenizer(args.teacher, args.folder)
-    network.transformer.requires_grad_(True)
+    trained: nn.Module = network if args.train_text else network.transformer
+    trained.requires_grad_(True)
     copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
-    average, optimizers = Average(network, AVERAGE_DECAY), Optimizers(network.transformer, args.rate, tables=TABLES)
+    average, optimizers = Average(network, AVERAGE_DECAY), Optimizers(trained, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
     draw = source(args.pairs, args.latents, args.trajectories, args.context)
     autoencoder = load_autoencoder(args.autoencoder, device)
@@ -186,6 +189,7 @@ def _parse() -> argparse.Namespace:
     lengths = "of samples; a step draws one of several"
     parser.add_argument("--blocks", type=int, nargs="+", default=[TRAINED_BLOCKS], help=lengths)
     parser.add_argument("--batch", type=int, default=4, help="samples of a step of the longest (%(default)s)")
+    parser.add_argument("--train-text", action="store_true", help="train the text encoder too")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (%(default)s)")
     parser.add_argument("--sheet-every", type=int, default=500, help="steps between contact sheets (%(default)s)")
     parser.add_argument("--sheet-seconds", type=float, default=20.0, help="length of their videos (%(default)s)")
