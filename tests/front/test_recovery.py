@@ -97,13 +97,15 @@ def test_blocks_are_saved_once_a_session_could_become_too_old() -> None:
 
 
 def test_prompts_are_kept_while_the_video_may_be_made_again_and_then_as_restoring_needs_them() -> None:
-    here, session, course = Place(), making.session("a"), making.course(making.TINY.rollout, 2, 12, 18)
+    oldest = REPLAYABLE + 2 - making.TINY.rollout.window_blocks  # that block REPLAYABLE + 1 attends to
+    before, after = oldest - 3, oldest + 1
+    here, session, course = Place(), making.session("a"), making.course(making.TINY.rollout, 2, before, after)
     here.make_blocks(session, course, REPLAYABLE)
-    assert set(course._prompts) == {0, 2, 12, 18}
-    here.make_blocks(session, course, REPLAYABLE + 1)  # the oldest block that it attends to is block 15
-    assert set(course._prompts) == {12, 18}
+    assert set(course._prompts) == {0, 2, before, after}
+    here.make_blocks(session, course, REPLAYABLE + 1)
+    assert set(course._prompts) == {before, after}
     here.make_blocks(session, course, 60)
-    assert set(course._prompts) == {18}
+    assert set(course._prompts) == {after}
 
 
 def test_prompts_of_a_video_that_cannot_be_restored_are_kept() -> None:
