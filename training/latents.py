@@ -3,9 +3,11 @@
     python -m training.latents --autoencoder build/training/autoencoder --clips 4000 --length 9
     python -m training.latents --autoencoder build/training/autoencoder --split held_out --clips 64 --length 21 \\
         --folder build/training/latents-check
+    python -m training.latents --motions "spin clockwise" "spin counterclockwise" --folder build/training/latents-spins
 
-Clip i is a pure function of the seed and i. A stopped command goes on where it was. The folder holds
-``latents.npy`` (float16, memory-mapped), ``clips.jsonl`` (the captions of each clip) and ``log.jsonl``.
+The last makes clips of what is hard to learn alone, to be mixed with others. Clip i is a pure function of the seed and
+i. A stopped command goes on where it was. The folder holds ``latents.npy`` (float16, memory-mapped), ``clips.jsonl``
+(the captions of each clip) and ``log.jsonl``.
 
 Letters: M clips, T latent frames of a clip, C channels, Y and X latent height and width, B samples, N blocks,
 F latent frames of a block.
@@ -15,7 +17,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from training.autoencoder import DECODER, SIZE_PX, Autoencoder, load_autoencoder
 from training.captions import describe
 from training.render import render
 from training.run import add_line, set_up, start_line
-from training.world import Split, draw_scene
+from training.world import Motion, Scene, Split, draw_scene
 
 LATENTS_FILE = "latents.npy"
 CLIPS_FILE = "clips.jsonl"
@@ -111,7 +113,7 @@ def main() -> None:
     started_at, before = time.monotonic(), done
     while done < args.clips:
         indices = range(done, min(done + CLIPS_AT_ONCE, args.clips))
-        encoded, captions = make_clips(network, args.split, args.seed, indices, args.length)
+        encoded, captions = make_clips(network, args.split, args.seed, indices, args.length, args.motions)
         latents[indices.start : indices.stop] = encoded
         with captions_file.open("a") as file:
             file.write("".join(json.dumps(sentences) + "\n" for sentences in captions))
@@ -123,19 +125,33 @@ def main() -> None:
 
 @torch.inference_mode()
 def make_clips(
-    network: Autoencoder, split: Split, seed: int, indices: Sequence[int], length: int
+    network: Autoencoder,
+    split: Split,
+    seed: int,
+    indices: Sequence[int],
+    length: int,
+    motions: Collection[Motion] = tuple(Motion),
 ) -> tuple[Array, list[list[str]]]:
-    """Encode the clips of these indices: float16 [M, T, C, Y, X], and the captions of each."""
+    """Encode the clips of these indices, scenes that show one of the motions: float16 [M, T, C, Y, X], and the captions
+    of each."""
     pictures, captions = [], []
     for index in indices:
         rng = np.random.default_rng((seed, index))
-        scene = draw_scene(rng, split)
+        scene = _draw(rng, split, motions)
         pictures.append(render(scene, 0, STRIDE * length, SIZE_PX))
         captions.append([describe(scene, rng) for _ in range(NUM_CAPTIONS)])
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16):
         latents = network.encoder(to_pixels(np.stack(pictures)).to(device))
     return latents.to(torch.float16).cpu().numpy(), captions
+
+
+def _draw(rng: np.random.Generator, split: Split, motions: Collection[Motion]) -> Scene:
+    """A random scene in which something does one of the motions."""
+    while True:
+        scene = draw_scene(rng, split)
+        if any(thing.motion in motions for thing in scene.things):
+            return scene
 
 
 def _storage(file: Path, num_clips: int, length: int) -> Array:
@@ -155,6 +171,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("build/training/latents"), help="%(default)s")
     parser.add_argument("--autoencoder", type=Path, default=Path("build/training/autoencoder"), help="%(default)s")
     parser.add_argument("--split", type=Split, default=Split.TRAIN, choices=list(Split), help="%(default)s")
+    only = "scenes that show one of these (all)"
+    parser.add_argument("--motions", type=Motion, choices=list(Motion), nargs="+", default=list(Motion), help=only)
     parser.add_argument("--clips", type=int, default=4000, help="%(default)s")
     parser.add_argument("--length", type=int, default=21, help="latent frames of a clip (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="%(default)s")

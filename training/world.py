@@ -146,7 +146,7 @@ REACHES = {
 """How far an upright shape reaches from its centre along an axis, in radii."""
 REACH = 1.21
 """The farthest point of any shape from its centre at any angle, in radii."""
-SPIN_TURNS = 0.8
+SPIN_TURNS = 0.5
 """Turns of a spinning thing for each picture side that a travelling one covers."""
 PULSE_CYCLES = 1.2
 RECOLOUR_CYCLES = 1.0
@@ -169,7 +169,7 @@ MOTION_WEIGHTS = {
     **dict.fromkeys(DRIFTS, 0.11),
     Motion.BOUNCE: 0.12,
     **dict.fromkeys(ORBITS, 0.08),
-    **dict.fromkeys(SPINS, 0.07),
+    **dict.fromkeys(SPINS, 0.1),
     Motion.PULSE: 0.1,
     Motion.RECOLOUR: 0.1,
 }
@@ -179,6 +179,8 @@ DRIFT_LEAD = 0.3
 """How far from home, against its way, a drifting thing begins."""
 JITTER = 0.1
 """Width of the range of moments a scene begins at, in cycles or picture sides."""
+SPIN_JITTER = 0.02
+"""The same of what spins, in turns: a star looks as before after a fifth of one, so more would blur its points."""
 MIDDLE = (0.5, 0.5)
 QUARTERS = ((0.28, 0.28), (0.72, 0.72), (0.28, 0.72), (0.72, 0.28))
 """Where each of two things belongs: one of the first two, or of the last two, and the other."""
@@ -321,7 +323,7 @@ def _alike(thing: Thing, other: Thing) -> bool:
 
 def _placed(rng: Generator, thing: Thing, home: tuple[float, float] = MIDDLE) -> Thing:
     """The same thing about where its motion begins. What stays is at ``home``, what drifts is on its way there."""
-    jitter = JITTER * (rng.random() - 0.5)
+    jitter = (SPIN_JITTER if thing.motion in SPINS else JITTER) * (rng.random() - 0.5)
     phase = START_PHASES.get(thing.motion, 0.0) + jitter
     if thing.motion is Motion.BOUNCE:
         return replace(thing, x=phase % 1, y=(phase + BOUNCE_LEAD) % 1)

@@ -56,8 +56,8 @@ class Course:
 STEP_FRAMES = 3
 LEAST_SPEED = 0.003
 """Picture sides a frame below which a thing stays where it is; the slowest travels 0.0078."""
-LEAST_SPIN_RAD = math.radians(1.0)
-"""Turn a frame below which a thing does not spin; the slowest turns 2.25 degrees."""
+LEAST_SPIN_RAD = math.radians(0.7)
+"""Turn a frame below which a thing does not spin; the slowest turns 1.4 degrees."""
 LEAST_PULSE = 0.07
 """Spread of the radius over its mean above which a thing grows and shrinks; the world's own has 0.19."""
 SAME_LINE_RATIO = 0.36

@@ -13,7 +13,7 @@ from training import latents
 from training.autoencoder import Autoencoder
 from training.latents import Latents, make_clips, open_latents
 from training.run import read_log
-from training.world import Split
+from training.world import Motion, Split
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,11 @@ def test_a_clip_is_a_function_of_seed_and_index(network: Autoencoder) -> None:
     assert captions[1] == caption[0] and captions[0] != captions[1]
     other, _ = make_clips(network, Split.TRAIN, 8, [5], 2)
     assert np.abs(clips[1] - other[0]).max() > 0.1
+
+
+def test_clips_of_some_motions_alone(network: Autoencoder) -> None:
+    _, captions = make_clips(network, Split.TRAIN, 7, range(4), 1, [Motion.BOUNCE])
+    assert all("bounc" in sentence for sentences in captions for sentence in sentences)
 
 
 def test_the_command_goes_on_where_it_stopped(
