@@ -1,20 +1,23 @@
-"""Trains the small video autoencoder on pictures of the world.
+"""Fits the small video autoencoder to pictures of the world.
 
     python -m training.autoencoder
     python -m training.autoencoder --folder build/training/autoencoder --steps 4000
-    python -m training.autoencoder --decoder-only --start build/training/autoencoder --folder build/training/decoder
+    python -m training.autoencoder --start build/training/autoencoder --folder build/training/decoder
 
-The decoder is the product's tiny decoder; the encoder is needed in training only. A latent frame stands for 4 frames
-and no latent frame is special: the first of a stream stands for its first picture and the 3 frames before it, which
-the world has and the decoder drops. Latents have zero mean and unit variance in every channel, and noise is added to
-them, so that near latents mean near pictures. ``--decoder-only``
-goes on with a decoder while its encoder, and so all latents made with it, stay as they are.
+The encoder is linear and fitted in seconds: the principal components of what 4 frames show in 8 x 8 pixels, each
+scaled to the same range. So latents are close to small pictures: near latents mean near pictures, a colour is the same
+wherever it is, and whoever fits the encoder again gets the same latents. The decoder, the product's tiny decoder, is
+trained to draw from them what the components leave out. The encoder is needed in training only. A latent frame stands
+for 4 frames and no latent frame is special: the first of a stream stands for its first picture and the 3 frames before
+it, which the world has and the decoder drops. Noise is added to latents, so that the decoder bears what a student
+leaves of it. ``--start`` goes on with the decoder of another run and keeps its encoder.
 
 Letters: B clips, T frames or latent frames of a clip, C channels, Y and X latent height and width, H and W height and
-width in pixels.
+width in pixels, P values of a patch.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -27,89 +30,68 @@ from engine.model.decoder import store_channels_last
 from engine.model.tiny_vae import RGB, STRIDE, MemoryBlock, TinyVae, channels_last
 from training.pictures import save_rows
 from training.render import render
-from training.run import Average, Optimizers, Run, add_arguments, latest_part, rate_factor, set_up
+from training.run import Average, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
 from training.world import Split, draw_scene
 
 DECODER = DecoderConfig(kind=DecoderKind.TINY, latent_channels=12, widths=(64, 48, 32, 16))
 SIZE_PX = 128
-ENCODER_WIDTH = 192
-ENCODER_BLOCKS = 4
-NOISE_STD_MAX = 0.2
-STATISTICS_WEIGHT = 0.02
-"""Of a step in the latents' running mean and variance."""
-LATENT_SOFT_LIMIT = 2.2
-"""Latents beyond this are drawn back: the decoder squeezes what comes near 3."""
-CROP_PX, CROP_LATENTS, CROPS = 64, 4, 12
+PATCH_VALUES = STRIDE * RGB * LATENT_STRIDE_PX**2
+FITTED_SCENES = 700
+"""Scenes whose patches the components are of; a seed of its own draws them."""
+FITTED_SEED = 20261128
+LATENT_RANGE, RANGE_QUANTILE = 3.5, 0.999
+"""Nearly all latents of a channel lie within this range; the decoder squeezes what is far beyond 3."""
+NOISE_STD_MAX = 0.15
+CROP_PX, CROP_LATENTS, CROPS = 64, 4, 6
 """Most steps: small pieces of many clips."""
-WHOLE_LATENTS, WHOLES, WHOLE_EVERY = 9, 2, 8
+WHOLE_LATENTS, WHOLES, WHOLE_EVERY = 7, 1, 8
 """The other steps: whole pictures, longer than the decoder remembers."""
 LOG_EVERY, CHECK_EVERY = 20, 250
 CHECK_SCENES, CHECK_LATENTS = 8, 7
 
 
-class ClipEncoder(nn.Module):
-    """From frames to normalised latents; every latent frame depends on its own 4 frames alone."""
+class PatchEncoder(nn.Module):
+    """From frames to latents by one linear map; every latent depends on its own 4 frames of 8 x 8 pixels alone."""
 
-    def __init__(self, latent_channels: int, width: int = ENCODER_WIDTH, num_blocks: int = ENCODER_BLOCKS) -> None:
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, latent_channels: int) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(STRIDE * RGB * LATENT_STRIDE_PX**2, width, 1)
-        self.blocks = nn.ModuleList(_Residual(width) for _ in range(num_blocks))
-        self.leave = nn.Conv2d(width, latent_channels, 1)
-        self.normalise = _Normalise(latent_channels)
+        self.register_buffer("mean", torch.zeros(PATCH_VALUES))
+        self.register_buffer("components", torch.zeros(latent_channels, PATCH_VALUES))
 
     def forward(self, frames_BTCHW: Tensor) -> Tensor:
         """``frames_BTCHW``: RGB in [0, 1], a multiple of 4. Returns [B, T / 4, C, Y, X]."""
-        groups = frames_BTCHW.unflatten(1, (-1, STRIDE)).flatten(0, 1)
-        cut = functional.pixel_unshuffle(groups.flatten(1, 2) * 2 - 1, LATENT_STRIDE_PX)
-        x = self.enter(channels_last(cut))
-        for block in self.blocks:
-            x = block(x)
-        latents: Tensor = self.normalise(self.leave(x).float())
+        bias_C = -(self.components @ (1 + self.mean))
+        latents_NYXC: Tensor = functional.linear(_patches(frames_BTCHW), 2 * self.components, bias_C)
+        latents = latents_NYXC.movedim(-1, 1)
         by_clip: Tensor = latents.unflatten(0, (len(frames_BTCHW), -1))
         return by_clip
 
-
-class _Normalise(nn.Module):
-    """Give every channel zero mean and unit variance over the data, by running statistics.
-
-    Those of the batch would not do: a few clips have a few backgrounds, and hardly any two batches look alike.
-    """
-
-    mean: Tensor
-    square: Tensor
-    num_updates: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("square", torch.ones(channels, 1, 1))
-        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, x_BCYX: Tensor) -> Tensor:
-        """Normalise; in training the statistics move first, and no gradient flows through them."""
-        if self.training:
-            self._follow(x_BCYX.detach())
-        return (x_BCYX - self.mean) * torch.rsqrt(self.square - self.mean.square() + 1e-5)
-
-    def _follow(self, x_BCYX: Tensor) -> None:
-        self.num_updates += 1
-        weight = max(STATISTICS_WEIGHT, 1 / int(self.num_updates))
-        for kept, value in ((self.mean, x_BCYX), (self.square, x_BCYX.square())):
-            kept.lerp_(value.mean((0, 2, 3))[:, None, None], weight)
+    @torch.no_grad()
+    def fit(self, clips_BTCHW: Tensor) -> None:
+        """Take the components of these clips. Each points where its values are brighter, so signs are fixed too."""
+        patches_NP = 2 * _patches(clips_BTCHW).flatten(0, -2).double() - 1
+        mean_P = patches_NP.mean(0)
+        centred_NP = patches_NP - mean_P
+        _, vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)
+        components_CP = vectors_PP.T.flip(0)[: len(self.components)]
+        largest_C1 = components_CP.abs().argmax(1, keepdim=True)
+        components_CP = components_CP * components_CP.gather(1, largest_C1).sign()
+        values_NC = (centred_NP @ components_CP.T).abs()
+        ordinal = math.ceil(RANGE_QUANTILE * len(values_NC))
+        range_C = values_NC.kthvalue(ordinal, dim=0).values
+        self.mean.copy_(mean_P)
+        self.components.copy_(components_CP * (LATENT_RANGE / range_C)[:, None])
 
 
-class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; starts as the identity."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(functional.silu(self.first(functional.silu(x))))
-        return out
+def _patches(frames_BTCHW: Tensor) -> Tensor:
+    """The pixels that every latent is made of, [B * T / 4, Y, X, P]."""
+    _, _, channels, height, width = frames_BTCHW.shape
+    side = LATENT_STRIDE_PX
+    cut = frames_BTCHW.reshape(-1, STRIDE, channels, height // side, side, width // side, side)
+    return cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
 
 
 class Autoencoder(nn.Module):
@@ -117,7 +99,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = ClipEncoder(DECODER.latent_channels)
+        self.encoder = PatchEncoder(DECODER.latent_channels)
         self.decoder = TinyVae(DECODER, with_encoder=False)
         for layer in self.decoder.modules():
             if isinstance(layer, MemoryBlock):
@@ -147,13 +129,10 @@ def main() -> None:
     args = _parse()
     device = set_up(args)
     network = Autoencoder().to(device)
-    if args.start is not None:
-        network.load_state_dict(latest_part(args.start, "average", prefix="module."))
-    network.encoder.requires_grad_(not args.decoder_only)
-    trained = network.decoder if args.decoder_only else network
-    average, optimizers = Average(network, 0.998), Optimizers(trained, args.rate)
+    average, optimizers = Average(network, 0.998), Optimizers(network, args.rate)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)
-    network.encoder.train(not args.decoder_only)
+    if run.step == 0:
+        _begin(network, average, args.start)
     for step in run.steps(args.steps):
         run.seed_torch()
         values = _train(network, draw_clips(run.rng(), whole=step % WHOLE_EVERY == 0).to(device))
@@ -163,6 +142,23 @@ def main() -> None:
             run.log(**values)
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == args.steps:
             run.log(**check(average.module, args.folder))
+
+
+def _begin(network: Autoencoder, average: Average, start: Path | None) -> None:
+    """Fit the encoder, or take both sides from another run."""
+    if start is None:
+        network.encoder.fit(_fitted_clips().to(network.encoder.mean.device))
+    else:
+        network.load_state_dict(latest_part(start, "average", prefix="module."))
+    average.module.load_state_dict(network.state_dict())
+
+
+def _fitted_clips() -> Tensor:
+    """4 frames of each of many scenes, at any moment."""
+    rng = np.random.default_rng(FITTED_SEED)
+    return to_pixels(
+        np.stack([render(draw_scene(rng), int(rng.integers(10_000)), STRIDE, SIZE_PX) for _ in range(FITTED_SCENES)])
+    )
 
 
 def draw_clips(rng: np.random.Generator, *, whole: bool) -> Tensor:
@@ -182,16 +178,15 @@ def to_pixels(frames: np.ndarray) -> Tensor:
 
 
 def _train(network: Autoencoder, pixels_BTCHW: Tensor) -> dict[str, float]:
-    with torch.autocast(pixels_BTCHW.device.type, torch.bfloat16):
+    with precision(pixels_BTCHW.device):
         latents = network.encoder(pixels_BTCHW)
         std = torch.rand(len(latents), 1, 1, 1, 1, device=latents.device) * NOISE_STD_MAX
         decoded = decode_clips(network.decoder, latents + std * torch.randn_like(latents))
     difference = decoded - pixels_BTCHW[:, STRIDE - 1 :]
     absolute, squared = difference.abs().mean(), difference.square().mean()
     edges = sum(difference.diff(dim=axis).abs().mean() for axis in (-1, -2))
-    tails = functional.relu(latents.abs() - LATENT_SOFT_LIMIT).square().mean()
-    (absolute + 2 * squared + edges + 0.5 * tails).backward()
-    return {"absolute": absolute.item(), "psnr_training": _psnr(squared), "tails": tails.item()}
+    (absolute + 2 * squared + edges).backward()
+    return {"absolute": absolute.item(), "psnr_training": _psnr(squared)}
 
 
 @torch.inference_mode()
@@ -238,12 +233,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "autoencoder", steps=2000)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate (%(default)s)")
-    parser.add_argument("--start", type=Path, help="run folder whose weights to start from")
-    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder of --start as it is")
-    args = parser.parse_args()
-    if args.decoder_only and args.start is None:
-        parser.error("--decoder-only needs --start")
-    return args
+    parser.add_argument("--start", type=Path, help="run folder whose encoder and decoder to start from")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

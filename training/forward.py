@@ -49,7 +49,7 @@ class JoinedBlock(Block):
         q_BHLK = _joined(q_GLE.unflatten(-1, (self.num_heads, -1)), num_samples)
         keys, values = (rows[:, self.layer].transpose(1, 2) for rows in (text.keys_GNTHK, text.values_GNTHK))
         bias = text.bias_GT[:, None, None, :].to(q_BHLK.dtype)
-        attended_BHLK = _attend(q_BHLK, keys.to(q_BHLK.dtype), values.to(q_BHLK.dtype), bias)
+        attended_BHLK = attend(q_BHLK, keys.to(q_BHLK.dtype), values.to(q_BHLK.dtype), bias)
         out: Tensor = self.cross_attn.o(attended_BHLK.transpose(1, 2).reshape(hidden_GLE.shape))
         return out
 
@@ -141,16 +141,16 @@ def flow(
 def joined_attention(num_samples: int, mask: Mask, window_blocks: int = WINDOW_BLOCKS) -> PagedAttention:
     """Self-attention among the segments of each sample, with the arguments of ``paged_attention``; reads no page."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, table: PageTable) -> Tensor:
+    def attend_joined(q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, table: PageTable) -> Tensor:
         q_BHLK, k_BHLK, v_BHLK = (_joined(x, num_samples) for x in (q, k, v.to(k.dtype)))
         num_blocks, num_tokens = len(q) // num_samples, q.shape[1]
         if mask is Mask.BIDIRECTIONAL or num_blocks == 1:
-            out_BHLK = _attend(q_BHLK, k_BHLK, v_BHLK)
+            out_BHLK = attend(q_BHLK, k_BHLK, v_BHLK)
         else:
             out_BHLK = _block_causal(q_BHLK, k_BHLK, v_BHLK, num_tokens, window_blocks)
         return out_BHLK.transpose(1, 2).reshape(q.shape)
 
-    return attend
+    return attend_joined
 
 
 def text_rows(model: CausalWan, encoder: UMT5EncoderModel, tokens_BT: Tensor) -> TextRows:
@@ -184,11 +184,11 @@ def _block_causal(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, num_tokens: in
     parts = []
     for end in range(num_tokens, q_BHLK.shape[2] + 1, num_tokens):
         own, seen = slice(end - num_tokens, end), slice(max(0, end - window_blocks * num_tokens), end)
-        parts.append(_attend(q_BHLK[:, :, own], k_BHLK[:, :, seen], v_BHLK[:, :, seen]))
+        parts.append(attend(q_BHLK[:, :, own], k_BHLK[:, :, seen], v_BHLK[:, :, seen]))
     return torch.cat(parts, dim=2)
 
 
-def _attend(q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias: Tensor | None = None) -> Tensor:
+def attend(q_BHLK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias: Tensor | None = None) -> Tensor:
     """Dense attention. The fused form has a slow backward pass on CPUs: in bfloat16 the products alone train faster."""
     if q_BHLK.is_cuda or not torch.is_grad_enabled() or not torch.is_autocast_enabled(q_BHLK.device.type):
         return scaled_dot_product_attention(q_BHLK, k_BHTK, v_BHTK, bias)

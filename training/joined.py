@@ -9,14 +9,17 @@ Letters: B samples, N blocks, G segments (2 N a sample, context passes first), F
 channels, Y and X latent height and width, L tokens of a block, H heads, K channels of a head.
 """
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
 from kernels.attention import PageTable, page_table
 from kernels.attention_choice import PagedAttention
-from training.forward import Mask, joined_attention
+from training.forward import attend
 
 
 def denoise_joined(
@@ -28,7 +31,7 @@ def denoise_joined(
     text: TextRows,
     window_blocks: int,
 ) -> Tensor:
-    """The flow of the denoise passes of all blocks.
+    """The flow of both passes of all blocks.
 
     Args:
         model: of ``training.forward.trainable_wan``.
@@ -40,7 +43,7 @@ def denoise_joined(
         window_blocks: blocks that a pass attends to, its own included.
 
     Returns:
-        [B, N, F, C, Y, X].
+        [B, 2, N, F, C, Y, X]: of the cache passes, then of the denoise passes.
     """
     num_samples, num_blocks = inputs_BNFCYX.shape[:2]
     device = inputs_BNFCYX.device
@@ -55,25 +58,35 @@ def denoise_joined(
     )
     no_pages = torch.empty(model.config.num_layers, 0, 0, 0, 0, device=device)
     flow = model.compute(inputs, PagedCache(no_pages, no_pages), _context_attention(num_samples, window_blocks))
-    denoised: Tensor = flow.unflatten(0, (num_samples, 2, num_blocks))[:, 1]
-    return denoised
+    by_pass: Tensor = flow.unflatten(0, (num_samples, 2, num_blocks))
+    return by_pass
 
 
 def _context_attention(num_samples: int, window_blocks: int) -> PagedAttention:
-    """Self-attention of one sample's segments as the module says, with the arguments of ``paged_attention``."""
-    dense = joined_attention(num_samples, Mask.BIDIRECTIONAL)
+    """Self-attention of one sample's segments as the module says, with the arguments of ``paged_attention``.
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, table: PageTable) -> Tensor:
-        queries, keys, values = (x.unflatten(0, (num_samples, 2, -1)) for x in (q, k, v))
-        outs = []
-        for block in range(queries.shape[2]):
-            seen = slice(max(0, block + 1 - window_blocks), block)
-            for kind in range(2):
-                own_keys, own_values = (
-                    torch.cat([x[:, 0, seen], x[:, kind, block, None]], dim=1).flatten(0, 1) for x in (keys, values)
-                )
-                outs.append(dense(queries[:, kind, block], own_keys, own_values, k_pages, v_pages, table))
-        joined: Tensor = torch.stack(outs, dim=1).unflatten(1, (-1, 2)).transpose(1, 2).flatten(0, 2)
-        return joined
+    All blocks see equally many keys, so that one product serves them; a bias hides what is before the first block.
+    """
 
-    return attend
+    def attend_all(q: Tensor, k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, table: PageTable) -> Tensor:
+        num_blocks, num_tokens = len(q) // (2 * num_samples), q.shape[1]
+        num_earlier = min(window_blocks, num_blocks) - 1
+        keys, values = (_with_earlier(x, num_samples, num_earlier).transpose(1, 2) for x in (k, v.to(k.dtype)))
+        missing_N1 = (num_earlier - torch.arange(num_blocks, device=q.device)).clamp(min=0)[:, None] * num_tokens
+        hidden_NT = torch.arange(keys.shape[2], device=q.device) < missing_N1
+        bias_NT = torch.zeros(hidden_NT.shape, dtype=q.dtype, device=q.device).masked_fill(hidden_NT, -math.inf)
+        bias = bias_NT.repeat(2 * num_samples, 1)[:, None, None, :] if num_earlier else None
+        return attend(q.transpose(1, 2), keys, values, bias).transpose(1, 2)
+
+    return attend_all
+
+
+def _with_earlier(x_GLHK: Tensor, num_samples: int, num_earlier: int) -> Tensor:
+    """Each segment's rows behind those of the cache passes of the ``num_earlier`` blocks before it; zeros where there
+    is none. [G, (num_earlier + 1) * L, H, K]."""
+    x = x_GLHK.unflatten(0, (num_samples, 2, -1))
+    num_blocks = x.shape[2]
+    cached = functional.pad(x[:, 0], (0, 0, 0, 0, 0, 0, num_earlier, 0))
+    earlier = [cached[:, first : first + num_blocks, None] for first in range(num_earlier)]
+    seen = [torch.cat([*earlier, x[:, kind, :, None]], dim=2) for kind in range(2)]
+    return torch.stack(seen, dim=1).flatten(3, 4).flatten(0, 2)

@@ -36,7 +36,7 @@ from training.world import Motion, Scene, Split, draw_scene
 
 LATENTS_FILE = "latents.npy"
 CLIPS_FILE = "clips.jsonl"
-NUM_CAPTIONS = 4
+NUM_CAPTIONS = 8
 """Sentences kept for each clip."""
 CLIPS_AT_ONCE = 8
 FRAMES_PER_BLOCK = 3
@@ -134,16 +134,15 @@ def make_clips(
 ) -> tuple[Array, list[list[str]]]:
     """Encode the clips of these indices, scenes that show one of the motions: float16 [M, T, C, Y, X], and the captions
     of each."""
-    pictures, captions = [], []
+    device = next(network.parameters()).device
+    latents, captions = [], []
     for index in indices:
         rng = np.random.default_rng((seed, index))
         scene = _draw(rng, split, motions)
-        pictures.append(render(scene, 0, STRIDE * length, SIZE_PX))
+        pixels = to_pixels(render(scene, 0, STRIDE * length, SIZE_PX)[None]).to(device)
+        latents.append(network.encoder(pixels).to(torch.float16).cpu())
         captions.append([describe(scene, rng) for _ in range(NUM_CAPTIONS)])
-    device = next(network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
-        latents = network.encoder(to_pixels(np.stack(pictures)).to(device))
-    return latents.to(torch.float16).cpu().numpy(), captions
+    return torch.cat(latents).numpy(), captions
 
 
 def _draw(rng: np.random.Generator, split: Split, motions: Collection[Motion]) -> Scene:

@@ -21,10 +21,11 @@ TRANSFORMER = TransformerConfig(
     text_len=TEXT_LEN,
     freq_dim=128,
     in_dim=DECODER.latent_channels,
-    position_grid=(8, 8),
+    patch_px=4,
+    position_grid=(4, 4),
     position_frames=12,
 )
-ROLLOUT = RolloutConfig(window_latent_frames=12)
+ROLLOUT = RolloutConfig(window_latent_frames=12, timestep_shift=3.0)
 """The student's blocks can tell how late they are while their window grows; later ones go on from what they see."""
 TRAINED_BLOCKS = 7
 """Blocks of the teacher's windows and of roll-outs: some cannot tell how late they are, as in endless videos."""

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.muon import Muon
+
 CHECKPOINT_FILE = "checkpoint.pt"
 LOG_FILE = "log.jsonl"
 CURVES_FILE = "curves.png"
@@ -138,17 +140,18 @@ class Average(nn.Module):
             mine.copy_(theirs)
 
 
-class HalfCopies:
-    """Twins of a module in bfloat16 that compute in its place, each on its share of a batch in its own thread.
+class Copies:
+    """Twins of a module that compute in its place, each on its share of a batch in its own thread.
 
-    Half precision moves half the memory, and small operations fill a core each better than they share two. The
-    weights that are kept, averaged and optimised stay in float32.
+    Small operations fill a core each better than they share two, and where the CPU has products in bfloat16 the twins
+    are in bfloat16, which moves half the memory. The weights that are kept, averaged and optimised stay in float32.
     """
 
     def __init__(self, module: nn.Module, num: int) -> None:
         """``num`` copies compute at a time, with one thread of torch's each."""
         self._master = module
-        self._copies = [deepcopy(module).to(torch.bfloat16) for _ in range(num)]
+        dtype = torch.bfloat16 if computes_in_half() or torch.cuda.is_available() else torch.float32
+        self._copies = [deepcopy(module).to(dtype) for _ in range(num)]
         self._threads = ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,))
 
     def backward(self, loss_of: Callable[..., torch.Tensor], *batch: torch.Tensor) -> float:
@@ -179,9 +182,7 @@ def _refresh(copy: nn.Module, master: nn.Module) -> None:
 class Optimizers:
     """Muon for the matrices of ``module``, AdamW for everything else, under one rate."""
 
-    def __init__(
-        self, module: nn.Module, rate: float, *, weight_decay: float = 0.0, tables: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, module: nn.Module, rate: float, *, tables: tuple[str, ...] = ()) -> None:
         """``rate`` is AdamW's; Muon's update is scaled to the same size.
 
         ``tables``: parts of the names of two-dimensional weights that are tables, not maps: AdamW's.
@@ -196,8 +197,7 @@ class Optimizers:
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0)
         ]
         if matrices:
-            muon = torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            self._parts.append(muon)
+            self._parts.append(Muon(matrices, lr=rate))
         self._parameters = [*matrices, *others]
 
     def step(self, factor: float, *, clip: float = 1.0) -> float:
@@ -258,9 +258,15 @@ def set_up(args: argparse.Namespace) -> torch.device:
     return torch.device(args.device)
 
 
+def computes_in_half() -> bool:
+    """Whether this CPU multiplies in bfloat16: without AVX-512, products of halves took seven times as long."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
+
+
 def precision(device: torch.device) -> AbstractContextManager[None]:
-    """Bfloat16 products on a CPU. On a GPU types stay as they are: kernels without gradients take one type only."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu")
+    """Bfloat16 products on a CPU that has them. On a GPU types stay as they are: kernels without gradients take one
+    type only."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cpu" and computes_in_half())
 
 
 def start_line(step: int, seed: int) -> dict[str, Any]:

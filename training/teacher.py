@@ -35,7 +35,7 @@ from training.networks import TABLES, TEACHER_FRAMES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
 from training.run import (
     Average,
-    HalfCopies,
+    Copies,
     Optimizers,
     Run,
     add_arguments,
@@ -68,7 +68,7 @@ def main() -> None:
     if args.start is not None:
         network.load_state_dict(latest_part(args.start, "average", prefix="module."))
     network.encoder.requires_grad_(not args.keep_text)
-    copies = HalfCopies(network, args.threads if device.type == "cpu" else 1)
+    copies = Copies(network, args.threads if device.type == "cpu" else 1)
     average = Average(network, AVERAGE_DECAY)
     optimizers = Optimizers(network.transformer if args.keep_text else network, args.rate, tables=TABLES)
     run = Run(args.folder, {"network": network, "average": average, "optimizers": optimizers}, args.seed)

@@ -177,7 +177,7 @@ START_PHASES = {Motion.ORBIT_CLOCKWISE: 0.75, Motion.ORBIT_COUNTERCLOCKWISE: 0.7
 """Where in its cycle a thing begins, if not at 0: orbits at the top, what changes colour with its first colour."""
 DRIFT_LEAD = 0.3
 """How far from home, against its way, a drifting thing begins."""
-JITTER = 0.1
+JITTER = 0.04
 """Width of the range of moments a scene begins at, in cycles or picture sides."""
 SPIN_JITTER = 0.02
 """The same of what spins, in turns: a star looks as before after a fifth of one, so more would blur its points."""

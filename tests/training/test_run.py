@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.run import Average, HalfCopies, Optimizers, Run, Stateful, latest_part, rate_factor, read_log
+from training.run import Average, Copies, Optimizers, Run, Stateful, latest_part, rate_factor, read_log
 
 NUM_STEPS = 7
 
@@ -97,7 +97,7 @@ def test_a_young_average_forgets_faster() -> None:
 def test_half_copies_compute_for_their_master(num: int) -> None:
     torch.manual_seed(0)
     master = nn.Linear(4, 3)
-    copies = HalfCopies(master, num)
+    copies = Copies(master, num)
     inputs, factors = torch.randn(5, 4), torch.randn(5)
     seen: list[Tensor] = []
 
