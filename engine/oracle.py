@@ -120,7 +120,10 @@ def forward(
         x_LE, keys_values = run_layer(layer, x_LE, modulation_6E, rotations_LR, [kv[n] for kv in seen], text_TE)
         own.append(keys_values)
     patches = model.head(x_LE[None], time_1E)
-    return model.unpatchify(patches, grid)[0], own
+    out_FCYX = model.unpatchify(patches, grid)[0]
+    if model.config.predicts_clean:
+        out_FCYX = (x_FCYX - out_FCYX) / max(level.sigma, 0.01)
+    return out_FCYX, own
 
 
 def run_layer(

@@ -31,10 +31,11 @@ from engine.model.tiny_vae import RGB, STRIDE, MemoryBlock, TinyVae, channels_la
 from training.pictures import save_rows
 from training.render import render
 from training.run import Average, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
-from training.world import Split, draw_scene
+from training.world import Split, draw_scene, state
 
 DECODER = DecoderConfig(kind=DecoderKind.TINY, latent_channels=12, widths=(64, 48, 32, 16))
 SIZE_PX = 128
+VIDEO_FPS = 16
 PATCH_VALUES = STRIDE * RGB * LATENT_STRIDE_PX**2
 FITTED_SCENES = 700
 """Scenes whose patches the components are of; a seed of its own draws them."""
@@ -162,14 +163,26 @@ def _fitted_clips() -> Tensor:
 
 
 def draw_clips(rng: np.random.Generator, *, whole: bool) -> Tensor:
-    """Clips of random training scenes at random moments: RGB in [0, 1], [B, T, 3, H, W], T a multiple of 4."""
+    """Clips of random training scenes at random moments: RGB in [0, 1], [B, T, 3, H, W], T a multiple of 4.
+
+    Pieces are cut out around a thing: what is to be learned is at its edges.
+    """
     num_clips, num_latents, size_px = (WHOLES, WHOLE_LATENTS, SIZE_PX) if whole else (CROPS, CROP_LATENTS, CROP_PX)
     clips = []
     for _ in range(num_clips):
-        frames = render(draw_scene(rng), int(rng.integers(10_000)), STRIDE * num_latents, SIZE_PX)
-        top, left = rng.integers(0, SIZE_PX - size_px + 1, size=2)
+        scene, first = draw_scene(rng), int(rng.integers(10_000))
+        frames = render(scene, first, STRIDE * num_latents, SIZE_PX)
+        things = state(scene, (first + STRIDE * num_latents // 2) / VIDEO_FPS)
+        thing = things[int(rng.integers(len(things)))]
+        left, top = (_corner(rng, place, size_px) for place in (thing.x, thing.y))
         clips.append(frames[:, top : top + size_px, left : left + size_px])
     return to_pixels(np.stack(clips))
+
+
+def _corner(rng: np.random.Generator, place: float, size_px: int) -> int:
+    """Where a piece begins, so that ``place`` is somewhere in it, if it is in the picture at all."""
+    begin = round(place * SIZE_PX - rng.random() * size_px)
+    return min(max(begin, 0), SIZE_PX - size_px)
 
 
 def to_pixels(frames: np.ndarray) -> Tensor:

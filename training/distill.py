@@ -24,7 +24,7 @@ from engine.config import Order
 from training.autoencoder import load_autoencoder
 from training.distillation import Distillation, Recipe
 from training.forward import Mask
-from training.networks import ROLLOUT, TRAINED_BLOCKS, TextToFlow
+from training.networks import ROLLOUT, TRAINED_BLOCKS, WINDOW_BLOCKS, TextToFlow
 from training.rollout import Context
 from training.run import Average, Run, add_arguments, set_up
 from training.student import draw_sheet, keep_tokenizer, load_network, sheet_plan
@@ -82,7 +82,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         rollout=dataclasses.replace(ROLLOUT, order=args.order),
         context=args.context or usual,
         num_blocks=args.blocks,
-        window_blocks=args.window or args.blocks,
+        window_blocks=args.window,
         batch=args.batch,
         guidance=args.guidance,
         critic_updates=args.critic_updates,
@@ -124,7 +124,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--min-exit", type=int, default=0, help="earliest exit stage drawn (%(default)s)")
     parser.add_argument("--guidance", type=float, default=3.0, help="of the real score (%(default)s)")
     parser.add_argument("--blocks", type=int, default=TRAINED_BLOCKS, help="of a roll-out (%(default)s)")
-    parser.add_argument("--window", type=int, help="blocks that the teacher judges together (all)")
+    parser.add_argument("--window", type=int, default=WINDOW_BLOCKS, help="blocks judged together (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="roll-outs of an update (%(default)s)")
     parser.add_argument("--critic-updates", type=int, default=4, help="for one of the student (%(default)s)")
     parser.add_argument("--critic-uses", type=int, default=2, help="updates that a roll-out serves (%(default)s)")

@@ -25,7 +25,7 @@ from engine.stage.noise import KeyedNoise
 from training.captions import describe
 from training.dmd import Flow, critic_loss, draw_sigmas, forward_kl_loss, matching_gradient, matching_loss
 from training.forward import Mask, flow, text_rows
-from training.networks import TEXT_LEN, TextToFlow
+from training.networks import TEXT_LEN, TRAINED_BLOCKS, WINDOW_BLOCKS, TextToFlow
 from training.rollout import Context, Plan, SelfRollout, exit_x0, roll_out, sample_noise
 from training.run import precision
 from training.student import block_shape
@@ -43,9 +43,9 @@ class Recipe:
 
     rollout: RolloutConfig
     context: Context = Context.NEXT
-    num_blocks: int = 7
-    window_blocks: int = 7
-    """Blocks that teacher and critic judge together: a roll-out is cut into windows that the teacher masters."""
+    num_blocks: int = TRAINED_BLOCKS
+    window_blocks: int = WINDOW_BLOCKS
+    """Blocks that teacher and critic judge together: windows of a roll-out, each half over the one before."""
     batch: int = 4
     guidance: float = 3.0
     """Of the real score; 1 is none."""
@@ -66,9 +66,8 @@ class Recipe:
         """Check counts, and that order and context go together."""
         for name in ("batch", "critic_updates", "critic_uses", "fkl_batch"):
             require(getattr(self, name) >= 1, f"{name}={getattr(self, name)} is below 1")
-        require(self.window_blocks >= 1, f"{self.window_blocks=} is below 1")
-        fits = self.num_blocks % self.window_blocks == 0
-        require(fits, f"roll-outs of {self.num_blocks} blocks are not cut into windows of {self.window_blocks}")
+        fits = 1 <= self.window_blocks <= self.num_blocks
+        require(fits, f"{self.window_blocks=} leaves 1..{self.num_blocks}, the blocks of a roll-out")
         stages = self.rollout.num_stages
         require(1 <= self.fkl_steps <= stages, f"{self.fkl_steps=} leaves 1..{stages}")
         self.plan(self.min_exit)
@@ -194,10 +193,12 @@ class Distillation:
 
 
 def cut(x_BNFCYX: Tensor, tokens_BT: Tensor, window_blocks: int) -> Judged:
-    """Whole roll-outs as windows, those of the first roll-out first."""
-    starts = torch.arange(0, x_BNFCYX.shape[1], window_blocks, device=x_BNFCYX.device)
-    windows = x_BNFCYX.unflatten(1, (-1, window_blocks)).flatten(0, 1)
-    return Judged(windows, starts.repeat(len(x_BNFCYX)), tokens_BT.repeat_interleave(len(starts), dim=0))
+    """Roll-outs as windows, those of the first roll-out first. They overlap, so that every seam but the last few is
+    judged; blocks that fill no further half window are not."""
+    starts = range(0, x_BNFCYX.shape[1] - window_blocks + 1, max(1, window_blocks // 2))
+    windows = torch.stack([x_BNFCYX[:, start : start + window_blocks] for start in starts], dim=1).flatten(0, 1)
+    first_blocks = torch.tensor(starts, device=x_BNFCYX.device).repeat(len(x_BNFCYX))
+    return Judged(windows, first_blocks, tokens_BT.repeat_interleave(len(starts), dim=0))
 
 
 def apply(optimizer: torch.optim.Optimizer, module: nn.Module) -> float:

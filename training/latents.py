@@ -62,13 +62,13 @@ class Latents:
     captions: tuple[tuple[str, ...], ...]
     """Several for each clip."""
 
-    def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int, end: int = 0) -> Windows:
-        """Random windows of random clips; they end at latent frame ``end`` at the latest, or begin where clips do.
+    def draw(self, rng: np.random.Generator, num_samples: int, num_frames: int, *, anywhere: bool = False) -> Windows:
+        """Random windows of random clips; they begin where clips do, or at any of their blocks.
 
         ``num_frames``: latent frames of a window, whole blocks or fewer than one.
         """
         per_block = min(num_frames, FRAMES_PER_BLOCK)
-        latest = max(0, min(end, self.latents_MTCYX.shape[1]) - num_frames) // per_block
+        latest = (self.latents_MTCYX.shape[1] - num_frames) // per_block if anywhere else 0
         windows, blocks, captions = [], [], []
         for _ in range(num_samples):
             clip, block = int(rng.integers(len(self.latents_MTCYX))), int(rng.integers(latest + 1))
@@ -87,7 +87,7 @@ def open_latents(folder: Path) -> Latents:
 
 
 def draw_windows(
-    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_frames: int, end: int = 0
+    rng: np.random.Generator, sources: Sequence[Latents], num_samples: int, num_frames: int, *, anywhere: bool = False
 ) -> Windows:
     """``Latents.draw`` from one of several folders whose clips are long enough, large ones more often.
 
@@ -97,7 +97,7 @@ def draw_windows(
     require(bool(fitting), f"no clip holds {num_frames} latent frames")
     weights = np.array([source.latents_MTCYX.shape[0] * source.latents_MTCYX.shape[1] for source in fitting])
     source = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
-    return source.draw(rng, num_samples, num_frames, end)
+    return source.draw(rng, num_samples, num_frames, anywhere=anywhere)
 
 
 def main() -> None:

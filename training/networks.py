@@ -1,7 +1,5 @@
 """The sizes of the small model, and its fresh trainable parts. Knows no data and no loss."""
 
-import dataclasses
-
 from torch import nn
 from transformers import UMT5EncoderModel
 
@@ -24,13 +22,14 @@ TRANSFORMER = TransformerConfig(
     patch_px=4,
     position_grid=(4, 4),
     position_frames=12,
+    predicts_clean=True,
 )
 ROLLOUT = RolloutConfig(window_latent_frames=12, timestep_shift=3.0)
 """The student's blocks can tell how late they are while their window grows; later ones go on from what they see."""
-TRAINED_BLOCKS = 7
-"""Blocks of the teacher's windows and of roll-outs: some cannot tell how late they are, as in endless videos."""
-TEACHER_FRAMES = 21
-"""Latent frames whose places in time the teacher knows: all of its windows."""
+WINDOW_BLOCKS = 4
+"""Blocks of the teacher's windows: as many as the student's."""
+TRAINED_BLOCKS = 8
+"""Blocks of roll-outs: half of them cannot tell how late they are, as in endless videos."""
 VIDEO = VideoConfig(sizes=((128, 128), (96, 96)), fps=16)
 """Training sees the first size only; the other is the same picture, smaller, with positions stretched to fit."""
 TABLES = ("shared", "relative_attention_bias", "frame_embedding")
@@ -51,25 +50,10 @@ def text_config(vocab_size: int) -> TextConfig:
     )
 
 
-FRAME_TABLE = "transformer.frame_embedding"
-
-
 class TextToFlow(nn.Module):
     """Transformer and text encoder, trained together."""
 
-    def __init__(self, vocab_size: int, position_frames: int | None = None) -> None:
-        """``position_frames``: if not the student's."""
+    def __init__(self, vocab_size: int) -> None:
         super().__init__()
-        known = position_frames or TRANSFORMER.position_frames
-        config = dataclasses.replace(TRANSFORMER, position_frames=known)
-        self.transformer: CausalWan = trainable_wan(config)
+        self.transformer: CausalWan = trainable_wan(TRANSFORMER)
         self.encoder: UMT5EncoderModel = umt5_encoder(text_config(vocab_size))
-
-
-def student_of(teacher: TextToFlow) -> TextToFlow:
-    """A network of the student's form with the teacher's weights, as far into time as it knows its places."""
-    student = TextToFlow(teacher.encoder.config.vocab_size)
-    weights, known = teacher.state_dict(), TRANSFORMER.position_frames
-    weights[FRAME_TABLE] = weights[FRAME_TABLE][:known]
-    student.load_state_dict(weights)
-    return student

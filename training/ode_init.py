@@ -37,7 +37,7 @@ from training.dmd import per_sample
 from training.forward import text_rows
 from training.joined import denoise_joined
 from training.latents import FRAMES_PER_BLOCK, draw_windows, open_latents
-from training.networks import ROLLOUT, TABLES, TEXT_LEN, TRAINED_BLOCKS, TextToFlow, student_of
+from training.networks import ROLLOUT, TABLES, TEXT_LEN, TRAINED_BLOCKS, TextToFlow
 from training.rollout import Context, Plan
 from training.run import Average, Copies, Optimizers, Run, add_arguments, precision, rate_factor, set_up
 from training.student import TOKENIZER_FILE, draw_sheet, keep_tokenizer, load_network, sheet_plan
@@ -143,9 +143,7 @@ def context_level(stage: int, context: Context) -> int:
     return {Context.NEXT: stage + 1, Context.CURRENT: stage, Context.CLEAN: ROLLOUT.num_stages}[context]
 
 
-def data_sample(
-    clean_NFCYX: Tensor, stage: int, read: int, rng: np.random.Generator, *, own: bool = False
-) -> Sample:
+def data_sample(clean_NFCYX: Tensor, stage: int, read: int, rng: np.random.Generator, *, own: bool = False) -> Sample:
     """A clip at a stage, with fresh noise on the inputs and, where they have another level, on the contexts."""
     levels = noise_levels(ROLLOUT)
     inputs = _at(clean_NFCYX, levels[stage], rng)
@@ -248,7 +246,7 @@ def _student(tokenizer: Tokenizer, teacher: Path | None) -> TextToFlow:
     """With the teacher's weights, or fresh."""
     if teacher is None:
         return TextToFlow(tokenizer.get_vocab_size())
-    return student_of(load_network(teacher, torch.device("cpu"))[0]).requires_grad_(True)
+    return load_network(teacher, torch.device("cpu"))[0].requires_grad_(True)
 
 
 def _parse() -> argparse.Namespace:

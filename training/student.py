@@ -20,7 +20,7 @@ from engine.schedule import blocks_for_frames
 from engine.stage.noise import KeyedNoise
 from training.autoencoder import SIZE_PX, Autoencoder
 from training.forward import text_rows
-from training.networks import FRAME_TABLE, ROLLOUT, TEXT_LEN, VIDEO, TextToFlow
+from training.networks import ROLLOUT, TEXT_LEN, VIDEO, TextToFlow
 from training.pictures import save_rows
 from training.rollout import Plan, roll_out, sample_noise
 from training.run import latest_part, precision
@@ -36,7 +36,7 @@ def load_network(folder: Path, device: torch.device) -> tuple[TextToFlow, Tokeni
     """The averaged network of a run, frozen, and its tokenizer. Raises ``FileNotFoundError`` or ``StartError``."""
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     weights = latest_part(folder, "average", prefix="module.")
-    network = TextToFlow(tokenizer.get_vocab_size(), len(weights[FRAME_TABLE]))
+    network = TextToFlow(tokenizer.get_vocab_size())
     network.load_state_dict(weights)
     return network.to(device).eval().requires_grad_(False), tokenizer
 

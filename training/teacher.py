@@ -1,13 +1,12 @@
 """Trains the bidirectional teacher and the text encoder by flow matching.
 
     python -m training.teacher
-    python -m training.teacher --steps 20000 --curriculum 1:40,3:20,9:20,21:20
+    python -m training.teacher --steps 20000 --curriculum 1:40,3:20,12:40
     python -m training.teacher --latents build/training/latents build/training/latents-long
-    python -m training.teacher --start build/training/teacher --folder build/training/teacher-long --keep-text \\
-        --curriculum 9:15,30:85
+    python -m training.teacher --start build/training/ode_init --keep-text --curriculum 3:20,12:80 --steps 400
 
-The last goes on from a teacher. With its text encoder kept, students of either can begin at once
-(``training.ode_init``).
+The last goes on from another run's weights. A teacher that keeps the text encoder of a student knows the same words,
+so it can judge that student in distillation.
 
 A sample is a window of encoded clips at one noise level. Most steps see short windows, which cost least: single latent
 frames teach what things look like, blocks how they move; the last see windows as long as the model ever attends to.
@@ -31,7 +30,7 @@ from engine.model.text import load_tokenizer
 from training.autoencoder import Autoencoder, load_autoencoder
 from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, draw_windows, open_latents
-from training.networks import TABLES, TEACHER_FRAMES, TEXT_LEN, TextToFlow
+from training.networks import TABLES, TEXT_LEN, TextToFlow
 from training.pictures import save_rows
 from training.run import (
     Average,
@@ -64,7 +63,7 @@ def main() -> None:
     args = _parse()
     device = set_up(args)
     tokenizer = _tokenizer(args.folder, args.seed, args.start)
-    network = TextToFlow(tokenizer.get_vocab_size(), TEACHER_FRAMES).to(device)
+    network = TextToFlow(tokenizer.get_vocab_size()).to(device)
     if args.start is not None:
         network.load_state_dict(latest_part(args.start, "average", prefix="module."))
     network.encoder.requires_grad_(not args.keep_text)
@@ -94,7 +93,7 @@ def draw_batch(
     rng: np.random.Generator, sources: Sequence[Latents], num_frames: int, tokenizer: Tokenizer
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Clean windows [B, N, F, C, Y, X], their first blocks [B], and tokens [B, T] of captions, some of them empty."""
-    windows = draw_windows(rng, sources, max(1, FRAMES_PER_STEP // num_frames), num_frames, TEACHER_FRAMES)
+    windows = draw_windows(rng, sources, max(1, FRAMES_PER_STEP // num_frames), num_frames, anywhere=True)
     kept = ["" if rng.random() < CAPTION_DROPOUT else caption for caption in windows.captions]
     return windows.latents_BNFCYX, windows.first_blocks_B, token_ids(tokenizer, kept, TEXT_LEN)
 
@@ -184,7 +183,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="run folder of a teacher whose weights to start from")
     parser.add_argument("--keep-text", action="store_true", help="keep the text encoder that --start has")
     parser.add_argument(
-        "--curriculum", type=curriculum, default="1:40,3:20,9:20,21:20", help="latent frames:percent of steps"
+        "--curriculum", type=curriculum, default="1:40,3:20,12:40", help="latent frames:percent of steps"
     )
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
     parser.add_argument("--check-every", type=int, default=500, help="steps between checks and samples (%(default)s)")
@@ -192,7 +191,7 @@ def _parse() -> argparse.Namespace:
 
 
 def curriculum(text: str) -> tuple[tuple[int, float], ...]:
-    """Read "1:40,3:20,9:20,21:20"."""
+    """Read "1:40,3:20,12:40"."""
     pairs = (part.split(":") for part in text.split(","))
     return tuple((int(num_frames), float(share)) for num_frames, share in pairs)
 

@@ -30,7 +30,7 @@ from engine.config import RolloutConfig, TransformerConfig, require
 from engine.schedule import NUM_TRAIN_TIMESTEPS, noise_levels
 from engine.stage.noise import KeyedNoise
 from training.captions import describe
-from training.networks import ROLLOUT, TEXT_LEN, TRAINED_BLOCKS, TextToFlow
+from training.networks import ROLLOUT, TEXT_LEN, WINDOW_BLOCKS, TextToFlow
 from training.run import set_up
 from training.sampling import GUIDANCE, integrate
 from training.student import block_shape, load_network
@@ -190,7 +190,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--chords", type=int, default=ROLLOUT.num_stages, help="levels to go down (%(default)s)")
     parser.add_argument("--steps-per-chord", type=int, default=4, help="Euler steps (%(default)s)")
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help="%(default)s")
-    parser.add_argument("--blocks", type=int, default=TRAINED_BLOCKS, help="length (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=WINDOW_BLOCKS, help="length (%(default)s)")
     parser.add_argument("--at-once", type=int, default=4, help="trajectories of a batch (%(default)s)")
     parser.add_argument("--seed", type=int, default=2, help="%(default)s")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")

@@ -20,6 +20,7 @@ from engine.config import TransformerConfig
 from engine.model.fp8_linear import Fp8Linear
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
+from engine.schedule import NUM_TRAIN_TIMESTEPS
 from kernels.attention import PageTable, paged_attention, text_attention
 from kernels.attention_choice import PagedAttention
 from kernels.elementwise import (
@@ -32,6 +33,10 @@ from kernels.elementwise import (
     residual_modulated_norm,
     rms_norm,
 )
+
+
+LEAST_SIGMA = 0.01
+"""Noise level that stands in for lower ones in the flow of a model that predicts clean latents: 0 has no flow."""
 
 
 class RMSNorm(nn.Module):
@@ -258,7 +263,10 @@ class CausalWan(nn.Module):
             x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, inputs, cache, skip, attention)
         if num_cache == len(inputs.blocks_G):
             return inputs.latents_GFCYX[:0]
-        return self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)
+        out_GFCYX = self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)
+        if not self.config.predicts_clean:
+            return out_GFCYX
+        return flow_to(out_GFCYX, inputs.latents_GFCYX[num_cache:], inputs.timesteps_G[num_cache:])
 
     def embed_time(self, timesteps_G: Tensor) -> Tensor:
         """Sinusoid in float64, cosines first, then the two-layer network. Returns [G, E]."""
@@ -285,6 +293,12 @@ class CausalWan(nn.Module):
         x = patches_GLX.unflatten(1, grid).unflatten(-1, (size, size, -1))
         latents: Tensor = x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
         return latents
+
+
+def flow_to(clean_GFCYX: Tensor, noisy_GFCYX: Tensor, timesteps_G: Tensor) -> Tensor:
+    """The flow that leads from noisy latents to clean ones; their difference shrinks with the noise level."""
+    sigma_G = (timesteps_G / NUM_TRAIN_TIMESTEPS).clamp(min=LEAST_SIGMA)
+    return (noisy_GFCYX - clean_GFCYX) / sigma_G[:, None, None, None, None].to(noisy_GFCYX.dtype)
 
 
 def positions(table_EYX: Tensor, grid: tuple[int, int, int]) -> Tensor:

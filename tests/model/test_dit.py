@@ -18,7 +18,7 @@ from engine.model.names import transformer_names
 from engine.model.rope import pairs_by_axis, rotations
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from engine.model.weights import load_strictly, load_transformer
-from engine.oracle import KeysValues, exact_rotations
+from engine.oracle import KeysValues, exact_rotations, predict_x0
 from engine.oracle import forward as oracle_forward
 from engine.schedule import Level, noise_levels
 from engine.stage.noise import KeyedNoise
@@ -132,6 +132,19 @@ def test_learned_positions_in_time_end_with_the_last_known_block(model: CausalWa
     as_second = make_batch([(latents(0), LEVELS[1], 1, ())], [timed.encode_context(prompt[:7])], ())
     differs = error_of(flow, timed(as_second, make_pool(timed, 2).cache)) > 0.1
     assert differs == (block == 0)
+
+
+@pytest.mark.parametrize("level", [LEVELS[0], LEVELS[1], Level(timestep=0.0, sigma=0.0)])
+def test_a_model_of_clean_blocks_gives_the_flow_to_them(model: CausalWan, prompt: Tensor, level: Level) -> None:
+    told = CausalWan(replace(model.config, predicts_clean=True))
+    told.load_state_dict(model.state_dict())
+    expected, _ = oracle_forward(told, latents(0), level, 0, [], prompt)
+    batch = make_batch([(latents(0), level, 0, ())], [told.encode_context(prompt[:7])], ())
+    flow = told(batch, make_pool(told, 1).cache)
+    assert error_of(flow[0], expected) < 1e-4
+    clean = model(batch, make_pool(model, 1).cache)
+    if level.sigma:
+        assert error_of(predict_x0(latents(0), flow[0], level), clean[0]) < 1e-4
 
 
 def test_first_stage_repeats_the_recorded_reference(model: CausalWan, prompt: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.autoencoder import DECODER, SIZE_PX, Autoencoder
-from training.networks import TEACHER_FRAMES, TRANSFORMER, TextToFlow
+from training.networks import TRANSFORMER, TextToFlow
 from training.run import CHECKPOINT_FILE, Average
 from training.tokenizer import save_tokenizer, world_tokenizer
 
@@ -32,7 +32,7 @@ class Site:
         self.teacher, self.autoencoder, self.latents = base / "teacher", base / "autoencoder", base / "latents"
         tokenizer = world_tokenizer(0, num_sentences=50)
         save_tokenizer(tokenizer, self.teacher / "tokenizer.json")
-        network = TextToFlow(tokenizer.get_vocab_size(), TEACHER_FRAMES)
+        network = TextToFlow(tokenizer.get_vocab_size())
         torch.nn.init.normal_(network.transformer.head.head.weight, std=0.1)
         torch.nn.init.normal_(network.transformer.time_projection[1].weight, std=0.02)
         write_checkpoint(self.teacher, Average(network, 0.9))

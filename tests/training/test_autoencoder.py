@@ -54,13 +54,16 @@ def test_the_encoder_keeps_the_principal_components_within_a_range() -> None:
     latents = encoder(clips)
     channels = latents.movedim(2, 0).flatten(1)
     inside = (channels.abs() <= autoencoder.LATENT_RANGE + 1e-3).double().mean(1)
-    assert bool((abs(inside - autoencoder.RANGE_QUANTILE) < 1e-3).all())
+    assert bool((abs(inside - autoencoder.RANGE_QUANTILE) < 2e-3).all())
     covariance = torch.cov(channels.double())
     torch.testing.assert_close(covariance, covariance.diag().diag(), atol=1e-3, rtol=0)
     lengths = encoder.components.norm(dim=1)
     drawn = torch.einsum("btcyx,cp->btyxp", latents, encoder.components / lengths[:, None] ** 2)
     seen = 2 * autoencoder._patches(clips).unflatten(0, (len(clips), -1)) - 1 - encoder.mean
-    captured = [(drawn.square().sum() / seen.square().sum()).item(), 1 - ((seen - drawn) ** 2).sum() / seen.square().sum()]
+    captured = [
+        (drawn.square().sum() / seen.square().sum()).item(),
+        1 - ((seen - drawn) ** 2).sum() / seen.square().sum(),
+    ]
     assert captured[0] == pytest.approx(captured[1], abs=1e-4) and captured[0] > 0.95
 
 

@@ -93,7 +93,7 @@ def test_forward_kl_is_the_velocity_form_of_the_clean_prediction_s_loss() -> Non
     [
         ({"fkl_steps": 5}, "fkl_steps"),
         ({"batch": 0}, "batch"),
-        ({"window_blocks": 2}, "roll-outs of 7 blocks are not cut into windows of 2"),
+        ({"window_blocks": 9}, "leaves 1..8, the blocks of a roll-out"),
         ({"min_exit": 4}, "no stage 4"),
         ({"rollout": dataclasses.replace(ROLLOUT, order=Order.BLOCK_FIRST)}, "clean context"),
     ],
@@ -105,10 +105,11 @@ def test_a_recipe_that_does_not_fit_is_refused(changed: dict[str, object], compl
 
 def test_roll_outs_are_cut_into_windows_with_their_places_and_prompts() -> None:
     x = torch.arange(2 * 6).view(2, 6, 1, 1, 1, 1)
-    judged = cut(x, torch.tensor([[7], [8]]), 2)
-    assert judged.x_BNFCYX.flatten(1).tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
-    assert judged.first_blocks_B.tolist() == [0, 2, 4] * 2
-    assert judged.tokens_BT.flatten().tolist() == [7] * 3 + [8] * 3
+    judged = cut(x, torch.tensor([[7], [8]]), 4)
+    assert judged.x_BNFCYX.flatten(1).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [6, 7, 8, 9], [8, 9, 10, 11]]
+    assert judged.first_blocks_B.tolist() == [0, 2] * 2
+    assert judged.tokens_BT.flatten().tolist() == [7] * 2 + [8] * 2
+    assert cut(x, torch.tensor([[7], [8]]), 1).first_blocks_B.tolist() == [*range(6)] * 2
 
 
 def options(site: Site, paths: Path, *more: str) -> tuple[str, ...]:

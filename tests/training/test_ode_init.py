@@ -16,7 +16,7 @@ from tests.training.small_site import Site, logged, parts, same
 from training import ode_init, trajectories
 from training.forward import trainable_wan
 from training.joined import denoise_joined
-from training.networks import FRAME_TABLE, ROLLOUT, TEACHER_FRAMES, TEXT_LEN, student_of
+from training.networks import ROLLOUT, TEXT_LEN
 from training.rollout import Context
 from training.sampling import integrate
 from training.student import load_network
@@ -125,19 +125,7 @@ def test_too_few_chords_are_refused(site: Site) -> None:
         open_trajectories(folder, 4)
 
 
-def test_a_student_knows_its_places_in_time_while_its_window_grows(site: Site) -> None:
-    teacher, _ = load_network(site.teacher, torch.device("cpu"))
-    student = student_of(teacher)
-    known = student.transformer.config.position_frames
-    assert known == ROLLOUT.window_latent_frames < TEACHER_FRAMES
-    theirs, mine = teacher.state_dict(), student.state_dict()
-    assert torch.equal(mine.pop(FRAME_TABLE), theirs.pop(FRAME_TABLE)[:known])
-    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
-
-
-def test_own_predictions_replace_the_world_s_in_what_a_stage_reads(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_predictions_replace_the_world_s_in_what_a_stage_reads(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network whose flow is known: it predicts 0.5 everywhere in denoise passes, 0.25 in cache passes."""
     network, tokenizer = load_network(site.teacher, torch.device("cpu"))
     rng, levels = np.random.default_rng(0), noise_levels(ROLLOUT)
