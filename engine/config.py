@@ -60,7 +60,7 @@ class TransformerConfig:
     """Latent frames, whole blocks of them, in a table of learned positions in time; blocks after its end have those of
     its last block. None is Wan's own form."""
     predicts_clean: bool = False
-    """Whether the last map predicts the clean block, from which the flow follows, and not the flow itself, as Wan's does.
+    """Whether the last map predicts the clean block, from which the flow follows, and not the flow as Wan's does.
 
     A flow holds the noise, so every value of a token's patch has to pass through the layers; where a patch has about as
     many values as the model is wide, nothing is left for the picture (arXiv 2511.13720).

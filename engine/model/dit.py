@@ -34,7 +34,6 @@ from kernels.elementwise import (
     rms_norm,
 )
 
-
 LEAST_SIGMA = 0.01
 """Noise level that stands in for lower ones in the flow of a model that predicts clean latents: 0 has no flow."""
 
