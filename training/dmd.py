@@ -15,6 +15,7 @@ from torch.nn.functional import mse_loss
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 0.02, 0.98
 NUM_TIMES = 1000
+LEVEL_FLOW = 0.3
 
 
 class Flow(Protocol):
@@ -73,7 +74,14 @@ def matching_loss(x: Tensor, gradient: Tensor) -> Tensor:
 def critic_loss(x: Tensor, noise: Tensor, sigmas_B: Tensor, fake: Flow) -> Tensor:
     """Flow matching on samples of the generator (spec section 6.3)."""
     x = x.detach()
-    return mse_loss(fake(noised(x, noise, sigmas_B), sigmas_B).float(), noise - x)
+    return flow_error(fake(noised(x, noise, sigmas_B), sigmas_B), noise - x, sigmas_B)
+
+
+def flow_error(flow: Tensor, wanted: Tensor, sigmas_B: Tensor) -> Tensor:
+    """Mean squared error of a flow, below ``LEVEL_FLOW`` that of the clean sample it leads to: a network that predicts
+    clean samples has a flow whose error grows without bound as the noise vanishes."""
+    weight = per_sample((sigmas_B / LEVEL_FLOW).clamp(max=1).square(), wanted)
+    return (weight * (flow.float() - wanted).square()).mean()
 
 
 def forward_kl_loss(flow: Tensor, chord: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def export(
     """
     tokenizer = load_tokenizer(teacher_run / TOKENIZER_FILE)
     weights = _transformer_weights(transformer_run)
-    networks = TextToFlow(tokenizer.get_vocab_size(), len(weights["frame_embedding"]))
+    networks = TextToFlow(tokenizer.get_vocab_size())
     networks.encoder.load_state_dict(latest_part(teacher_run, "average", prefix="module.encoder."))
     networks.transformer.load_state_dict(weights)
     parts = Parts(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from engine.model.text import load_tokenizer
 from training.autoencoder import Autoencoder, load_autoencoder
+from training.dmd import flow_error
 from training.forward import Mask, flow, text_rows
 from training.latents import FRAMES_PER_BLOCK, Latents, draw_windows, open_latents
 from training.networks import TABLES, TEXT_LEN, TextToFlow
@@ -120,7 +121,7 @@ def flow_loss(
     with precision(clean_BNFCYX.device):
         text = text_rows(network.transformer, network.encoder, tokens_BT)
         predicted = flow(network.transformer, noisy, timesteps_BN, text, Mask.BIDIRECTIONAL, first_block=first_blocks_B)
-    return (predicted.float() - (noise_BNFCYX - clean_BNFCYX)).square().mean()
+    return flow_error(predicted, noise_BNFCYX - clean_BNFCYX, sigma_B)
 
 
 @torch.no_grad()

@@ -60,11 +60,8 @@ def test_the_encoder_keeps_the_principal_components_within_a_range() -> None:
     lengths = encoder.components.norm(dim=1)
     drawn = torch.einsum("btcyx,cp->btyxp", latents, encoder.components / lengths[:, None] ** 2)
     seen = 2 * autoencoder._patches(clips).unflatten(0, (len(clips), -1)) - 1 - encoder.mean
-    captured = [
-        (drawn.square().sum() / seen.square().sum()).item(),
-        1 - ((seen - drawn) ** 2).sum() / seen.square().sum(),
-    ]
-    assert captured[0] == pytest.approx(captured[1], abs=1e-4) and captured[0] > 0.95
+    kept, lost = (part.square().sum().item() / seen.square().sum().item() for part in (drawn, seen - drawn))
+    assert kept + lost == pytest.approx(1, abs=1e-4) and kept > 0.95
 
 
 def test_the_decoder_learns_from_pictures_and_the_encoder_is_fixed(network: Autoencoder, clips: Tensor) -> None:

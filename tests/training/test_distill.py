@@ -12,7 +12,16 @@ from engine.config import Order
 from tests.training.small_site import Site, logged, parts, same
 from training import distill, trajectories
 from training.distillation import Recipe, cut
-from training.dmd import Flow, critic_loss, draw_sigmas, forward_kl_loss, matching_gradient, matching_loss, noised
+from training.dmd import (
+    Flow,
+    critic_loss,
+    draw_sigmas,
+    flow_error,
+    forward_kl_loss,
+    matching_gradient,
+    matching_loss,
+    noised,
+)
 from training.networks import ROLLOUT
 
 
@@ -77,6 +86,16 @@ def test_levels_are_shifted_and_stay_inside() -> None:
 def test_the_critic_s_loss_vanishes_at_the_exact_flow_of_one_sample() -> None:
     x, noise, sigmas = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0.3, 0.9])
     assert critic_loss(x, noise, sigmas, lambda mixed, s: (mixed - x) / s[:, None]).item() < 1e-10
+
+
+def test_an_error_of_the_clean_sample_counts_alike_at_all_low_levels() -> None:
+    sigmas = torch.tensor([0.03, 0.15, 0.3, 0.6])
+    error = torch.full((4, 5), 0.1)
+    per_level = [
+        flow_error((error / sigmas[:, None])[n : n + 1], torch.zeros(1, 5), sigmas[n : n + 1]) for n in range(4)
+    ]
+    assert [value.item() for value in per_level[:3]] == pytest.approx([per_level[2].item()] * 3)
+    assert per_level[3].item() == pytest.approx((0.1 / 0.6) ** 2)
 
 
 def test_forward_kl_is_the_velocity_form_of_the_clean_prediction_s_loss() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from training import latents
-from training.autoencoder import Autoencoder
+from training.autoencoder import Autoencoder, draw_clips
 from training.latents import Latents, make_clips, open_latents
 from training.run import read_log
 from training.world import Motion, Split
@@ -18,8 +18,9 @@ from training.world import Motion, Split
 
 @pytest.fixture(scope="module")
 def network() -> Autoencoder:
-    torch.manual_seed(0)
-    return Autoencoder().eval()
+    fresh = Autoencoder()
+    fresh.encoder.fit(draw_clips(np.random.default_rng(0), whole=False))
+    return fresh.eval()
 
 
 def test_a_clip_is_a_function_of_seed_and_index(network: Autoencoder) -> None:
