@@ -148,13 +148,13 @@ def main() -> None:
 def _begin(network: Autoencoder, average: Average, start: Path | None) -> None:
     """Fit the encoder, or take both sides from another run."""
     if start is None:
-        network.encoder.fit(_fitted_clips().to(network.encoder.mean.device))
+        network.encoder.fit(fitted_clips().to(network.encoder.mean.device))
     else:
         network.load_state_dict(latest_part(start, "average", prefix="module."))
     average.module.load_state_dict(network.state_dict())
 
 
-def _fitted_clips() -> Tensor:
+def fitted_clips() -> Tensor:
     """4 frames of each of many scenes, at any moment."""
     rng = np.random.default_rng(FITTED_SEED)
     return to_pixels(

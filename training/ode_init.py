@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows
 from engine.model.text import load_tokenizer
+from engine.model.tiny_vae import RGB
 from engine.oracle import re_noise
 from engine.schedule import Level, noise_levels
 from training.autoencoder import load_autoencoder
@@ -46,6 +47,7 @@ from training.trajectories import open_trajectories
 
 AVERAGE_DECAY = 0.995
 LOG_EVERY = 10
+DETAIL_WEIGHT = 3.0
 MIN_SIGMA = 0.01
 """Stands in for the level without noise, whose flow counts for nothing."""
 
@@ -182,9 +184,16 @@ def regression_loss(network: nn.Module, latents_BVNFCYX: Tensor, places_B2: Tens
     noisy = torch.stack([contexts, inputs], dim=1)
     sigmas = torch.stack([_sigmas(reads, clean), _sigmas(stages, clean)], dim=1)
     wanted = (noisy - clean[:, None]) / sigmas.clamp(min=MIN_SIGMA)
-    errors_B2 = (flows.float() - wanted).square().flatten(2).mean(2)
+    errors = (flows.float() - wanted).square() * channel_weights(clean.shape[-3]).to(clean.device)[:, None, None]
+    errors_B2 = errors.flatten(2).mean(2)
     is_noisy_B2 = torch.stack([reads < ROLLOUT.num_stages, stages < ROLLOUT.num_stages], dim=1)
     return (errors_B2 * is_noisy_B2).mean()
+
+
+def channel_weights(num_channels: int) -> Tensor:
+    """What errors of each latent channel count [C]: those after the mean colours hold edges, points and changes in
+    time, a small part of all that varies and much of what is seen."""
+    return torch.tensor([1.0] * RGB + [DETAIL_WEIGHT] * (num_channels - RGB))
 
 
 @torch.no_grad()

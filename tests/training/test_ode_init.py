@@ -162,7 +162,8 @@ def test_what_reads_no_noise_has_no_flow_to_learn(site: Site) -> None:
     sample = ode_init.data_sample(clean, 3, 4, rng)
     loss = ode_init.regression_loss(network, *ode_init.as_batch([sample]), tokens)
     sigma = noise_levels(ROLLOUT)[3].sigma
-    want = (clean / sigma).square().mean() / 2
+    weights = torch.tensor([1.0] * 3 + [3.0] * 9)[:, None, None]
+    want = (weights * (clean / sigma).square()).mean() / 2
     assert loss.item() == pytest.approx(want.item(), rel=1e-4)
 
 
