@@ -20,7 +20,7 @@ MATCH_ADAMW = 0.2
 def orthogonalised(matrices_NRC: Tensor) -> Tensor:
     """About the nearest matrices with orthonormal rows or columns, by Newton-Schulz iterations. [N, R, C]."""
     is_tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
-    x = matrices_NRC.mT if is_tall else matrices_NRC
+    x: Tensor = matrices_NRC.mT if is_tall else matrices_NRC
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
@@ -45,9 +45,10 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
+                weights: list[Tensor] = list(parameters)
                 updates = orthogonalised(torch.stack([self._moved(one, group["momentum"]) for one in parameters]))
                 scale = MATCH_ADAMW * max(shape) ** 0.5
-                torch._foreach_add_(parameters, list(updates), alpha=-group["lr"] * scale)
+                torch._foreach_add_(weights, list(updates), alpha=-group["lr"] * scale)
 
     def _moved(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         """The gradient, ahead along its running mean."""

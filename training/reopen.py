@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.config import require
-from engine.manifest import Manifest, read_manifest
+from engine.config import Manifest, require
+from engine.manifest import read_manifest
 from engine.model.text import load_encoder, load_tokenizer
-from engine.model.weights import load_decoder, load_transformer
+from engine.model.weights import load_transformer, read_tensors
 from training.autoencoder import DECODER, Autoencoder, fitted_clips
 from training.networks import TRANSFORMER, TextToFlow
 from training.run import CHECKPOINT_FILE, Average, add_line, start_line
@@ -64,7 +64,7 @@ def _autoencoder(manifest: Manifest) -> Autoencoder:
     assert manifest.decoder_file is not None
     both = Autoencoder()
     both.encoder.fit(fitted_clips())
-    both.decoder.load_state_dict(load_decoder(DECODER, manifest.decoder_file, CPU).state_dict())
+    both.decoder.load_state_dict(read_tensors(manifest.decoder_file))
     return both
 
 
