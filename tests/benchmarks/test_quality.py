@@ -225,7 +225,7 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     main()
     report = json.loads((tmp_path / "quality.json").read_text())
     assert set(report["splits"]) == {"train", "held_out"} and set(report["splits"]["train"]) == {"5"}
-    assert report["splits"]["train"]["5"]["world"]["accuracy"]["mean"] > 0.75
+    assert report["splits"]["train"]["5"]["world"]["accuracy"]["mean"] > 0.7  # one of two things hides the other
     assert report["chance"] < 0.45
     assert "--held-out 1" in (tmp_path / "quality.md").read_text()
     pictures = {path.name for path in tmp_path.glob("*.png")}

@@ -66,8 +66,8 @@ def test_the_shipped_model() -> None:
     manifest = read_manifest(TINY)
     assert manifest.name == "tiny"
     assert manifest.transformer.dim == 192
-    assert manifest.rollout == RolloutConfig(window_latent_frames=12)
-    assert manifest.transformer.position_frames == 12
+    assert manifest.rollout == RolloutConfig(window_latent_frames=12, timestep_shift=3.0)
+    assert manifest.transformer.position_frames == 12 and manifest.transformer.predicts_clean
     assert manifest.rollout.order is Order.STEP_FIRST
     assert manifest.video.sizes == ((128, 128), (96, 96))
     assert manifest.decoder is not None
