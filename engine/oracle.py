@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, layer_norm, scaled_dot_product_attention
 
 from engine.config import Order, RolloutConfig
-from engine.model.dit import Attention, Block, CausalWan
+from engine.model.dit import LEAST_SIGMA, Attention, Block, CausalWan
 from engine.model.rope import pairs_by_axis
 from engine.schedule import Level, attended_blocks, noise_levels
 
@@ -122,7 +122,7 @@ def forward(
     patches = model.head(x_LE[None], time_1E)
     out_FCYX = model.unpatchify(patches, grid)[0]
     if model.config.predicts_clean:
-        out_FCYX = (x_FCYX - out_FCYX) / max(level.sigma, 0.01)
+        out_FCYX = (x_FCYX - out_FCYX) / max(level.sigma, LEAST_SIGMA)
     return out_FCYX, own
 
 

@@ -1,6 +1,6 @@
 """Turns the teacher into a causal student of few stages, before distillation.
 
-    python -m training.ode_init --pairs ode
+    python -m training.ode_init --pairs ode --teacher build/training/teacher
     python -m training.ode_init --pairs data --steps 1500 --context next next clean --blocks 1 1 4 12
 
 The student denoises block b at a stage's level with the context that HiAR gives it, and regresses the flow to the clean

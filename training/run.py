@@ -150,7 +150,8 @@ class Copies:
     def __init__(self, module: nn.Module, num: int) -> None:
         """``num`` copies compute at a time, with one thread of torch's each."""
         self._master = module
-        dtype = torch.bfloat16 if computes_in_half() or torch.cuda.is_available() else torch.float32
+        on_gpu = next(module.parameters()).is_cuda
+        dtype = torch.bfloat16 if on_gpu or computes_in_half() else torch.float32
         self._copies = [deepcopy(module).to(dtype) for _ in range(num)]
         self._threads = ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,))
 
