@@ -1,4 +1,4 @@
-# The commands of this project; `make` alone lists them.
+# The commands of this project; `make` alone lists them. Tests in ALONE time processes that have to keep up.
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -7,6 +7,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
+ALONE := tests/benchmarks tests/clients tests/front tests/server tests/stage tests/deploy/test_observability_live.py
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
 .PHONY: help install install-dev demo test image-test lint clean
@@ -25,7 +26,8 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -rs
+	$(BIN)/pytest -q -rs -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/pytest -q -rs $(ALONE)
 
 image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
 	@$(BIN)/python -m deploy.image_test

@@ -5,10 +5,12 @@
         --data build/training/latents build/training/ode_init --folder models/tiny
 
 The transformer is the moving average of a teacher's or a student's run; text encoder and tokenizer are the teacher's.
-The manifest records how each part was trained. The folder is loaded back as the server loads it before this ends.
+The manifest records how each part was trained; with ``--before`` also what is recorded of the folder that the runs were
+reopened from (``training.reopen``). The folder is loaded back as the server loads it before this ends.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 import torch
 
-from engine.manifest import read_manifest
+from engine.manifest import MANIFEST_NAME, read_manifest
 from engine.model.text import load_text_encoder, load_tokenizer
 from engine.model.weights import load_decoder, load_transformer
 from training.autoencoder import DECODER, load_autoencoder
@@ -37,18 +39,24 @@ CPU = torch.device("cpu")
 def main() -> None:
     """Command line."""
     args = _parse()
-    export(args.transformer, args.teacher, args.decoder, args.folder, args.data)
+    export(args.transformer, args.teacher, args.decoder, args.folder, args.data, args.before)
     size_bytes = load_back(args.folder)
     sys.stdout.write(f"{args.folder}: {size_bytes / 2**20:.1f} MiB, loads strictly\n")
 
 
 def export(
-    transformer_run: Path, teacher_run: Path, decoder_run: Path, folder: Path, data: Sequence[Path] = ()
+    transformer_run: Path,
+    teacher_run: Path,
+    decoder_run: Path,
+    folder: Path,
+    data: Sequence[Path] = (),
+    before: Path | None = None,
 ) -> None:
-    """Write the model folder; ``data`` are runs that made what others learned from, recorded by their names.
+    """Write the model folder; ``data`` are runs that made what others learned from, recorded by their names, and
+    ``before`` is the model folder whose weights the runs went on from.
 
     Raises:
-        FileNotFoundError: a run has no checkpoint.
+        FileNotFoundError: a run has no checkpoint, or ``before`` no manifest.
     """
     tokenizer = load_tokenizer(teacher_run / TOKENIZER_FILE)
     weights = _transformer_weights(transformer_run)
@@ -70,11 +78,13 @@ def export(
     )
     runs = {run.name: run for run in data}
     runs |= {"transformer": transformer_run, "text": teacher_run, "decoder": decoder_run}
-    training = {
+    training: dict[str, Any] = {
         "weights": "trained",
         "data": "scenes drawn and described by training.world, training.render and training.captions",
         **{part: history(run) for part, run in runs.items()},
     }
+    if before is not None:
+        training["before"] = json.loads((before / MANIFEST_NAME).read_text())["training"]
     write_folder(folder, parts, sizes, DESCRIPTION, training, torch.float16)
 
 
@@ -125,6 +135,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, default=BASE / "teacher", help="run folder (%(default)s)")
     parser.add_argument("--decoder", type=Path, default=BASE / "autoencoder", help="run folder (%(default)s)")
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="other folders with a log to record")
+    parser.add_argument("--before", type=Path, help="model folder that the runs were reopened from, for its record")
     parser.add_argument("--folder", type=Path, default=Path("build/model"), help="to write (%(default)s)")
     return parser.parse_args()
 

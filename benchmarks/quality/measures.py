@@ -21,7 +21,8 @@ from engine.schedule import frames_before_block
 from training.world import Scene
 
 FAST_SHARE = 0.05
-FLOW_EVERY_FRAMES = 8
+FLOW_EVERY_FRAMES = 7
+"""Has no divisor in common with the frames of a block, so that seams count as often as they come."""
 DYNAMIC_FLOW_PX = 0.15
 """Optical flow, in pixels a frame at 128 pixels, above which a video is dynamic: in the world all that travels, spins
 or pulses is, and what stays still or only changes colour is not."""

@@ -73,6 +73,18 @@ def test_the_manifest_says_how_it_was_trained(runs: Path, tmp_path: Path) -> Non
         assert training[part]["commands"] and training[part]["hardware"]
 
 
+def test_the_record_of_the_model_before_is_kept(runs: Path, tmp_path: Path) -> None:
+    first, then, last = (tmp_path / name for name in ("first", "then", "last"))
+    export.export(runs / "student", runs / "teacher", runs / "decoder", first, [runs / "student"])
+    export.export(runs / "teacher", runs / "teacher", runs / "decoder", then, before=first)
+    export.export(runs / "teacher", runs / "teacher", runs / "decoder", last, before=then)
+    of_first, of_then, of_last = (
+        json.loads((folder / "manifest.json").read_text())["training"] for folder in (first, then, last)
+    )
+    assert "before" not in of_first and "student" in of_first
+    assert of_then["before"] == of_first and of_last["before"] == of_then
+
+
 def test_a_folder_that_does_not_fit_is_refused(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export.export(runs / "teacher", runs / "teacher", runs / "decoder", tmp_path)
     monkeypatch.setattr(export, "SIZE_LIMIT_BYTES", 1000)
