@@ -11,6 +11,7 @@ reopened from (``training.reopen``). The folder is loaded back as the server loa
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,8 +96,9 @@ def history(run: Path) -> dict[str, Any]:
     """
     lines = read_log(run)
     starts = [line for line in lines if line.get("event") == "start"]
+    parent = re.compile(rf"(?<![\w./-]){re.escape(str(run.parent))}(?=/|\s|$)")
     return {
-        "commands": list(dict.fromkeys(start["command"].replace(f"{run.parent}/", f"{BASE}/") for start in starts)),
+        "commands": list(dict.fromkeys(parent.sub(str(BASE), start["command"]) for start in starts)),
         "seed": starts[0]["seed"],
         "steps": num_steps_done(run),
         "hours": round(max(line.get("seconds", 0) for line in lines) / 3600, 2),

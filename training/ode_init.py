@@ -274,7 +274,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, nargs="+", default=[TRAINED_BLOCKS], help=lengths)
     parser.add_argument("--batch", type=int, default=4, help="samples of a step of the longest (%(default)s)")
     parser.add_argument("--own-share", type=float, default=0.0, help="of steps on its own predictions (%(default)s)")
-    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate (%(default)s)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (%(default)s)")
     parser.add_argument("--sheet-every", type=int, default=500, help="steps between contact sheets (%(default)s)")
     parser.add_argument("--sheet-seconds", type=float, default=20.0, help="length of their videos (%(default)s)")
     return parser.parse_args()

@@ -28,7 +28,7 @@ from engine.config import RolloutConfig
 from engine.schedule import frames_in_block
 from training.captions import plain
 from training.render import render
-from training.world import Background, Colour, Motion, Scene, Shape, Size, Split, Thing, draw_scene
+from training.world import Background, Colour, Motion, Scene, Shape, Size, Split, Thing, draw_scene, is_held_out
 
 MODEL = Path("models/tiny")
 WINDOW_FRAMES = 64
@@ -246,7 +246,19 @@ DRIFTS = (
     one_thing(shape=Shape.SQUARE, colour=Colour.BLUE, size=Size.LARGE, motion=Motion.DRIFT_DOWN),
 )
 """The other three directions."""
-SHOWN = (RED_CIRCLE, *DRIFTS, GREEN_STAR, BLUE_CIRCLE)
+SPINS = (
+    one_thing(shape=Shape.STAR, colour=Colour.YELLOW, size=Size.LARGE, motion=Motion.SPIN_CLOCKWISE),
+    one_thing(shape=Shape.TRIANGLE, colour=Colour.GREEN, size=Size.LARGE, motion=Motion.SPIN_COUNTERCLOCKWISE),
+)
+NEVER_TRAINED = (
+    one_thing(shape=Shape.SQUARE, colour=Colour.RED, size=Size.LARGE, motion=Motion.DRIFT_DOWN),
+    one_thing(shape=Shape.SQUARE, colour=Colour.BLUE, size=Size.LARGE, motion=Motion.DRIFT_LEFT),
+    one_thing(shape=Shape.CIRCLE, colour=Colour.YELLOW, size=Size.LARGE, motion=Motion.ORBIT_CLOCKWISE),
+    one_thing(shape=Shape.STAR, colour=Colour.BLUE, size=Size.LARGE, motion=Motion.STILL),
+)
+"""A pair of shape and colour, or of shape and motion, is new in each."""
+TRAINED = (RED_CIRCLE, *DRIFTS, GREEN_STAR, BLUE_CIRCLE, *SPINS)
+SHOWN = (*TRAINED, *NEVER_TRAINED)
 
 
 def make(way: Way, num_frames: int, scenes: Sequence[Scene]) -> list[Pixels]:
@@ -277,5 +289,6 @@ def test_other_contexts_differ_from_the_engine_s_only_where_there_is_context(cli
 
 @pytest.mark.slow
 def test_the_shipped_model_shows_its_prompts_and_goes_the_way_they_say(clips: list[Pixels]) -> None:
+    assert [is_held_out(scene.things[0]) for scene in SHOWN] == [False] * len(TRAINED) + [True] * len(NEVER_TRAINED)
     found = {plain(scene): score(scene, clip) for scene, clip in zip(SHOWN, clips, strict=True)}
     assert all(one.accuracy >= 0.8 and all(one.of(Attribute.DIRECTION)) for one in found.values()), found

@@ -63,11 +63,13 @@ def test_the_folder_loads_strictly_and_holds_the_weights(runs: Path, tmp_path: P
 
 
 def test_the_manifest_says_how_it_was_trained(runs: Path, tmp_path: Path) -> None:
-    add_line(runs / "teacher", start_line(0, 3) | {"command": f"learn --from {runs}/clips --to /else/where"})
+    command = f"learn --from {runs}/clips --at {runs} --to {runs}-else --and /else{runs}"
+    add_line(runs / "teacher", start_line(0, 3) | {"command": command})
     export.export(runs / "student", runs / "teacher", runs / "decoder", tmp_path, [runs / "student"])
     training = json.loads((tmp_path / "manifest.json").read_text())["training"]
     assert training["weights"] == "trained" and "training.world" in training["data"]
-    assert training["text"]["commands"][-1] == "learn --from build/training/clips --to /else/where"
+    cleaned = f"learn --from build/training/clips --at build/training --to {runs}-else --and /else{runs}"
+    assert training["text"]["commands"][-1] == cleaned
     for part in ("transformer", "text", "decoder", "student"):
         assert training[part]["seed"] == 3 and training[part]["steps"] == 1
         assert training[part]["commands"] and training[part]["hardware"]
