@@ -7,7 +7,8 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-ALONE := tests/benchmarks tests/clients tests/front tests/server tests/stage tests/deploy/test_observability_live.py
+ALONE := tests/clients tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
+	$(addprefix tests/stage/test_,costs.py rehearsal.py resting.py)
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
 .PHONY: help install install-dev demo test image-test lint clean
