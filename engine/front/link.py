@@ -17,6 +17,7 @@ from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol
 
 from engine.config import EngineConfig
+from engine.errors import StartError
 from engine.messages import Shutdown
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ async def prepare_workers(config: EngineConfig) -> None:
     """Have what workers are forked from import its modules, which takes seconds: the first ``WorkerLink`` of a process
     would otherwise wait for them, and the event loop with it.
 
-    When it is cancelled nobody waits for the imports. Raises ``OSError`` or ``EOFError`` where there is no process.
+    When it is cancelled nobody waits for the imports. Raises ``OSError`` or ``EOFError`` where there is no process, and
+    ``StartError`` where the process ends early: it imports the main script, too, which must not start an engine again.
     """
     first = _fork_server(config).Process(target=_do_nothing, name="hiar-first-fork", daemon=True)
     forked: Future[None] = Future()
@@ -67,7 +69,8 @@ async def prepare_workers(config: EngineConfig) -> None:
         try:
             first.start()
             first.join()
-        except (OSError, EOFError) as error:
+            _check_end(first.exitcode)
+        except (OSError, EOFError, StartError, RuntimeError) as error:
             forked.set_exception(error)
         else:
             forked.set_result(None)
@@ -160,6 +163,14 @@ def _fork_server(config: EngineConfig) -> ForkServerContext:
 
 def _do_nothing() -> None:
     """All that the first fork does."""
+
+
+def _check_end(exit_code: int | None) -> None:
+    if exit_code != 0:
+        raise StartError(
+            f"the first worker process ended with exit code {exit_code} while it imported its modules; a script that "
+            'starts an engine does so under if __name__ == "__main__", because its workers import it'
+        )
 
 
 def _enter_worker(config: EngineConfig, device: str, connection: Any) -> None:
