@@ -4,10 +4,11 @@
     python -m training.latents --autoencoder build/training/autoencoder --split held_out --clips 64 --length 21 \\
         --folder build/training/latents-check
     python -m training.latents --motions "spin clockwise" "spin counterclockwise" --folder build/training/latents-spins
+    python -m training.latents --things 2 --folder build/training/latents-pairs
 
-The last makes clips of what is hard to learn alone, to be mixed with others. Clip i is a pure function of the seed and
-i. A stopped command goes on where it was. The folder holds ``latents.npy`` (float16, memory-mapped), ``clips.jsonl``
-(the captions of each clip) and ``log.jsonl``.
+The last two make clips of what is hard to learn, to be mixed with others. Clip i is a pure function of the seed and i.
+A stopped command goes on where it was. The folder holds ``latents.npy`` (float16, memory-mapped), ``clips.jsonl`` (the
+captions of each clip) and ``log.jsonl``.
 
 Letters: M clips, T latent frames of a clip, C channels, Y and X latent height and width, B samples, N blocks,
 F latent frames of a block.
@@ -113,7 +114,7 @@ def main() -> None:
     started_at, before = time.monotonic(), done
     while done < args.clips:
         indices = range(done, min(done + CLIPS_AT_ONCE, args.clips))
-        encoded, captions = make_clips(network, args.split, args.seed, indices, args.length, args.motions)
+        encoded, captions = make_clips(network, args.split, args.seed, indices, args.length, args.motions, args.things)
         latents[indices.start : indices.stop] = encoded
         with captions_file.open("a") as file:
             file.write("".join(json.dumps(sentences) + "\n" for sentences in captions))
@@ -131,25 +132,26 @@ def make_clips(
     indices: Sequence[int],
     length: int,
     motions: Collection[Motion] = tuple(Motion),
+    nums_things: Collection[int] = (1, 2),
 ) -> tuple[Array, list[list[str]]]:
-    """Encode the clips of these indices, scenes that show one of the motions: float16 [M, T, C, Y, X], and the captions
-    of each."""
+    """Encode the clips of these indices, scenes of so many things that show one of the motions: float16
+    [M, T, C, Y, X], and the captions of each."""
     device = next(network.parameters()).device
     latents, captions = [], []
     for index in indices:
         rng = np.random.default_rng((seed, index))
-        scene = _draw(rng, split, motions)
+        scene = _draw(rng, split, motions, nums_things)
         pixels = to_pixels(render(scene, 0, STRIDE * length, SIZE_PX)[None]).to(device)
         latents.append(network.encoder(pixels).to(torch.float16).cpu())
         captions.append([describe(scene, rng) for _ in range(NUM_CAPTIONS)])
     return torch.cat(latents).numpy(), captions
 
 
-def _draw(rng: np.random.Generator, split: Split, motions: Collection[Motion]) -> Scene:
-    """A random scene in which something does one of the motions."""
+def _draw(rng: np.random.Generator, split: Split, motions: Collection[Motion], nums_things: Collection[int]) -> Scene:
+    """A random scene of so many things, one of which does one of the motions."""
     while True:
         scene = draw_scene(rng, split)
-        if any(thing.motion in motions for thing in scene.things):
+        if len(scene.things) in nums_things and any(thing.motion in motions for thing in scene.things):
             return scene
 
 
@@ -172,6 +174,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--split", type=Split, default=Split.TRAIN, choices=list(Split), help="%(default)s")
     only = "scenes that show one of these (all)"
     parser.add_argument("--motions", type=Motion, choices=list(Motion), nargs="+", default=list(Motion), help=only)
+    num = "scenes of so many things (1 2)"
+    parser.add_argument("--things", type=int, choices=(1, 2), nargs="+", default=[1, 2], help=num)
     parser.add_argument("--clips", type=int, default=4000, help="%(default)s")
     parser.add_argument("--length", type=int, default=21, help="latent frames of a clip (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="%(default)s")

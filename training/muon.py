@@ -1,4 +1,4 @@
-"""The Muon optimizer for matrices: momentum whose singular values are all made about one.
+"""The Muon optimizer for matrices and kernels: momentum whose singular values are all made about one.
 
 ``torch.optim.Muon`` computes in bfloat16, which a CPU without such products does seven times slower than this step's
 forward and backward pass together; this one stays in the weights' own type, and takes matrices of one shape together.
@@ -30,7 +30,8 @@ def orthogonalised(matrices_NRC: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised. All parameters are matrices."""
+    """Nesterov momentum, orthogonalised. Parameters are matrices, or kernels, which count as matrices of a row for each
+    output channel."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -46,8 +47,9 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 weights: list[Tensor] = list(parameters)
-                updates = orthogonalised(torch.stack([self._moved(one, group["momentum"]) for one in parameters]))
-                scale = MATCH_ADAMW * max(shape) ** 0.5
+                moved_NRC = torch.stack([self._moved(one, group["momentum"]) for one in parameters]).flatten(2)
+                updates = orthogonalised(moved_NRC).unflatten(2, shape[1:])
+                scale = MATCH_ADAMW * max(moved_NRC.shape[1:]) ** 0.5
                 torch._foreach_add_(weights, list(updates), alpha=-group["lr"] * scale)
 
     def _moved(self, parameter: nn.Parameter, momentum: float) -> Tensor:

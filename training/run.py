@@ -181,18 +181,18 @@ def _refresh(copy: nn.Module, master: nn.Module) -> None:
 
 
 class Optimizers:
-    """Muon for the matrices of ``module``, AdamW for everything else, under one rate."""
+    """Muon for the matrices and kernels of ``module``, AdamW for everything else, under one rate."""
 
     def __init__(self, module: nn.Module, rate: float, *, tables: tuple[str, ...] = ()) -> None:
         """``rate`` is AdamW's; Muon's update is scaled to the same size.
 
-        ``tables``: parts of the names of two-dimensional weights that are tables, not maps: AdamW's.
+        ``tables``: parts of the names of matrices and kernels that are tables, not maps: AdamW's.
         """
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, parameter in module.named_parameters():
             is_table = any(table in name for table in tables)
-            (matrices if parameter.ndim == 2 and not is_table else others).append(parameter)
+            (matrices if parameter.ndim in (2, 4) and not is_table else others).append(parameter)
         self._rate = rate
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0)

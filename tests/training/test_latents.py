@@ -38,6 +38,11 @@ def test_clips_of_some_motions_alone(network: Autoencoder) -> None:
     assert all("bounc" in sentence for sentences in captions for sentence in sentences)
 
 
+def test_clips_of_two_things_alone(network: Autoencoder) -> None:
+    _, captions = make_clips(network, Split.TRAIN, 7, range(4), 1, nums_things=[2])
+    assert all(" while " in sentence or " and " in sentence for sentences in captions for sentence in sentences)
+
+
 def test_the_command_goes_on_where_it_stopped(
     network: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

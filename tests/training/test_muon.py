@@ -38,3 +38,14 @@ def test_what_has_no_gradient_stays() -> None:
     moved.grad = torch.ones(2, 3)
     Muon([still, moved], lr=0.1).step()
     assert bool((still == 1).all()) and not bool((moved == 1).all())
+
+
+def test_kernels_are_matrices_of_a_row_for_each_output() -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(8, 3, 2, 2)
+    kernels = torch.nn.Parameter(weights.to(memory_format=torch.channels_last, copy=True))
+    matrix = torch.nn.Parameter(weights.flatten(1).clone())
+    for one in (kernels, matrix):
+        one.grad = torch.ones_like(one).cumsum(0)
+    Muon([kernels, matrix], lr=0.1).step()
+    torch.testing.assert_close(kernels.flatten(1), matrix)
