@@ -1,4 +1,5 @@
-# The commands of this project; `make` alone lists them. Tests in ALONE time processes that have to keep up.
+# The commands of this project; `make` alone lists them. Tests in IN_TIME have processes that must keep up: they run one
+# after the other. The others take what the cores have left, and what they print comes last.
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -7,7 +8,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-ALONE := tests/clients tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
+IN_TIME := tests/clients tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
 	$(addprefix tests/stage/test_,costs.py rehearsal.py resting.py)
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
@@ -27,8 +28,12 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -rs -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
-	$(BIN)/pytest -q -rs $(ALONE)
+	@mkdir -p build; \
+	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --timeout 400 $(addprefix --ignore=,$(IN_TIME)) \
+		>build/tests.log 2>&1 & others=$$!; \
+	trap 'kill $$others' INT TERM; \
+	$(BIN)/pytest -q -rs --durations 8 $(IN_TIME); in_time=$$?; \
+	echo "waiting for the other tests"; wait $$others; others=$$?; cat build/tests.log; exit $$((in_time | others))
 
 image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
 	@$(BIN)/python -m deploy.image_test

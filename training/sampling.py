@@ -60,16 +60,23 @@ def sample(
 def integrate(
     network: TextToFlow, noise_BNFCYX: Tensor, tokens_BT: Tensor, sigmas: Tensor, guidance: float
 ) -> list[Tensor]:
-    """Follow the flow through the noise levels; returns the latents at each of them, the noise first."""
+    """Follow the flow through the noise levels; returns the latents at each of them, the noise first.
+
+    With a guidance of 1 nothing is asked of the empty prompt.
+    """
     device, num_blocks = noise_BNFCYX.device, noise_BNFCYX.shape[1]
-    both = torch.cat([tokens_BT, torch.zeros_like(tokens_BT)])
-    both[len(tokens_BT) :, 0] = SPECIAL_TOKENS.index(END_OF_TEXT)
+    untold_tokens = torch.zeros_like(tokens_BT)
+    untold_tokens[:, 0] = SPECIAL_TOKENS.index(END_OF_TEXT)
+    asked = [tokens_BT] if guidance == 1 else [tokens_BT, untold_tokens]
     path = [noise_BNFCYX]
     with precision(device):
-        text = text_rows(network.transformer, network.encoder, both.to(device))
+        text = text_rows(network.transformer, network.encoder, torch.cat(asked).to(device))
         for now, after in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-            timesteps = torch.full((len(both), num_blocks), 1000 * now, device=device)
-            twice = torch.cat([path[-1], path[-1]])
-            told, untold = flow(network.transformer, twice, timesteps, text, Mask.BIDIRECTIONAL).float().chunk(2)
-            path.append(path[-1] + (after - now) * (untold + guidance * (told - untold)))
+            timesteps = torch.full((len(asked) * len(tokens_BT), num_blocks), 1000 * now, device=device)
+            noised = torch.cat([path[-1]] * len(asked))
+            told, *untold = (
+                flow(network.transformer, noised, timesteps, text, Mask.BIDIRECTIONAL).float().chunk(len(asked))
+            )
+            guided = untold[0] + guidance * (told - untold[0]) if untold else told
+            path.append(path[-1] + (after - now) * guided)
     return path

@@ -184,6 +184,7 @@ def test_every_switch_changes_what_is_learned(site: Site) -> None:
         "--fkl-weight 0",
         "--fkl-attention causal",
         "--min-exit 3",
+        "--guidance 2",
     )
     learned = [
         parts(site.run(distill, f"run{n}", *usual, *more.split()))["network"] for n, more in enumerate(("", *switches))

@@ -104,7 +104,8 @@ def test_a_fresh_network_predicts_nothing_and_learns(network: TextToFlow, tokeni
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
 
 
-def test_a_sample_follows_the_guided_flow(network: TextToFlow, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_sample_follows_the_guided_flow(network: TextToFlow, tokenizer: Tokenizer, guidance: float) -> None:
     torch.nn.init.normal_(network.transformer.head.head.weight)
     noise = torch.randn(2, 2, 3, 12, 16, 16)
     tokens = token_ids(tokenizer, ["a red circle", "a blue star drifts"], TEXT_LEN)
@@ -120,9 +121,9 @@ def test_a_sample_follows_the_guided_flow(network: TextToFlow, tokenizer: Tokeni
             ).float()
             for ids in (tokens, empty)
         )
-    path = integrate(network, noise, tokens, torch.tensor([1.0, 0.25]), guidance=3.0)
+    path = integrate(network, noise, tokens, torch.tensor([1.0, 0.25]), guidance)
     assert len(path) == 2 and torch.equal(path[0], noise)
-    expected = noise - 0.75 * (untold + 3 * (told - untold))
+    expected = noise - 0.75 * (untold + guidance * (told - untold))
     torch.testing.assert_close(path[1], expected, atol=0.05, rtol=0.05)
     assert (told - untold).abs().max() > 0.1
 
