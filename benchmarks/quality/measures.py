@@ -2,7 +2,8 @@
 
 Saturation and sharpness are those of the paper's drift metric (spec section 7.3); its learned measures need weights
 that are not at hand. Motion is dense optical flow (DIS, by OpenCV), of which the fastest 5 % of the pixels count, as
-in VBench's dynamic degree: most of a picture of this world stands still.
+in VBench's dynamic degree: most of a picture of this world stands still. It counts near pixels that change visibly:
+in plain areas optical flow makes much of changes by one or two grey levels that nobody sees.
 
 Letters: T frames, H and W height and width in pixels.
 """
@@ -23,6 +24,8 @@ from training.world import Scene
 FAST_SHARE = 0.05
 FLOW_EVERY_FRAMES = 7
 """Has no divisor in common with the frames of a block, so that seams count as often as they come."""
+VISIBLE_CHANGE, NEAR_PX = 12, 4
+"""Flow counts so near to a pixel that changes by so many grey levels from one frame to the next."""
 DYNAMIC_FLOW_PX = 0.15
 """Optical flow, in pixels a frame at 128 pixels, above which a video is dynamic: in the world all that travels, spins
 or pulses is, and what stays still or only changes colour is not."""
@@ -81,9 +84,16 @@ def flow_px(frames_THW3: Pixels) -> float:
     fastest = []
     for t in range(0, len(greys) - 1, FLOW_EVERY_FRAMES):
         flow = np.asarray(finder.calc(greys[t], greys[t + 1], np.zeros((*greys[t].shape, 2), np.float32)))
-        speeds = np.sort(np.hypot(flow[..., 0], flow[..., 1]), axis=None)
+        speeds_HW = np.hypot(flow[..., 0], flow[..., 1]) * _near_change(greys[t], greys[t + 1])
+        speeds = np.sort(speeds_HW, axis=None)
         fastest.append(float(speeds[-int(FAST_SHARE * speeds.size) :].mean()))
     return float(np.mean(fastest)) if fastest else 0.0
+
+
+def _near_change(before_HW: Pixels, after_HW: Pixels) -> Pixels:
+    """1 near pixels that change visibly, 0 elsewhere."""
+    changes_HW = (cv2.absdiff(before_HW, after_HW) >= VISIBLE_CHANGE).astype(np.uint8)
+    return cv2.dilate(changes_HW, np.ones((2 * NEAR_PX + 1, 2 * NEAR_PX + 1), np.uint8)).astype(np.uint8)
 
 
 def flicker(frames_THW3: Pixels, rollout: RolloutConfig) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.quality.checker import Attribute
-from benchmarks.quality.measures import DYNAMIC_FLOW_PX
+from benchmarks.quality.measures import DYNAMIC_FLOW_PX, VISIBLE_CHANGE
 from benchmarks.quality.summary import DRIFTING, Summary
 from training.world import Split
 
@@ -64,10 +64,11 @@ A video is read in windows of {report.window_s:g} s by a checker that is told no
 share of what the prompt says (count, background; shape, colour, size, motion and direction of each thing) that it
 finds; *perfect* is the share of windows in which it finds all. Videos of other scenes reach {report.chance:.3f}:
 that is chance. The row `world` is rendered from the scene itself: what a perfect model would reach, and how much these
-measures change by themselves. *Flow* is the optical flow of the fastest 5 % of the pixels, in pixels a frame; a video
-is *dynamic* above {DYNAMIC_FLOW_PX:g}. *Background error* is the distance of a typical pixel from the nearest
-background of the world, in grey levels. *Flicker* is the change from block to block over the change inside blocks; 1 is
-seamless. *Drift* is the mean of the changes of {", ".join(DRIFTING)}, each without its sign; the paper's weights and
+measures change by themselves. *Flow* is the optical flow of the fastest 5 % of the pixels, near those that change by
+{VISIBLE_CHANGE} grey levels or more, in pixels a frame; a video is *dynamic* above {DYNAMIC_FLOW_PX:g}. *Background
+error* is the distance of a typical pixel from the nearest background of the world, in grey levels. *Flicker* is the
+change from block to block over the change inside blocks; 1 is seamless. *Drift* is the mean of the
+changes of {", ".join(DRIFTING)}, each without its sign; the paper's weights and
 learned measures (MUSIQ, CLIP-IQA, DINOv2, LPIPS) are not used, so its numbers do not compare. A shorter video is the
 beginning of a longer one: noise is keyed by block and nothing looks ahead."""
 
