@@ -129,7 +129,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--critic-updates", type=int, default=2, help="for one of the student (%(default)s)")
     parser.add_argument("--critic-uses", type=int, default=2, help="updates that a roll-out serves (%(default)s)")
     parser.add_argument("--critic-first", type=int, default=6, help="steps before the student moves (%(default)s)")
-    parser.add_argument("--rate", type=float, default=1e-5, help="of the student (%(default)s)")
+    parser.add_argument("--rate", type=float, default=2e-5, help="of the student (%(default)s)")
     parser.add_argument("--critic-rate", type=float, default=1e-4, help="faster, so as to follow (%(default)s)")
     parser.add_argument("--average-decay", type=float, default=0.9, help="(%(default)s)")
     parser.add_argument("--log-every", type=int, default=5, help="(%(default)s)")
