@@ -52,10 +52,10 @@ def wait_for_progress(viewers: list[Viewer]) -> None:
 
 
 def test_old_videos_are_restored_from_saved_latents_without_a_gap() -> None:
-    seconds = 120
-    with rehearsed_server(PASS_S / 4, "--recovery-grace", "2.4", workers=NUM_WORKERS) as server:
+    seconds = 180
+    with rehearsed_server(PASS_S / 4, "--recovery-grace", "4.8", workers=NUM_WORKERS) as server:
         viewer = Viewer(server, 1, seconds)
-        eventually(lambda: viewer.session and _blocks_done(server.url, viewer.session) > 90, 30)
+        eventually(lambda: viewer.session and _blocks_done(server.url, viewer.session) > 150, 30)
         assert viewer.session is not None
         server.signal_worker(1, signal.SIGKILL)
         session = f"{server.url}/v1/sessions/{viewer.session}"
