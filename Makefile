@@ -29,8 +29,8 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@mkdir -p build; \
-	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --timeout 400 $(addprefix --ignore=,$(IN_TIME)) \
-		>build/tests.log 2>&1 & others=$$!; \
+	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --no-loadscope-reorder --timeout 400 \
+		$(addprefix --ignore=,$(IN_TIME)) >build/tests.log 2>&1 & others=$$!; \
 	trap 'kill $$others' INT TERM; \
 	$(BIN)/pytest -q -rs --durations 8 $(IN_TIME); in_time=$$?; \
 	echo "waiting for the other tests"; wait $$others; others=$$?; cat build/tests.log; exit $$((in_time | others))
