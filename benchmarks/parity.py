@@ -42,7 +42,7 @@ from engine.schedule import frames_before_block
 from engine.stage.noise import RecordedNoise
 
 TOLERANCE = 1e-4
-MAX_SESSIONS = 3
+MAX_VIDEOS = 3
 CPU = torch.device("cpu")
 TRANSFORMER_KEYS = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "in_dim")
 TEXT_KEYS = ("vocab_size", "dim", "dim_attn", "dim_ffn", "num_heads", "num_layers", "num_buckets", "text_len")
@@ -127,7 +127,7 @@ def compare_engine(
             engine_config = EngineConfig(
                 manifest=ordered,
                 devices=("cpu",) * num_workers,
-                max_sessions=MAX_SESSIONS,
+                max_videos=MAX_VIDEOS,
                 max_segments=max_segments,
                 max_inflight_blocks=manifest.rollout.num_stages + 2,
                 poison_pages=True,
@@ -136,7 +136,7 @@ def compare_engine(
             alone, together = asyncio.run(generate_latents(engine_config, num_blocks, expected.shape))
             name = f"engine {order}.latents {num_workers} worker(s) {fusion}"
             yield Line(f"{name} alone", error_of(alone, expected))
-            yield Line(f"{name} {MAX_SESSIONS} sessions", max(error_of(latents, expected) for latents in together))
+            yield Line(f"{name} {MAX_VIDEOS} sessions", max(error_of(latents, expected) for latents in together))
 
 
 async def generate_latents(config: EngineConfig, num_blocks: int, shape: torch.Size) -> tuple[Tensor, list[Tensor]]:
@@ -163,7 +163,7 @@ async def generate_latents(config: EngineConfig, num_blocks: int, shape: torch.S
     try:
         await engine.wait_ready()
         alone = await one_video()
-        return alone, list(await asyncio.gather(*(one_video() for _ in range(MAX_SESSIONS))))
+        return alone, list(await asyncio.gather(*(one_video() for _ in range(MAX_VIDEOS))))
     finally:
         await engine.stop()
 

@@ -153,7 +153,7 @@ async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
     config = EngineConfig(
         manifest=replace(setup.manifest, rollout=rollout),
         devices=setup.devices[:num_workers],
-        max_sessions=1,
+        max_videos=1,
         recording_file=setup.recording_file,
         rehearsal=setup.rehearsal,
     )

@@ -315,7 +315,7 @@ class EngineConfig:
     """One worker a device of this host, in chain order: ``cpu`` or ``cuda:N``. ``cpu`` may be named several times."""
     nodes: Nodes | None = None
     """None for an engine on one host."""
-    max_sessions: int = 2
+    max_videos: int = 2
     """Sessions of one chain that may hold pages at once; each worker's page pool is sized for them."""
     max_queue: int = 8
     """Sessions that may wait for a place before more are refused."""
@@ -353,7 +353,7 @@ class EngineConfig:
         gpus = [device for device in self.devices if device != "cpu"]
         require(len(gpus) in {0, len(self.devices)}, f"devices {','.join(self.devices)} mix CPU and GPU")
         require(len(set(gpus)) == len(gpus), f"devices {','.join(self.devices)} name a GPU twice")
-        require(self.max_sessions >= 1, f"{self.max_sessions=} is below 1")
+        require(self.max_videos >= 1, f"{self.max_videos=} is below 1")
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks
         require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")

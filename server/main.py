@@ -177,7 +177,7 @@ def _engine_config(settings: Settings) -> EngineConfig:
             manifest=manifest,
             devices=settings.devices,
             nodes=_nodes(settings),
-            max_sessions=settings.max_sessions,
+            max_videos=settings.max_videos,
             max_queue=settings.max_queue,
             precision=Precision(
                 kv_dtype=settings.kv_dtype,

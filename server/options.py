@@ -111,7 +111,7 @@ OPTIONS = (
         default="default: /metrics is on --port",
     ),
     Option(
-        name="max_sessions",
+        name="max_videos",
         read=_whole(1, 1024),
         expected="1..1024",
         help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
@@ -194,7 +194,7 @@ _EXAMPLES = """\
 examples:
   hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
   hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
-  hiar-server --port 9000 --max-sessions 1         one video at a time
+  hiar-server --port 9000 --max-videos 1         one video at a time
   hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
 
 two hosts, the first at 10.9.0.1; requests go to the first:

@@ -128,7 +128,7 @@ class InfoRoutes:
 
     def _limits(self) -> LimitsAnswer:
         return LimitsAnswer(
-            max_sessions=self._settings.max_sessions,
+            max_videos=self._settings.max_videos,
             max_queue=self._settings.max_queue,
             max_seconds=self._settings.max_seconds,
             body_bytes=self._settings.transport.body_bytes,

@@ -179,7 +179,7 @@ class ModelsAnswer(BaseModel):
 class LimitsAnswer(BaseModel):
     """What this server accepts at most."""
 
-    max_sessions: int
+    max_videos: int
     max_queue: int
     max_seconds: float | None = Field(description="Longest video; null is no limit.")
     prompt_length: int = PROMPT_LENGTH_MAX

@@ -45,7 +45,7 @@ class Settings:
     port: int = 8000
     metrics_port: int | None = None
     """Port of `/metrics`; None is the same as the rest."""
-    max_sessions: int = 2
+    max_videos: int = 2
     max_queue: int = 8
     max_seconds: float | None = None
     """Longest video of one session; also ends endless ones. None is no limit."""

@@ -122,7 +122,7 @@ GPU_ALERTS = (
         "in use.",
         runbook=(
             "The server takes its pages at the start, once: look for other programs on the GPU.",
-            "If it is the server alone, lower `--max-sessions` before a pass runs out of memory.",
+            "If it is the server alone, lower `--max-videos` before a pass runs out of memory.",
         ),
     ),
 )

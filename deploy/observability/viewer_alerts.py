@@ -30,7 +30,7 @@ VIEWER_ALERTS = (
             "Slower passes on one device: GpuThrottled, or another program on the same GPU.",
             "No stage busy: a worker waits for its input (slow link between devices) or its output (encoder without "
             "enough CPU).",
-            "All busy at their usual speed: too many videos at once for this machine; lower `--max-sessions`.",
+            "All busy at their usual speed: too many videos at once for this machine; lower `--max-videos`.",
         ),
     ),
     Alert(
@@ -62,8 +62,7 @@ VIEWER_ALERTS = (
         runbook=(
             '`hiar_errors_total{component="session"}` says how: `worker_lost`, `engine_oom`, `corrupt_latents`, '
             "`encoder_failed` or `engine_error`.",
-            "`worker_lost`: EngineRestartLoop. `engine_oom`: lower `--max-sessions`, or free the GPU of "
-            "other programs.",
+            "`worker_lost`: EngineRestartLoop. `engine_oom`: lower `--max-videos`, or free the GPU of other programs.",
             "`corrupt_latents` on one device only: suspect its memory. On all: the weights, or a change of build.",
             "After a rollout, roll back first and look afterwards.",
         ),

@@ -69,7 +69,7 @@ def _least_busy(config: EngineConfig, plan: Plan, held: Held, request: SessionRe
         taken = sum(share(config, plan, chain, other) for other in here)
         needed = share(config, plan, chain, request)
         has_rate = needed == 0 or taken == 0 or taken + needed <= FULL
-        if len(here) < config.max_sessions and has_rate:
+        if len(here) < config.max_videos and has_rate:
             open_chains.append((taken, len(here), chain))
     return min(open_chains)[2] if open_chains else None
 

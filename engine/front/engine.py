@@ -105,7 +105,7 @@ class Engine:
         return EngineLoad(
             running=self._dispatcher.num_running,
             waiting=self._dispatcher.num_waiting,
-            slots=self._config.max_sessions * chains,
+            slots=self._config.max_videos * chains,
             pages_used=self._supervisor.pages_used,
             num_pages=facts.num_pages if facts else 0,
             restarts=len(self._supervisor.recovery_times_s),

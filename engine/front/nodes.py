@@ -271,7 +271,7 @@ class NodeHub:
 
 def _welcome(config: EngineConfig) -> wire.Welcome:
     return wire.Welcome(
-        max_sessions=config.max_sessions,
+        max_videos=config.max_videos,
         max_segments=config.max_segments,
         stage_timeout_s=config.stage_timeout_s,
         poison_pages=config.poison_pages,

@@ -35,7 +35,7 @@ class Recoveries:
     def replayable_blocks(self, plan: Plan) -> int:
         """The longest video that is made again within the grace, with all places of its chain taken."""
         slowest_s = max(plan.block_s(chain) for chain in range(len(plan.chains)))
-        return int(self._config.recovery_grace_s / (slowest_s * self._config.max_sessions))
+        return int(self._config.recovery_grace_s / (slowest_s * self._config.max_videos))
 
     def needs_saving(self, block: int, plan: Plan) -> bool:
         """Whether a restored session could need what the cache passes of ``block`` read."""

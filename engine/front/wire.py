@@ -57,7 +57,7 @@ class Hello:
 class Welcome:
     """The node has joined. It takes these settings from the front, so that all workers of a group agree."""
 
-    max_sessions: int
+    max_videos: int
     max_segments: int | None
     stage_timeout_s: float
     poison_pages: bool

@@ -43,7 +43,7 @@ def record_shapes(
     """
     rollout, limit = config.manifest.rollout, config.segments_limit
     writers = sum(writes_pages(rollout, stage) for stage in stages)
-    mixes = [(num_cache, 0) for num_cache in range(1, min(limit, writers * config.max_sessions) + 1)]
+    mixes = [(num_cache, 0) for num_cache in range(1, min(limit, writers * config.max_videos) + 1)]
     for num_denoise in range(1, min(limit, len(stages)) + 1):
         most = min(limit - num_denoise, num_denoise, writers)
         mixes += [(num_cache, num_denoise) for num_cache in range(most + 1)]

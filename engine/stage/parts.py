@@ -181,10 +181,10 @@ def noise(config: EngineConfig, device: torch.device) -> Noise:
 
 
 def pages(config: EngineConfig, device: torch.device, stages: tuple[int, ...]) -> PagePool:
-    """Pages for ``max_sessions`` sessions at full window in these stages. Raises ``StartError`` without room."""
+    """Pages for ``max_videos`` sessions at full window in these stages. Raises ``StartError`` without room."""
     rollout = config.manifest.rollout
     writers = sum(writes_pages(rollout, stage) for stage in stages)
-    return allocate_pages(config, device, config.max_sessions * writers * rollout.window_blocks)
+    return allocate_pages(config, device, config.max_videos * writers * rollout.window_blocks)
 
 
 def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -> PagePool:
@@ -198,7 +198,7 @@ def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -
     if needed > free:
         raise StartError(
             f"{device} has {free / 1e9:.1f} GB of memory free and {num_pages} pages need {needed / 1e9:.1f} GB; "
-            f"lower --max-sessions (now {config.max_sessions})"
+            f"lower --max-videos (now {config.max_videos})"
         )
     return PagePool(
         num_pages=num_pages,

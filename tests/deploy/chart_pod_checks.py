@@ -59,7 +59,7 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "linear_dtype": (found.linear_dtype, model["linearDtype"]),
         "attention_dtype": (found.attention_dtype, model["attentionDtype"]),
         "devices": (found.devices, tuple(cuda if values["devices"]["kind"] == "cuda" else ["cpu"] * count)),
-        "max_sessions": (found.max_sessions, ours["maxSessions"]),
+        "max_videos": (found.max_videos, ours["maxVideos"]),
         "max_queue": (found.max_queue, ours["maxQueue"]),
         "max_seconds": (found.max_seconds, ours.get("maxVideoSeconds")),
         "lead_target_s": (found.lead_target_s, ours["leadTargetSeconds"]),

@@ -46,7 +46,7 @@ REFUSED = [
     ("devices/count", 0),
     ("devices/gpus", 4),
     ("server/port", 80),
-    ("server/maxSessions", 0),
+    ("server/maxVideos", 0),
     ("server/stageTimeoutSeconds", 0),
     ("server/maxVideoSeconds", -1),
     ("server/logLevel", "verbose"),

@@ -17,7 +17,7 @@ from engine.request import Pace
 from tests.front import making
 from tests.front.making import request, session
 
-CONFIG = making.config(max_sessions=4)
+CONFIG = making.config(max_videos=4)
 PLAN = making.plan(block_s=0.25)  # a block plays for 0.75 s at 16 frames a second: a third of the chain
 TWO_CHAINS = making.plan(num_devices=10, block_s=0.25)
 FAST = request(Pace.FAST)
@@ -157,14 +157,14 @@ def several(count: int, make: Callable[[], Any] = request) -> list[Session]:
 
 
 def test_beyond_the_queue_sessions_are_refused() -> None:
-    config = making.config(max_sessions=4, max_queue=2)
+    config = making.config(max_videos=4, max_queue=2)
     assert admitted(config, PLAN, several(6)) == [True] * 4 + [False] * 2
     assert admitted(config, PLAN, several(8, lambda: FAST)) == [True] * 6 + [False] * 2
 
 
 def test_without_a_queue_there_is_room_for_those_who_start_at_once() -> None:
-    assert admitted(making.config(max_sessions=1, max_queue=0), PLAN, several(2)) == [True, False]
+    assert admitted(making.config(max_videos=1, max_queue=0), PLAN, several(2)) == [True, False]
 
 
 def test_while_workers_start_the_queue_alone_counts() -> None:
-    assert admitted(making.config(max_sessions=4, max_queue=3), None, several(5)) == [True] * 3 + [False] * 2
+    assert admitted(making.config(max_videos=4, max_queue=3), None, several(5)) == [True] * 3 + [False] * 2

@@ -47,8 +47,8 @@ REQUEST = SessionRequest(
 ENDLESS = replace(REQUEST, seconds=None)
 
 
-def running(max_sessions: int = 2, max_queue: int = 8) -> AbstractAsyncContextManager[Engine]:
-    return making.running(making.config(poison_pages=True, max_sessions=max_sessions, max_queue=max_queue))
+def running(max_videos: int = 2, max_queue: int = 8) -> AbstractAsyncContextManager[Engine]:
+    return making.running(making.config(poison_pages=True, max_videos=max_videos, max_queue=max_queue))
 
 
 async def read(session: Session) -> list[bytes]:
@@ -103,7 +103,7 @@ def test_a_prompt_change_before_the_start_replaces_the_first_prompt() -> None:
 
 def test_closing_frees_the_pages_every_time() -> None:
     async def body() -> None:
-        async with running(max_sessions=1, max_queue=0) as engine:
+        async with running(max_videos=1, max_queue=0) as engine:
             for _ in range(20):
                 session = await engine.open(ENDLESS)
                 await first_fragment(session)
@@ -119,7 +119,7 @@ def test_closing_frees_the_pages_every_time() -> None:
 
 def test_overload_is_refused_and_the_queue_is_served_in_turn() -> None:
     async def body() -> None:
-        async with running(max_sessions=1, max_queue=1) as engine:
+        async with running(max_videos=1, max_queue=1) as engine:
             first, second = await engine.open(ENDLESS), await engine.open(REQUEST)
             await first_fragment(first)
             assert second.status().queue_position == 0
@@ -148,7 +148,7 @@ def test_what_the_model_does_not_make_is_refused_by_field() -> None:
 
 def test_draining_ends_videos_at_a_block_boundary() -> None:
     async def body() -> None:
-        async with running(max_sessions=1) as engine:
+        async with running(max_videos=1) as engine:
             session, queued = await engine.open(ENDLESS), await engine.open(REQUEST)
             reading = asyncio.create_task(read(session))
             while session.next_block < 2:

@@ -94,11 +94,11 @@ def test_a_device_of_the_front_needs_no_network(monkeypatch: pytest.MonkeyPatch)
 
 def test_workers_of_other_nodes_follow_the_settings_of_the_front() -> None:
     async def body() -> None:
-        async with site(max_sessions=7, poison_pages=True) as here:
-            here.add_agent(max_sessions=1, poison_pages=False, num_threads=1)
+        async with site(max_videos=7, poison_pages=True) as here:
+            here.add_agent(max_videos=1, poison_pages=False, num_threads=1)
             await here.hub.wait_nodes()
             _, worker = await here.open_worker()
-            assert (worker.config.max_sessions, worker.config.poison_pages, worker.config.num_threads) == (7, True, 1)
+            assert (worker.config.max_videos, worker.config.poison_pages, worker.config.num_threads) == (7, True, 1)
 
     run(body)
 

@@ -13,7 +13,7 @@ from engine.front.session import Recovery, Session
 from tests.front import making
 
 PLAN = making.plan(block_s=0.25)
-GRACE_S, MAX_SESSIONS = 10.0, 2
+GRACE_S, MAX_VIDEOS = 10.0, 2
 REPLAYABLE = 20  # 10 s of 0.25 s blocks, and of two sessions
 
 
@@ -21,7 +21,7 @@ class Place:
     """Recoveries, and the sessions they gave up; those are forgotten as the engine does."""
 
     def __init__(self, grace_s: float = GRACE_S, rollout: RolloutConfig = making.TINY.rollout) -> None:
-        self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_sessions=MAX_SESSIONS)
+        self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_videos=MAX_VIDEOS)
         self.recoveries = Recoveries(self.config, self._give_up)
         self.given_up: list[tuple[Session, HiarError]] = []
         self.ended = asyncio.Event()
@@ -68,7 +68,7 @@ def test_replayable_is_what_fits_the_grace_with_all_places_taken() -> None:
     assert Place().recoveries.replayable_blocks(PLAN) == REPLAYABLE
     assert Place(grace_s=0.1).recoveries.replayable_blocks(PLAN) == 0
     uneven = making.plan(num_devices=2, block_s=0.4)
-    assert Place().recoveries.replayable_blocks(uneven) == int(GRACE_S / (uneven.block_s(0) * MAX_SESSIONS)) == 25
+    assert Place().recoveries.replayable_blocks(uneven) == int(GRACE_S / (uneven.block_s(0) * MAX_VIDEOS)) == 25
 
 
 @pytest.mark.parametrize("done", [0, 1, REPLAYABLE])

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 CONFIG = EngineConfig(
     manifest=read_manifest(Path("models/tiny")),
     devices=("cpu",) * 5,
-    max_sessions=4,
+    max_videos=4,
     poison_pages=True,
     rehearsal=Rehearsal(pass_s=0.02),
 )
@@ -83,7 +83,7 @@ def test_more_than_the_chain_can_do_in_time_is_refused_and_disturbs_nobody() -> 
 
 def test_two_chains_share_the_sessions_and_the_loss_of_one_worker_replaces_all() -> None:
     async def body() -> None:
-        async with running(replace(CONFIG, devices=("cpu",) * 6, max_sessions=1)) as engine:
+        async with running(replace(CONFIG, devices=("cpu",) * 6, max_videos=1)) as engine:
             sessions = [await engine.open(replace(REQUEST, seconds=None)) for _ in range(2)]
             reading = [asyncio.create_task(read(session)) for session in sessions]
             while any(session.next_block < 2 for session in sessions):
@@ -104,7 +104,7 @@ def test_two_chains_share_the_sessions_and_the_loss_of_one_worker_replaces_all()
 
 def test_while_workers_are_replaced_new_sessions_are_refused_and_waiting_ones_get_their_turn() -> None:
     async def body() -> None:
-        async with running(replace(CONFIG, devices=("cpu", "cpu"), max_sessions=1)) as engine:
+        async with running(replace(CONFIG, devices=("cpu", "cpu"), max_videos=1)) as engine:
             holding = await engine.open(replace(REQUEST, seconds=None))
             waiting = await engine.open(replace(REQUEST, pace=Pace.FAST))
             async for _ in holding.fragments():
@@ -202,8 +202,8 @@ def test_a_device_that_is_not_there_is_named() -> None:
 
 
 def test_pages_that_do_not_fit_are_refused_before_they_are_taken() -> None:
-    message = start_error(replace(CONFIG, max_sessions=10**8))
-    assert "GB" in message and "--max-sessions" in message
+    message = start_error(replace(CONFIG, max_videos=10**8))
+    assert "GB" in message and "--max-videos" in message
 
 
 def test_a_start_that_takes_too_long_ends_in_one_sentence() -> None:

@@ -49,7 +49,7 @@ EXAMPLES = (
         token_digest="",
     ),
     wire.Welcome(
-        max_sessions=2,
+        max_videos=2,
         max_segments=None,
         stage_timeout_s=20.0,
         poison_pages=True,

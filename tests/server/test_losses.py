@@ -79,7 +79,7 @@ def test_a_stack_of_the_hung_worker_is_in_the_log() -> None:
 
 def test_out_of_memory_and_nan_end_one_video_typed_and_leave_the_others() -> None:
     faults = ("oom:2:3:7", "nan:1:4:8")
-    with rehearsed_server(PASS_S, "--max-sessions", "3", faults=faults) as server:
+    with rehearsed_server(PASS_S, "--max-videos", "3", faults=faults) as server:
         good, big, broken = (Viewer(server, seed, 8) for seed in (1, 7, 8))
         for viewer in (good, big, broken):
             viewer.finish()

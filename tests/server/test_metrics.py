@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 NUM_WORKERS, NUM_STAGES = 3, 4
 BLOCK_BYTES = 3 * read_manifest(ROOT / "models" / "tiny").transformer.in_dim * 12 * 12 * 4
 """Of the latents of a block of 96x96 pixels, in float32."""
-FLAGS = ("--stage-timeout", "1", "--max-queue", "0", "--max-sessions", "1")
+FLAGS = ("--stage-timeout", "1", "--max-queue", "0", "--max-videos", "1")
 
 
 @dataclass

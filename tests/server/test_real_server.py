@@ -31,7 +31,7 @@ def free_port() -> int:
 def server() -> Iterator[tuple[str, psutil.Process]]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([BIN / "hiar-server", "--port", str(port), "--max-sessions", "1"])
+    process = subprocess.Popen([BIN / "hiar-server", "--port", str(port), "--max-videos", "1"])
     try:
         deadline = time.monotonic() + 90
         while not _is_ready(url):

@@ -15,7 +15,7 @@ def test_defaults() -> None:
 
 
 def test_every_flag() -> None:
-    flags = "--model m --devices cuda:0,cuda:11 --host ::1 --port 0 --max-sessions 3 --max-queue 0 --max-seconds 1.5"
+    flags = "--model m --devices cuda:0,cuda:11 --host ::1 --port 0 --max-videos 3 --max-queue 0 --max-seconds 1.5"
     times = "--lead-target 0.5 --stage-timeout 6 --recovery-grace 7 --drain-timeout 5 --metrics-port 1"
     nodes = "--decoder Tiny --nnodes 4 --node-rank 3 --master-addr 10.9.0.1 --master-port 65534"
     bits = "--kv-dtype FP8 --linear-dtype fp8 --attention-dtype int8"
@@ -27,7 +27,7 @@ def test_every_flag() -> None:
         host="::1",
         port=0,
         metrics_port=1,
-        max_sessions=3,
+        max_videos=3,
         max_queue=0,
         max_seconds=1.5,
         lead_target_s=0.5,
@@ -64,7 +64,7 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("ATTENTION_DTYPE", "fp8", "auto or int8"),
         ("DEVICES", "gpu", "cuda:0,cuda:1"),
         ("DEVICES", "cuda:0,", "cuda:0,cuda:1"),
-        ("MAX_SESSIONS", "0", "1..1024"),
+        ("MAX_VIDEOS", "0", "1..1024"),
         ("MAX_SECONDS", "nan", "above 0"),
         ("MAX_SECONDS", "inf", "above 0"),
         ("LOG_LEVEL", "loud", "debug or info"),

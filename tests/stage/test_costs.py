@@ -35,23 +35,23 @@ class Watched:
         return flow
 
 
-def config(order: Order = Order.STEP_FIRST, *, max_segments: int = 8, max_sessions: int = 2) -> EngineConfig:
+def config(order: Order = Order.STEP_FIRST, *, max_segments: int = 8, max_videos: int = 2) -> EngineConfig:
     rollout = replace(MANIFEST.rollout, order=order)
     manifest = replace(MANIFEST, rollout=rollout)
-    return EngineConfig(manifest=manifest, max_segments=max_segments, max_sessions=max_sessions, poison_pages=True)
+    return EngineConfig(manifest=manifest, max_segments=max_segments, max_videos=max_videos, poison_pages=True)
 
 
 @pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("max_sessions", [1, 2])
+@pytest.mark.parametrize("max_videos", [1, 2])
 @torch.inference_mode()
-def test_every_mix_of_a_worker_is_run_once_for_each_size(order: Order, max_sessions: int) -> None:
-    setup, network = config(order, max_sessions=max_sessions), Watched()
+def test_every_mix_of_a_worker_is_run_once_for_each_size(order: Order, max_videos: int) -> None:
+    setup, network = config(order, max_videos=max_videos), Watched()
     stages = (0, 1, 2, 3)
     costs.record_shapes(setup, CPU, network, parts.pages(setup, CPU, stages), stages)
     sizes = len(MANIFEST.video.sizes)
     assert all(network.mixes.count(mix) == sizes for mix in network.mixes)
     writers = sum(writes_pages(setup.manifest.rollout, stage) for stage in stages)
-    assert {(1, 0), (0, 1), (1, 1), (0, 4), (min(8, writers * max_sessions), 0)} <= set(network.mixes)
+    assert {(1, 0), (0, 1), (1, 1), (0, 4), (min(8, writers * max_videos), 0)} <= set(network.mixes)
     assert all(1 <= sum(mix) <= 8 for mix in network.mixes)
 
 

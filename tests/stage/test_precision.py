@@ -136,14 +136,14 @@ def test_a_narrow_layer_takes_half_the_memory() -> None:
 
 def test_the_same_memory_holds_more_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, which a CPU computes with, pages are 3.7 times as large as in 8 bits; of bfloat16, 1.9 times."""
-    wide = EngineConfig(manifest=TINY, max_sessions=2)
+    wide = EngineConfig(manifest=TINY, max_videos=2)
     stages = tuple(range(TINY.rollout.num_stages))
     pool = parts.pages(wide, CPU, stages)
     monkeypatch.setattr(parts, "free_bytes", lambda device: pool.num_pages * pool.page_bytes)
     assert parts.pages(wide, CPU, stages).num_pages == pool.num_pages
-    with pytest.raises(StartError, match="lower --max-sessions"):
-        parts.pages(replace(wide, max_sessions=3), CPU, stages)
-    narrow = replace(wide, max_sessions=7, precision=Precision(kv_dtype="fp8"))
+    with pytest.raises(StartError, match="lower --max-videos"):
+        parts.pages(replace(wide, max_videos=3), CPU, stages)
+    narrow = replace(wide, max_videos=7, precision=Precision(kv_dtype="fp8"))
     assert parts.pages(narrow, CPU, stages).num_pages == pool.num_pages * 7 // 2
 
 

@@ -148,7 +148,7 @@ readinessProbe:
 - {name: HIAR_HOST, value: {{ $values.server.host | quote }}}
 - {name: HIAR_PORT, value: {{ $values.server.port | quote }}}
 - {name: HIAR_METRICS_PORT, value: {{ $values.metrics.port | quote }}}
-- {name: HIAR_MAX_SESSIONS, value: {{ $values.server.maxSessions | quote }}}
+- {name: HIAR_MAX_VIDEOS, value: {{ $values.server.maxVideos | quote }}}
 - {name: HIAR_MAX_QUEUE, value: {{ $values.server.maxQueue | quote }}}
 {{- with $values.server.maxVideoSeconds }}
 - {name: HIAR_MAX_SECONDS, value: {{ . | quote }}}
