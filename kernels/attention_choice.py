@@ -2,7 +2,7 @@
 
 Which way is fastest differs by GPU, driver and library version, so each is tried once, on random data of the shape that
 counts, before anything is recorded or served. A way whose numbers are off, or that raises, is left out and says why.
-Knows nothing of blocks, sessions or noise.
+One that could stand still is tried in a process of its own first. Knows nothing of blocks, sessions or noise.
 
 Pages in 8 bits, and products of queries and keys in 8 bits, are told and never chosen: they change numbers. A way is
 then checked against the formula on the numbers that are left after rounding.
@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention import PageTable, paged_attention, paged_attention_reference
+from kernels.attention_apart import refusal_apart
 from kernels.attention_int8 import paged_attention_int8_reference
 from kernels.attention_scene import Scene, scenes
 from kernels.dispatch import uses_triton
@@ -50,6 +51,8 @@ class Candidate:
     attend: PagedAttention
     takes_any_table: bool = True
     """False: right only where every segment reads all W pages of its row."""
+    apart_first: bool = False
+    """Whether it is tried in a process of its own first, because it could stand still."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def candidates_on(
     """What may run on the device with such pages and products. Whether it does, a trial tells."""
     found: list[Candidate] = []
     if uses_triton(torch.empty(0, device=device)):
-        found += _kernels(device, dtype, fp8_pages, int8)
+        from kernels.triton_softmax import capability_of  # noqa: PLC0415 - Triton loads only where it runs
+
+        found += kernels_on(capability_of(device), dtype, fp8_pages=fp8_pages, int8=int8)
     elif device.type != "cuda":
         found.append(
             Candidate("torch-int8", paged_attention_int8_reference)
@@ -146,7 +151,12 @@ def choose_attention(
         candidates = candidates_on(device, dtype, fp8_pages=fp8_pages, int8=int8)
     shape = (num_tokens, num_heads, head_dim)
     full, growing = scenes(device, dtype, shape, num_segments, num_pages, fp8_pages=fp8_pages, int8=int8)
-    trials = {one.name: _check(one, [full, growing] if one.takes_any_table else [full]) for one in candidates}
+
+    def tried(one: Candidate) -> Trial:
+        refusal = refusal_apart(one.name, device, dtype, shape, num_segments, num_pages) if one.apart_first else None
+        return check(one, (full, growing)) if refusal is None else Trial(one.name, refusal=refusal)
+
+    trials = {one.name: tried(one) for one in candidates}
     sound = [one for one in candidates if trials[one.name].refusal is None]
     seconds = timed({one.name: partial(one.attend, *full.arguments) for one in sound})
     for one in sound:
@@ -156,6 +166,32 @@ def choose_attention(
     if not for_any_table:
         raise NoAttentionError(f"no way to compute attention works: {'; '.join(map(str, trials.values()))}")
     return Choice(by_speed[0].name, by_speed[0].attend, for_any_table[0].attend, tuple(trials.values()))
+
+
+def kernels_on(
+    capability: tuple[int, int], dtype: torch.dtype, *, fp8_pages: bool = False, int8: bool = False
+) -> list[Candidate]:
+    """The kernels that suit a compute capability, each as its tilings cut it. Needs Triton.
+
+    Args:
+        capability: of the GPU; (0, 0) for Triton's interpreter.
+        dtype: of queries, keys and values.
+        fp8_pages: pages are held in 8 bits.
+        int8: queries and keys are multiplied in 8 bits.
+    """
+    from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
+    from kernels.triton_attention_int8 import int8_attention_triton  # noqa: PLC0415
+    from kernels.triton_attention_ws import CAPABILITY, paged_attention_specialised  # noqa: PLC0415
+    from kernels.triton_softmax import tilings_on  # noqa: PLC0415
+
+    kernel, name = (int8_attention_triton, "triton-int8") if int8 else (paged_attention_triton, "triton")
+    found = []
+    for tiling in tilings_on(capability, dtype, fp8_pages=fp8_pages, int8=int8):
+        loads = "float32" if dtype == torch.float32 else "tma" if tiling.descriptors else "pointers"
+        found.append(Candidate(f"{name}-{loads}", _taking_a_table(partial(kernel, tiling=tiling))))
+    if capability == CAPABILITY and dtype in (torch.bfloat16, torch.float16) and not fp8_pages and not int8:
+        found.append(Candidate("triton-specialised", _taking_a_table(paged_attention_specialised), apart_first=True))
+    return found
 
 
 def gathered_attention(
@@ -212,13 +248,18 @@ def seconds_by_clock(works: Mapping[str, Work]) -> dict[str, float]:
     return {name: median(times) for name, times in runs.items()}
 
 
-def _check(candidate: Candidate, tried: Sequence[Scene]) -> Trial:
+def check(candidate: Candidate, full_and_growing: tuple[Scene, Scene]) -> Trial:
+    """Compare a candidate with the formula, in growing windows only if it takes any table; not timed."""
+    full, _ = full_and_growing
     try:
-        errors = [scene.error(candidate.attend(*scene.arguments)) for scene in tried]
+        errors = [
+            scene.error(candidate.attend(*scene.arguments))
+            for scene in (full_and_growing if candidate.takes_any_table else (full,))
+        ]
     except _refusals() as error:
         sentence = str(error).strip().partition("\n")[0]
         return Trial(candidate.name, refusal=f"{type(error).__name__}: {sentence}")
-    gate, worst = GATES[tried[0].dtype], max(errors, key=lambda error: (math.isnan(error), error))
+    gate, worst = GATES[full.dtype], max(errors, key=lambda error: (math.isnan(error), error))
     wrong = None if worst <= gate else f"relative error {worst:.1e}, {gate:.1e} is allowed"
     return Trial(candidate.name, worst, refusal=wrong)
 
@@ -232,35 +273,21 @@ def _refusals() -> tuple[type[Exception], ...]:
     return RuntimeError, ValueError, TritonError
 
 
-def _kernels(device: torch.device, dtype: torch.dtype, fp8_pages: bool, int8: bool) -> list[Candidate]:
-    from kernels import triton_softmax as tilings  # noqa: PLC0415 - Triton loads only where it runs
-    from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415
-    from kernels.triton_attention_int8 import int8_attention_triton  # noqa: PLC0415
+def _taking_a_table(kernel: PagedAttention) -> PagedAttention:
+    """A kernel takes the columns of a page table one by one."""
 
-    kernel, name = (int8_attention_triton, "triton-int8") if int8 else (paged_attention_triton, "triton")
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        table: PageTable,
+        *scales: PageScales,
+    ) -> Tensor:
+        return kernel(q, k, v, k_pages, v_pages, table.pages_GW, table.num_pages_G, *scales)
 
-    def through(tiling: tilings.Tiling) -> PagedAttention:
-        def attend(
-            q: Tensor,
-            k: Tensor,
-            v: Tensor,
-            k_pages: Tensor,
-            v_pages: Tensor,
-            table: PageTable,
-            scales: PageScales | None = None,
-        ) -> Tensor:
-            return kernel(q, k, v, k_pages, v_pages, table.pages_GW, table.num_pages_G, scales, tiling=tiling)
-
-        return attend
-
-    if dtype == torch.float32:
-        return [Candidate(f"{name}-float32", through(tilings.FLOAT32_TILING))]
-    pointers = tilings.NARROW_TILING if fp8_pages or int8 else tilings.HALF_TILING
-    found = [Candidate(f"{name}-pointers", through(pointers))]
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
-    if capability[0] in (9, 10):
-        found.append(Candidate(f"{name}-tma", through(tilings.HOPPER_TILING)))
-    return found
+    return attend
 
 
 def _gather(own_GLHK: Tensor, pages_PLHK: Tensor, pages_GW: Tensor) -> Tensor:

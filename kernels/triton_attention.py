@@ -28,6 +28,7 @@ from kernels.triton_softmax import (
     descriptor,
     grid,
     store,
+    tail_rows,
 )
 
 
@@ -74,7 +75,8 @@ def paged_attention_kernel(
                 largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, False, DESCRIPTORS,
             )  # fmt: skip
     if TAIL > 0:
-        offset_N = tl.where(tl.arange(0, BLOCK_N) < TAIL, 0.0, float("-inf"))
+        TAIL_N: tl.constexpr = tail_rows(TAIL, BLOCK_N, DESCRIPTORS)
+        offset_N = tl.where(tl.arange(0, TAIL_N) < TAIL, 0.0, float("-inf"))
         for slot in range(num_pages):
             page = tl.load(pages_ptr + slot)
             k_scales = at_scales(k_scales_ptr, page, head, FULL * BLOCK_N, scale_page_stride, scale_head_stride)
@@ -83,13 +85,13 @@ def paged_attention_kernel(
                 q_MK, None, k_pages, page, k_scales, v_pages, page, v_scales,
                 FULL * BLOCK_N, head, TAIL, offset_N,
                 page_stride, page_row_stride, page_stride, page_row_stride,
-                largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, True, DESCRIPTORS,
+                largest_M, total_M, sum_MK, K, TAIL_N, q_MK.dtype, True, DESCRIPTORS,
             )  # fmt: skip
         largest_M, total_M, sum_MK = attend_rows(
             q_MK, None, k_own, segment, None, v_own, segment, None,
             FULL * BLOCK_N, head, TAIL, offset_N,
             k_segment_stride, k_row_stride, v_segment_stride, v_row_stride,
-            largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, True, DESCRIPTORS,
+            largest_M, total_M, sum_MK, K, TAIL_N, q_MK.dtype, True, DESCRIPTORS,
         )  # fmt: skip
     store(out_ptr, sum_MK / total_M[:, None], L, H, K)
 

@@ -27,6 +27,7 @@ from kernels.triton_softmax import (
     descriptor,
     grid,
     store,
+    tail_rows,
 )
 
 _FLOOR, _LARGEST = tl.constexpr(FLOOR), tl.constexpr(LARGEST)
@@ -121,8 +122,9 @@ def int8_attention_kernel(
                 largest_M, total_M, sum_MK, K, BLOCK_N, KIND, False, DESCRIPTORS,
             )  # fmt: skip
     if TAIL > 0:
+        TAIL_N: tl.constexpr = tail_rows(TAIL, BLOCK_N, DESCRIPTORS)
         row = FULL * BLOCK_N
-        offset_N = tl.where(tl.arange(0, BLOCK_N) < TAIL, 0.0, float("-inf"))
+        offset_N = tl.where(tl.arange(0, TAIL_N) < TAIL, 0.0, float("-inf"))
         for index in range(num_pages):
             slot, page = first_slot + index, tl.load(pages_ptr + index)
             largest_M, total_M, sum_MK = attend_rows(
@@ -130,13 +132,13 @@ def int8_attention_kernel(
                 v_pages, page, at_scales(v_scales_ptr, page, head, row, scale_page_stride, scale_head_stride),
                 row, head, TAIL, offset_N,
                 L * H * K, H * K, page_stride, page_row_stride,
-                largest_M, total_M, sum_MK, K, BLOCK_N, KIND, True, DESCRIPTORS,
+                largest_M, total_M, sum_MK, K, TAIL_N, KIND, True, DESCRIPTORS,
             )  # fmt: skip
         largest_M, total_M, sum_MK = attend_rows(
             q_MK, q_scale_M, k_ints, own_slot, at_scales(k_scales_ptr, own_slot, head, row, H * L, L),
             v_own, segment, None, row, head, TAIL, offset_N,
             L * H * K, H * K, v_segment_stride, v_row_stride,
-            largest_M, total_M, sum_MK, K, BLOCK_N, KIND, True, DESCRIPTORS,
+            largest_M, total_M, sum_MK, K, TAIL_N, KIND, True, DESCRIPTORS,
         )  # fmt: skip
     store(out_ptr, sum_MK / total_M[:, None], L, H, K)
 

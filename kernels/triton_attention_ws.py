@@ -20,10 +20,22 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.dispatch import is_interpreted
-from kernels.triton_softmax import HOPPER_TILING, Tiling, attend_rows, begin, constants, descriptor, grid, store
+from kernels.triton_softmax import (
+    HOPPER_TILING,
+    Tiling,
+    attend_rows,
+    begin,
+    constants,
+    descriptor,
+    grid,
+    store,
+    suits_descriptors,
+)
 
 PAGES_TILING = Tiling(queries=128, keys=128, num_warps=4, num_stages=2, descriptors=True)
 """Four warps, of which Triton makes two groups and a loader; a third stage would not fit into shared memory."""
+CAPABILITY = (9, 0)
+"""The only compute capability for which Triton splits the warps of this loop."""
 SCRATCH_BYTES = 16 * 2**20
 """Descriptors take 128 bytes each, and a program three of them: enough for 40 000 programs."""
 
@@ -147,9 +159,16 @@ def paged_attention_specialised(
 
     Returns:
         [G, L, H, K], packed. Softmax scale is 1 / sqrt(K); there is no mask.
+
+    Calls on one device must not overlap: they share the memory of their descriptors.
+
+    Raises:
+        ValueError: widths or addresses are not what descriptors take.
     """
     num_segments, num_tokens, _, width = q_GLHK.shape
-    assert q_GLHK.is_contiguous() and width >= 16 and width & (width - 1) == 0
+    if not all(map(suits_descriptors, (q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK))):
+        raise ValueError(f"heads of width {width}, or where they lie, do not suit tensor descriptors")
+    assert q_GLHK.is_contiguous()
     assert all(x.stride()[2:] == (width, 1) for x in (k_GLHK, v_GLHK, k_pages_PLHK)), "heads must lie packed"
     assert k_pages_PLHK.shape[1] >= num_tokens and k_pages_PLHK.stride() == v_pages_PLHK.stride()
     assert pages_GW.dtype == num_pages_G.dtype == torch.int32
@@ -158,7 +177,7 @@ def paged_attention_specialised(
     log_total_GLH = torch.empty(q_GLHK.shape[:3], dtype=torch.float32, device=q_GLHK.device)
     out_GLHK = torch.empty_like(q_GLHK)
     if not is_interpreted():
-        triton.set_allocator(_scratch_on(q_GLHK.device))
+        _lend_scratch(q_GLHK.device)
     pages_kernel[grid(q_GLHK, pages_tiling)](
         q_GLHK,
         k_pages_PLHK,
@@ -195,6 +214,11 @@ class _Scratch:
     def __call__(self, size: int, alignment: int, stream: int | None) -> Tensor:
         assert size <= SCRATCH_BYTES and self._bytes.data_ptr() % alignment == 0
         return self._bytes
+
+
+def _lend_scratch(device: torch.device) -> None:
+    """Let Triton take it from this device's memory, in this thread: Triton keeps an allocator for each context."""
+    triton.set_allocator(_scratch_on(device))
 
 
 @cache

@@ -18,6 +18,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.dispatch import is_interpreted
+from kernels.fp8 import FP8
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,22 @@ HOPPER_TILING = Tiling(queries=128, keys=128, num_warps=8, num_stages=2, descrip
 """Half types where TMA and 160 KiB of shared memory are: compute capabilities 9.x and 10.x."""
 HALF_TILING = Tiling(queries=128, keys=64, num_warps=8, num_stages=3)
 """Half types anywhere else: 96 KiB of shared memory at most, which compute capability 8.9 has too."""
-NARROW_TILING = Tiling(queries=128, keys=64, num_warps=8, num_stages=2)
-"""The same where a tile in flight is held in 8 bits as well as in the 16 that it is multiplied in."""
+SLIM_TILING = Tiling(queries=128, keys=32, num_warps=8, num_stages=3)
+"""The same with fewer registers, for compute capability 12.x and for products in 8 bits."""
+NARROW_TILING = Tiling(queries=128, keys=32, num_warps=8, num_stages=2)
+"""Pages in 8 bits: a tile in flight is held in those as well as in the 16 that it is multiplied in."""
+NARROW_SINGLE_TILING = Tiling(queries=128, keys=32, num_warps=8, num_stages=1)
+"""The same on compute capability 12.x, where another tile in flight takes more registers than there are."""
 FLOAT32_TILING = Tiling(queries=32, keys=32, num_warps=8, num_stages=2)
 """Exact products, without tensor cores: for comparisons, not for speed."""
 
 _LOG2_E = tl.constexpr(math.log2(math.e))
+
+
+@triton.constexpr_function
+def tail_rows(num_rows, block_rows, descriptors):
+    """Rows of the tile that takes what full tiles leave of a page. A descriptor loads tiles of one size only."""
+    return block_rows if descriptors else max(16, 1 << (num_rows - 1).bit_length())
 
 
 @triton.jit
@@ -159,14 +170,50 @@ def store(out_ptr, out_MK, L: tl.constexpr, H: tl.constexpr, K: tl.constexpr):
     tl.store(start + row_M[:, None] * (H * K) + channel_K[None, :], rounded_MK, mask=inside_MK)
 
 
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU; (0, 0) of anything else, where kernels run in Triton's interpreter."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+
+
+def tilings_on(
+    capability: tuple[int, int], dtype: torch.dtype, *, fp8_pages: bool = False, int8: bool = False
+) -> tuple[Tiling, ...]:
+    """Tilings of paged attention that a GPU can run, compiled without spills: by pointers first, then by descriptors.
+
+    Args:
+        capability: compute capability of the GPU.
+        dtype: of the queries.
+        fp8_pages: pages are held in 8 bits.
+        int8: queries and keys are multiplied in 8 bits.
+    """
+    if dtype == torch.float32:
+        return (FLOAT32_TILING,)
+    by_pointers = pointer_tiling(capability, fp8_pages=fp8_pages, int8=int8)
+    return (by_pointers, HOPPER_TILING) if capability[0] in (9, 10) else (by_pointers,)
+
+
+def pointer_tiling(capability: tuple[int, int], *, fp8_pages: bool, int8: bool) -> Tiling:
+    """The tiling for half types without descriptors.
+
+    A thread has 255 registers at most. For bfloat16, 4680 tokens and heads of 128, Triton 3.7.1 and its assembler take
+    on 8.0, 8.9, 9.0 and 12.0: of pages in 16 bits 255, 255, 178 and 255; of pages in 8 bits 254, 160 and 250 from 8.9
+    on; of products in 8 bits 174, 176, 204 and 181. None of it spills, and at most 96 KiB of shared memory are taken
+    but for 128 KiB on 9.0. With 64 keys a thread spills 56 bytes on 12.0, or 144 of pages in 8 bits, which spill 56
+    with 32 keys and two stages too. Which of the tilings that do not spill is the fastest was not measured.
+    """
+    is_short_of_registers = capability[0] == 12
+    if int8:
+        return SLIM_TILING
+    if fp8_pages:
+        return NARROW_SINGLE_TILING if is_short_of_registers else NARROW_TILING
+    return SLIM_TILING if is_short_of_registers else HALF_TILING
+
+
 def choose_tiling(q: Tensor, *sources: Tensor) -> Tiling:
     """What suits the type of the queries, the device, and how keys and values lie."""
-    if q.dtype == torch.float32:
-        return FLOAT32_TILING
-    has_tma = q.is_cuda and torch.cuda.get_device_capability(q.device)[0] in (9, 10)
-    if has_tma and all(map(_suits_descriptors, sources)):
-        return HOPPER_TILING
-    return NARROW_TILING if any(x.element_size() == 1 for x in sources) else HALF_TILING
+    fp8_pages, int8 = (any(x.dtype == kind for x in sources) for kind in (FP8, torch.int8))
+    by_pointers, *by_descriptors = tilings_on(capability_of(q.device), q.dtype, fp8_pages=fp8_pages, int8=int8)
+    return by_descriptors[0] if by_descriptors and all(map(suits_descriptors, sources)) else by_pointers
 
 
 def descriptor(x_PLHK: Tensor, num_tokens: int, tiling: Tiling) -> TensorDescriptor:
@@ -202,7 +249,8 @@ def padded(width: int, dtype: torch.dtype) -> int:
     return max(32 if dtype == torch.int8 else 16, 1 << (width - 1).bit_length())
 
 
-def _suits_descriptors(x: Tensor) -> bool:
-    width = x.shape[-1]
-    starts = (x.data_ptr(), *(stride * x.element_size() for stride in x.stride()[:2]))
-    return width == padded(width, x.dtype) and not any(start % 16 for start in starts)
+def suits_descriptors(x_PLHK: Tensor) -> bool:
+    """Whether pages can be loaded through descriptors: see ``Tiling.descriptors``."""
+    width = x_PLHK.shape[-1]
+    starts = (x_PLHK.data_ptr(), *(stride * x_PLHK.element_size() for stride in x_PLHK.stride()[:2]))
+    return width == padded(width, x_PLHK.dtype) and not any(start % 16 for start in starts)

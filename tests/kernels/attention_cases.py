@@ -1,10 +1,14 @@
 """The attention kernels as the 1.3B model asks for them: 4680 tokens, 12 heads of 128, and once each padded width.
 
+Paged attention in bfloat16 is cut as the choice of tilings says for each target (``chosen``); the other cases are told.
+
 Pages of e4m3 are not compiled for compute capability 8.0: Triton cannot convert them there, and a server that is asked
 for them refuses to start (``engine.stage.precision``).
 """
 
 from collections.abc import Mapping
+
+import torch
 
 from tests.kernels.compiled import Case
 
@@ -12,8 +16,6 @@ TOKENS, HEADS = 4680, 12
 STRIDES = ("q_segment_stride", "q_row_stride", "k_segment_stride", "k_row_stride", "v_segment_stride", "v_row_stride")
 PAGE_STRIDES = ("page_stride", "page_row_stride")
 SCALE_STRIDES = ("scale_page_stride", "scale_head_stride")
-INT8_SPILL_BYTES = 64
-"""On compute capability 8.9, where 255 registers hold queries as integers beside everything that 16 bits need."""
 FLOAT32_SPILL_BYTES = 1000
 """Float32 products run without tensor cores and keep whole rows of operands; nothing that must be fast uses them."""
 
@@ -197,28 +199,42 @@ def specialised_own_tokens(kind: str) -> Case:
     )
 
 
-HOPPER, HALF, NARROW, FLOAT32 = (128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 8, 2), (32, 32, 8, 2)
+HOPPER, HALF, FLOAT32 = (128, 128, 8, 2), (128, 64, 8, 3), (32, 32, 8, 2)
 """The tilings of ``kernels.triton_softmax``, which this module cannot import without Triton; a test compares them."""
 SPECIALISED = (128, 128, 4, 2)
 """That of ``kernels.triton_attention_ws``."""
 
+WAYS = {"": (False, False), "-fp8": (True, False), "-int8": (False, True), "-fp8-int8": (True, True)}
+"""Whether pages are held, and queries and keys multiplied, in 8 bits."""
+
+
+def chosen(target: int, fp8_pages: bool, int8_products: bool) -> list[Case]:
+    """Paged attention in bfloat16 as the choice of tilings has it for a target. Where Triton may be imported."""
+    from kernels.triton_softmax import tilings_on  # noqa: PLC0415 - see the module's text
+
+    make = int8 if int8_products else paged
+    return [
+        make(
+            "bf16",
+            (target,),
+            (tiling.queries, tiling.keys, tiling.num_warps, tiling.num_stages),
+            descriptors=tiling.descriptors,
+            fp8_pages=fp8_pages,
+        )
+        for tiling in tilings_on((target // 10, target % 10), torch.bfloat16, fp8_pages=fp8_pages, int8=int8_products)
+    ]
+
+
 ATTENTION_CASES = [
-    paged("bf16", (90, 100), HOPPER, descriptors=True),
     paged("fp16", (90,), HOPPER, descriptors=True),
-    paged("bf16", (80, 89, 90, 100), HALF),
     paged("bf16", (90,), HALF, width=96),
-    paged("bf16", (90, 100), HOPPER, descriptors=True, fp8_pages=True),
-    paged("bf16", (89,), NARROW, fp8_pages=True),
-    int8("bf16", (90,), HOPPER, descriptors=True),
-    int8("bf16", (90,), HOPPER, descriptors=True, fp8_pages=True),
-    int8("bf16", (80, 89), NARROW, max_spill_bytes=INT8_SPILL_BYTES),
-    smooth_keys("bf16", (80, 90)),
-    smooth_keys("bf16", (90,), fp8_pages=True),
+    smooth_keys("bf16", (80, 90, 120)),
+    smooth_keys("bf16", (90, 120), fp8_pages=True),
     paged("fp32", (90,), FLOAT32, max_spill_bytes=FLOAT32_SPILL_BYTES),
     specialised_pages("bf16"),
     specialised_pages("fp16"),
     specialised_own_tokens("bf16"),
     specialised_own_tokens("fp16"),
-    text("bf16", (80, 89, 90, 100), HALF),
+    text("bf16", (80, 89, 90, 100, 120), HALF),
     text("fp32", (90,), FLOAT32, max_spill_bytes=FLOAT32_SPILL_BYTES),
 ]

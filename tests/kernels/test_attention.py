@@ -22,7 +22,7 @@ from kernels.attention import (
     text_attention,
     text_attention_reference,
 )
-from tests.kernels.attention_cases import FLOAT32, HALF, HOPPER, NARROW
+from tests.kernels.attention_cases import FLOAT32, HALF, HOPPER
 from tests.kernels.conftest import Call
 
 ROOT = Path(__file__).parents[2]
@@ -127,10 +127,10 @@ def call_public() -> tuple[float, float, bool]:
 
 
 def tilings() -> list[tuple[int, int, int, int]]:
-    """The tilings that are shipped."""
+    """Tilings that are shipped."""
     from kernels import triton_softmax as shipped  # noqa: PLC0415 - not in the tests' process
 
-    shipped_tilings = (shipped.HOPPER_TILING, shipped.HALF_TILING, shipped.NARROW_TILING, shipped.FLOAT32_TILING)
+    shipped_tilings = (shipped.HOPPER_TILING, shipped.HALF_TILING, shipped.FLOAT32_TILING)
     return [(t.queries, t.keys, t.num_warps, t.num_stages) for t in shipped_tilings]
 
 
@@ -226,7 +226,7 @@ def test_callers_go_through_the_kernels(run: Call) -> None:
 
 @pytest.mark.slow
 def test_compiled_tilings_are_those_that_are_shipped(compiling: Call) -> None:
-    assert compiling(tilings) == [HOPPER, HALF, NARROW, FLOAT32]
+    assert compiling(tilings) == [HOPPER, HALF, FLOAT32]
 
 
 @pytest.mark.slow
