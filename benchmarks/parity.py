@@ -180,7 +180,7 @@ def compare_vae(folder: Path, config: dict[str, Any]) -> Iterator[Line]:
         latents_mean=tuple(config["latents_mean"]),
         latents_std=tuple(config["latents_std"]),
     )
-    vae = load_decoder(decoder_config, folder / "vae.safetensors", CPU)
+    vae = load_decoder(decoder_config, folder / "vae.safetensors", CPU, with_encoder=True)
     assert isinstance(vae, WanVae)
     recorded = load_file(folder / "codec.safetensors")
     expected = recorded["decoded"]  # in [-1, 1]; ours is in [0, 1]

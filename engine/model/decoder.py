@@ -24,11 +24,11 @@ class Decoder(Protocol):
         ...
 
 
-def build_decoder(config: DecoderConfig) -> WanVae | TinyVae:
-    """Return the network ``config`` describes with fresh weights: all of the Wan autoencoder, or the tiny decoder."""
+def build_decoder(config: DecoderConfig, *, with_encoder: bool = False) -> WanVae | TinyVae:
+    """Return the network ``config`` describes with fresh weights; the encoder too where something is to be encoded."""
     if config.kind is DecoderKind.WAN:
-        return WanVae(config)
-    return TinyVae(config, with_encoder=False)
+        return WanVae(config, with_encoder=with_encoder)
+    return TinyVae(config, with_encoder=with_encoder)
 
 
 def store_channels_last(network: nn.Module) -> None:

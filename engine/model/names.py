@@ -4,12 +4,22 @@ Our transformer and VAE use the original Wan names, our text encoder the Hugging
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 Value = TypeVar("Value")
 
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+
+_PREFIXES = re.compile(r"^((module|model|diffusion_model|transformer)\.)+")
+"""What trainers and exporters put before every name of the transformer; none of its own begins so."""
+
+_EMBEDDING, _TIED_EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
+_NO_WEIGHTS = "spiece_model"
+"""The tokenizer's file, which some put among the text encoder's tensors as bytes."""
+
+_SCALED_FP8 = re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale)$")
+"""Of 8-bit weights that mean nothing before they are multiplied: a mark of the file, or the factor of one weight."""
 
 _TRANSFORMER_RULES = [
     (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
@@ -66,18 +76,31 @@ _VAE_RESIDUAL_RULES = [
 
 
 def transformer_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Original Wan names from trainer wrappers (``model.``, FSDP), plain originals, or diffusers names."""
-    cleaned = {_unwrap(name): value for name, value in tensors.items()}
-    if any(name.startswith("condition_embedder.") for name in cleaned):
-        return {_rename(name, _TRANSFORMER_RULES): value for name, value in cleaned.items()}
-    return cleaned
+    """Original Wan names from trainers' and exporters' (``model.``, FSDP), plain originals, or diffusers names.
+
+    Raises:
+        ValueError: two tensors come to have one name.
+    """
+    plain = _renamed(tensors, _unwrap)
+    if any(name.startswith("condition_embedder.") for name in plain):
+        return _renamed(plain, lambda name: _by_rules(name, _TRANSFORMER_RULES))
+    return plain
 
 
 def text_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Hugging Face UMT5 names from original Wan names or from themselves; the tied embedding appears once."""
+    """Hugging Face UMT5 names from original Wan names or from themselves.
+
+    The tied embedding appears once, and a tokenizer among the tensors not at all.
+
+    Raises:
+        ValueError: two tensors come to have one name.
+    """
+    tensors = {name: value for name, value in tensors.items() if name != _NO_WEIGHTS}
     if "token_embedding.weight" in tensors:
-        return {_rename(name, _TEXT_RULES): value for name, value in tensors.items()}
-    return {name: value for name, value in tensors.items() if name != "encoder.embed_tokens.weight"}
+        return _renamed(tensors, lambda name: _by_rules(name, _TEXT_RULES))
+    if _EMBEDDING in tensors:
+        return {name: value for name, value in tensors.items() if name != _TIED_EMBEDDING}
+    return {_EMBEDDING if name == _TIED_EMBEDDING else name: value for name, value in tensors.items()}
 
 
 def vae_names(tensors: Mapping[str, Value], num_res_blocks: int) -> dict[str, Value]:
@@ -85,10 +108,28 @@ def vae_names(tensors: Mapping[str, Value], num_res_blocks: int) -> dict[str, Va
 
     The decoder's levels are counted through in the original: each has ``num_res_blocks + 1`` residual blocks and an
     upsampler.
+
+    Raises:
+        ValueError: two tensors come to have one name.
     """
-    if "quant_conv.weight" not in tensors:
+    if "post_quant_conv.weight" not in tensors:
         return dict(tensors)
-    return {_vae_name(name, num_res_blocks): value for name, value in tensors.items()}
+    return _renamed(tensors, lambda name: _vae_name(name, num_res_blocks))
+
+
+def are_scaled_fp8(names: Iterable[str]) -> bool:
+    """Whether a file with these names holds 8-bit weights beside their scales, in one of the usual layouts."""
+    return any(_SCALED_FP8.search(name) for name in names)
+
+
+def _renamed(tensors: Mapping[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
+    renamed: dict[str, Value] = {}
+    for name, value in tensors.items():
+        new = rename(name)
+        if new in renamed:
+            raise ValueError(f"{new} is there twice, once as {name}")
+        renamed[new] = value
+    return renamed
 
 
 def _vae_name(name: str, num_res_blocks: int) -> str:
@@ -100,19 +141,19 @@ def _vae_name(name: str, num_res_blocks: int) -> str:
 
     in_residual = ".resnets." in name or re.match(r"^encoder\.down_blocks\.\d+\.(norm|conv)[12]\.", name)
     if in_residual:
-        name = _rename(name, _VAE_RESIDUAL_RULES)
+        name = _by_rules(name, _VAE_RESIDUAL_RULES)
     name = re.sub(r"^decoder\.up_blocks\.(\d+)\.resnets\.(\d+)\.", flat_resnet, name)
     name = re.sub(r"^decoder\.up_blocks\.(\d+)\.upsamplers\.0\.", flat_upsampler, name)
-    return _rename(name, _VAE_RULES)
+    return _by_rules(name, _VAE_RULES)
 
 
 def _unwrap(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
-    return name.removeprefix("model.")
+    return _PREFIXES.sub("", name)
 
 
-def _rename(name: str, rules: list[tuple[str, str]]) -> str:
+def _by_rules(name: str, rules: list[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

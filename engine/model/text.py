@@ -18,7 +18,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 from engine.config import TextConfig
 from engine.errors import StartError
 from engine.model.names import text_names
-from engine.model.weights import load_strictly, read_tensors
+from engine.model.reading import OnRead
+from engine.model.weights import load_strictly, read_named
 
 END_OF_TEXT = "</s>"
 
@@ -38,6 +39,12 @@ class TextEncoder:
         if end is None:
             raise StartError(f"the tokenizer has no {END_OF_TEXT} token")
         self._end = int(end)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+        module: nn.Module = self._encoder
+        return module
 
     def tokens(self, prompt: str) -> list[int]:
         """Token ids of a cleaned prompt, cut to ``text_len``, closed by the end token."""
@@ -60,22 +67,30 @@ class TextEncoder:
 
 
 def load_text_encoder(
-    config: TextConfig, weights: Path, tokenizer: Path, device: torch.device, dtype: torch.dtype = torch.float32
+    config: TextConfig,
+    weights: Path,
+    tokenizer: Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    on_read: OnRead | None = None,
 ) -> TextEncoder:
     """Tokenizer and encoder with their weights. Raises ``WeightsError`` or ``StartError``."""
-    return TextEncoder(config, load_encoder(config, weights, device, dtype), load_tokenizer(tokenizer))
+    encoder = load_encoder(config, weights, device, dtype, on_read=on_read)
+    return TextEncoder(config, encoder, load_tokenizer(tokenizer))
 
 
-def load_encoder(config: TextConfig, path: Path, device: torch.device, dtype: torch.dtype) -> UMT5EncoderModel:
+def load_encoder(
+    config: TextConfig, path: Path, device: torch.device, dtype: torch.dtype, *, on_read: OnRead | None = None
+) -> UMT5EncoderModel:
     """The UMT5 encoder with its weights. Raises ``WeightsError``."""
     with torch.device("meta"):
         encoder = umt5_encoder(config)
-    tensors = text_names(read_tensors(path))
-    if "shared.weight" in tensors:
-        tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]
-    load_strictly(encoder, tensors, path)
+    # Two modules share the embedding's parameter, and loading would break that: the largest tensor, in memory twice.
+    encoder.encoder.embed_tokens = encoder.shared
+    load_strictly(encoder, read_named(path, text_names), path, device=device, dtype=dtype, on_read=on_read)
     module: nn.Module = encoder
-    module.to(device, dtype).eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
     return encoder
 
 

@@ -29,17 +29,17 @@ RGB = 3
 
 
 class WanVae(nn.Module):
-    """Encoder and decoder of Wan2.1; all sizes come from ``config``.
+    """Decoder of Wan2.1 and, ``with_encoder``, its encoder; all sizes come from ``config``.
 
     Computes in the type of its weights; latents and pixels may come in any float type and leave as float32.
     """
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, *, with_encoder: bool) -> None:
         super().__init__()
         self.config = config
         moments = 2 * config.latent_channels
-        self.encoder = WanEncoder(config)
-        self.conv1 = nn.Conv3d(moments, moments, 1)
+        self.encoder = WanEncoder(config) if with_encoder else None
+        self.conv1 = nn.Conv3d(moments, moments, 1) if with_encoder else None
         self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
         self.decoder = WanDecoder(config)
         self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -70,6 +70,7 @@ class WanVae(nn.Module):
 
         (The 4 is two to the number of halvings of time in ``config``.) Raises ``ValueError`` for other frame counts.
         """
+        assert self.encoder is not None and self.conv1 is not None, "built without its encoder"
         num_frames, stride = pixels_TCHW.shape[0], 2 ** sum(self.config.temporal_downsample)
         if num_frames < 1 or (num_frames - 1) % stride:
             raise ValueError(f"{num_frames} frames cannot be encoded: one more than a multiple of {stride} can")

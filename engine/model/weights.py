@@ -1,141 +1,147 @@
-"""Reading checkpoint files and putting them into networks, strictly.
+"""Putting checkpoints into networks, strictly and tensor by tensor.
 
-Reads ``.safetensors`` (one file, an index of shards, or a folder of either) and ``.pt`` / ``.pth`` with
-``weights_only=True``. Every tensor must be there, be wanted and have the right shape; a misfit is a ``WeightsError``
-that names all of them. Knows no download and no device placement beyond ``to``.
+Every tensor must be there, be wanted and have the right shape; a misfit is a ``WeightsError`` that names all of them.
+Knows no download and no device placement beyond ``to``.
+
+Host memory: a tensor is converted and moved alone, straight out of the mapped file. So a worker holds what it keeps and
+one tensor more, whatever else the file contains: on a GPU nothing stays on the host, and on a CPU weights that are in
+the wanted type already stay in the file's pages.
 """
 
-import json
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.errors import WeightsError
 from engine.model.decoder import Decoder, build_decoder, store_channels_last
 from engine.model.dit import CausalWan
-from engine.model.names import transformer_names, vae_names
+from engine.model.names import are_scaled_fp8, transformer_names, vae_names
+from engine.model.reading import OnRead, printable, read_tensors
 
-_TRAINER_KEYS = ("generator_ema", "generator", "model")
-"""Where a trainer's checkpoint keeps the student, best first (spec section 2.1)."""
+__all__ = ["load_decoder", "load_strictly", "load_transformer", "read_named", "read_tensors"]
+
+Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+_CPU = torch.device("cpu")
+_ENCODER_PREFIXES = {DecoderKind.WAN: ("encoder.", "conv1."), DecoderKind.TINY: ("encoder.",)}
 
 
 def load_transformer(
-    config: TransformerConfig, path: Path, device: torch.device, dtype: torch.dtype = torch.float32
+    config: TransformerConfig,
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    on_read: OnRead | None = None,
 ) -> CausalWan:
     """The transformer with its weights, ready for inference. Raises ``WeightsError``."""
-    tensors = transformer_names(read_tensors(path))
+    tensors = read_named(path, transformer_names)
     with torch.device("meta"):
         model = CausalWan(config)
-    load_strictly(model, tensors, path)
-    return model.to(device, dtype).eval().requires_grad_(False)
+    load_strictly(model, tensors, path, device=device, dtype=dtype, on_read=on_read)
+    return model.eval().requires_grad_(False)
 
 
 def load_decoder(
-    config: DecoderConfig, path: Path, device: torch.device, dtype: torch.dtype = torch.float32
+    config: DecoderConfig,
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    with_encoder: bool = False,
+    on_read: OnRead | None = None,
 ) -> Decoder:
-    """The decoder with its weights, ready for inference, on a GPU channels-last. Raises ``WeightsError``."""
-    tensors = read_tensors(path)
-    if config.kind == DecoderKind.WAN:
-        tensors = vae_names(tensors, config.num_res_blocks)
-    else:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")}
-    model = build_decoder(config)
-    load_strictly(model, tensors, path)
-    model = model.to(device, dtype)
+    """The decoder with its weights, ready for inference, on a GPU channels-last. Raises ``WeightsError``.
+
+    The file's encoder is passed over, there or not, unless it is asked for.
+    """
+    is_wan = config.kind == DecoderKind.WAN
+    tensors = read_named(path, partial(vae_names, num_res_blocks=config.num_res_blocks) if is_wan else dict)
+    if not with_encoder:
+        prefixes = _ENCODER_PREFIXES[config.kind]
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+    with torch.device("meta"):
+        model = build_decoder(config, with_encoder=with_encoder)
+    load_strictly(model, tensors, path, device=device, dtype=dtype, on_read=on_read)
     if device.type == "cuda":
         store_channels_last(model)
     return model.eval().requires_grad_(False)
 
 
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give the module exactly these tensors.
+def read_named(path: Path, rename: Rename) -> dict[str, Tensor]:
+    """The tensors of a checkpoint under our names.
 
     Raises:
-        WeightsError: a tensor is missing, unexpected or has another shape; all are named with ``path``.
+        WeightsError: the file cannot be read, holds scaled fp8 weights, or has a tensor under two names.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    complaints = _misfits(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    tensors = read_tensors(path)
+    if are_scaled_fp8(tensors):
+        raise WeightsError(f"{path} holds scaled fp8 weights; give the file that holds them in bfloat16 or float32")
+    try:
+        return rename(tensors)
+    except ValueError as error:
+        raise WeightsError(f"{path} does not fit the model: {printable(str(error))}; leave one of them") from error
+
+
+def load_strictly(
+    model: nn.Module,
+    tensors: dict[str, Tensor],
+    path: Path,
+    *,
+    device: torch.device = _CPU,
+    dtype: torch.dtype | None = None,
+    on_read: OnRead | None = None,
+) -> None:
+    """Give the module exactly these tensors, on ``device`` and in ``dtype`` (None: in their own).
+
+    A module that appears at several places, as a tied embedding does, is given its tensors once, under its first name.
+    ``tensors`` is empty afterwards: each source is let go as soon as its copy is made.
+
+    Raises:
+        WeightsError: a tensor is missing, unexpected, of another shape or no floating point number; all are named
+            with ``path``.
+    """
+    complaints = _misfits(_wanted(model), tensors)
     if complaints:
-        raise WeightsError(f"{path} does not fit the model: " + "; ".join(complaints))
-    model.load_state_dict(dict(tensors), assign=True)
+        misfits = printable("; ".join(complaints))
+        raise WeightsError(f"{path} does not fit the model; give weights and description of the same one: {misfits}")
+    done, total = 0, sum(tensor.nbytes for tensor in tensors.values())
+    moved = {}
+    for name in list(tensors):
+        tensor = tensors.pop(name).detach()
+        moved[name] = tensor.to(device, dtype)
+        done += tensor.nbytes
+        if on_read is not None:
+            on_read(path, done, total)
+    # Not strict, because a shared module's other names are left out. All others were compared above.
+    model.load_state_dict(moved, strict=False, assign=True)
+    given = chain(model.parameters(), model.buffers())
+    assert not any(tensor.is_meta for tensor in given), "a tensor was given no value"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, on the CPU, under the names the file uses.
-
-    Raises:
-        WeightsError: the file is absent, truncated, of an unknown kind, or holds anything but tensors.
-    """
-    if not path.exists():
-        raise WeightsError(f"weight file {path} does not exist")
-    if path.is_dir():
-        return _read_folder(path)
-    if path.name.endswith(".safetensors.index.json"):
-        return _read_shards(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in {".pt", ".pth"}:
-        return _read_torch(path)
-    raise WeightsError(f"{path} is neither .safetensors nor .pt/.pth")
+def _wanted(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; of a tensor with several names the first."""
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        first.setdefault(id(tensor), name)
+    return {name: tuple(state[name].shape) for name in first.values()}
 
 
-def _misfits(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> list[str]:
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
+def _misfits(expected: dict[str, tuple[int, ...]], tensors: dict[str, Tensor]) -> list[str]:
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - expected.keys())
+    known = {name: tensors[name] for name in sorted(expected.keys() & tensors.keys())}
     shapes = [
-        f"{name} is {list(found[name])}, needed {list(expected[name])}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
+        f"{name} is {list(tensor.shape)}, needed {list(expected[name])}"
+        for name, tensor in known.items()
+        if tuple(tensor.shape) != expected[name]
     ]
-    groups = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+    types = [f"{name} is {tensor.dtype}" for name, tensor in known.items() if not tensor.is_floating_point()]
+    groups = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes), ("not floating point", types))
     return [f"{len(items)} {label}: {', '.join(items)}" for label, items in groups if items]
-
-
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    files = sorted(folder.glob("*.safetensors"))
-    if len(indices) == 1:
-        return _read_shards(indices[0])
-    if len(files) == 1:
-        return _read_safetensors(files[0])
-    raise WeightsError(f"{folder} holds {len(indices)} indices and {len(files)} .safetensors files, needed one of one")
-
-
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        shards = {str(shard) for shard in json.loads(index.read_text())["weight_map"].values()}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{index} is no shard index: {error}") from error
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(shards):
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise WeightsError(f"{index} names a shard that is no .safetensors file of its folder: {shard}")
-        tensors |= read_tensors(index.parent / shard)
-    return tensors
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as plain tensors: {error}") from error
-    if isinstance(content, dict):
-        content = next((content[key] for key in _TRAINER_KEYS if key in content), content)
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise WeightsError(f"{path} holds no dictionary of tensors")
-    return content

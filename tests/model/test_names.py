@@ -5,7 +5,7 @@ import torch
 
 from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.model.dit import CausalWan
-from engine.model.names import text_names, transformer_names, vae_names
+from engine.model.names import are_scaled_fp8, text_names, transformer_names, vae_names
 from engine.model.vae import WanVae
 
 SMALL = TransformerConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=8)
@@ -31,11 +31,46 @@ def test_original_names_stay() -> None:
         "model._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.self_attn.q.weight",
         "_fsdp_wrapped_module.model.blocks.0._checkpoint_wrapped_module.self_attn.q.weight",
         "_orig_mod.blocks.0.self_attn._orig_mod.q.weight",
+        "diffusion_model.blocks.0.self_attn.q.weight",
+        "model.diffusion_model.blocks.0.self_attn.q.weight",
+        "module.blocks.0.self_attn.q.weight",
+        "module.model.blocks.0.self_attn.q.weight",
+        "transformer.blocks.0.self_attn.q.weight",
         "blocks.0.self_attn.q.weight",
     ],
 )
 def test_trainer_wrappers_go(name: str) -> None:
     assert transformer_names({name: 1}) == {"blocks.0.self_attn.q.weight": 1}
+
+
+def test_names_of_exporters_and_of_diffusers_together() -> None:
+    theirs = {"model.condition_embedder.time_proj.bias": 0, "model.blocks.0.attn1.to_q.weight": 1}
+    assert transformer_names(theirs) == {"time_projection.1.bias": 0, "blocks.0.self_attn.q.weight": 1}
+
+
+@pytest.mark.parametrize("prefix", ["model.", "diffusion_model.", "_orig_mod."])
+def test_two_tensors_of_one_name_are_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match=rf"^head\.modulation is there twice, once as {prefix}head\.modulation$"):
+        transformer_names({"head.modulation": 1, f"{prefix}head.modulation": 2})
+
+
+def test_two_layouts_in_one_file_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^head\.modulation is there twice, once as scale_shift_table$"):
+        transformer_names({"condition_embedder.time_proj.bias": 0, "head.modulation": 1, "scale_shift_table": 2})
+    with pytest.raises(ValueError, match=r"^shared\.weight is there twice"):
+        text_names({"token_embedding.weight": 0, "shared.weight": 1})
+    with pytest.raises(ValueError, match=r"^conv2\.weight is there twice"):
+        vae_names({"post_quant_conv.weight": 0, "conv2.weight": 1}, 2)
+
+
+@pytest.mark.parametrize("name", ["scaled_fp8", "model.scaled_fp8", "blocks.0.o.scale_weight", "a.weight_scale"])
+def test_scaled_weights_are_told_by_their_names(name: str) -> None:
+    assert are_scaled_fp8(["blocks.0.o.weight", name])
+
+
+def test_no_wanted_name_is_taken_for_a_scale() -> None:
+    vae = WanVae(DecoderConfig(kind=DecoderKind.WAN, dim=4), with_encoder=True).state_dict()
+    assert not are_scaled_fp8([*transformer_shapes(SMALL), *vae, "scale_shift_table", "blocks.0.scale_shift_table"])
 
 
 @LIBRARY_WARNINGS
@@ -91,7 +126,10 @@ def test_text_names_of_the_original() -> None:
         f"{layer}.1.DenseReluDense.wo.weight": 8,
     }
     assert text_names(theirs) == expected
-    assert text_names(expected | {"encoder.embed_tokens.weight": 0}) == expected
+    assert text_names(theirs | {"spiece_model": 9}) == expected
+    assert text_names(expected | {"spiece_model": 9, "encoder.embed_tokens.weight": 0}) == expected
+    tied_alone = {"encoder.embed_tokens.weight" if name == "shared.weight" else name: n for name, n in expected.items()}
+    assert text_names(tied_alone) == expected
 
 
 @LIBRARY_WARNINGS
@@ -103,7 +141,8 @@ def test_diffusers_vae_names_map(dim: int, num_res_blocks: int) -> None:
     config = DecoderConfig(kind=DecoderKind.WAN, dim=dim, num_res_blocks=num_res_blocks)
     with torch.device("meta"):
         theirs = AutoencoderKLWan(base_dim=dim, num_res_blocks=num_res_blocks).state_dict()
-        original = {name: tuple(tensor.shape) for name, tensor in WanVae(config).state_dict().items()}
+        ours = WanVae(config, with_encoder=True).state_dict()
+    original = {name: tuple(tensor.shape) for name, tensor in ours.items()}
     renamed = vae_names({name: tuple(tensor.shape) for name, tensor in theirs.items()}, num_res_blocks)
     assert renamed == original
     assert vae_names(original, num_res_blocks) == original

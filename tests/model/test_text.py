@@ -62,6 +62,47 @@ def test_hugging_face_names_give_the_same_encoder(golden_config: TextConfig, tmp
         assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_embedding_is_in_memory_once(golden_config: TextConfig, dtype: torch.dtype) -> None:
+    path = GOLDEN / "text_encoder.safetensors"
+    calls: list[tuple[Path, int, int]] = []
+    encoder = load_encoder(golden_config, path, CPU, dtype, on_read=lambda *call: calls.append(call))
+    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
+    in_file = sum(tensor.nbytes for tensor in load_file(path).values())
+    assert calls[-1] == (path, in_file, in_file)
+    storages = {tensor.untyped_storage().data_ptr(): tensor for tensor in encoder.state_dict().values()}
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in encoder.state_dict().values()}
+    assert sum(tensors.values()) == in_file * dtype.itemsize // 4
+    if dtype == torch.bfloat16:  # else all lie in the file's one storage
+        assert sum(tensor.untyped_storage().nbytes() for tensor in storages.values()) == in_file // 2
+
+
+def test_a_tokenizer_among_the_tensors_is_passed_over(golden_config: TextConfig, tmp_path: Path) -> None:
+    tensors, path = load_file(GOLDEN / "text_encoder.safetensors"), tmp_path / "umt5.safetensors"
+    save_file(tensors | {"spiece_model": torch.zeros(10, dtype=torch.uint8)}, path)
+    loaded = load_encoder(golden_config, path, CPU, torch.float32).state_dict()
+    original = load_encoder(golden_config, GOLDEN / "text_encoder.safetensors", CPU, torch.float32).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in original.items())
+    save_file(tensors | {"stray": torch.zeros(10, dtype=torch.uint8)}, path)
+    with pytest.raises(WeightsError, match="1 unexpected: stray"):
+        load_encoder(golden_config, path, CPU, torch.float32)
+
+
+def test_scaled_fp8_is_refused_by_its_name(golden_config: TextConfig, tmp_path: Path) -> None:
+    tensors, path = load_file(GOLDEN / "text_encoder.safetensors"), tmp_path / "umt5.safetensors"
+    save_file(tensors | {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}, path)
+    with pytest.raises(WeightsError, match=r"umt5\.safetensors holds scaled fp8 weights"):
+        load_encoder(golden_config, path, CPU, torch.float32)
+
+
+def test_an_encoder_in_two_layouts_is_refused(golden_config: TextConfig, tmp_path: Path) -> None:
+    tensors, path = load_file(GOLDEN / "text_encoder.safetensors"), tmp_path / "umt5.safetensors"
+    both = {"token_embedding.weight", "shared.weight"}
+    save_file(tensors | {name: torch.zeros(1) for name in both - tensors.keys()}, path)
+    with pytest.raises(WeightsError, match=r"umt5\.safetensors does not fit .* shared\.weight is there twice"):
+        load_encoder(golden_config, path, CPU, torch.float32)
+
+
 def test_misfitting_encoder_is_refused(golden_config: TextConfig) -> None:
     wider = replace(golden_config, dim_ffn=100)
     with pytest.raises(WeightsError, match=r"DenseReluDense\.wi_0\.weight is \[96, 48\], needed \[100, 48\]"):

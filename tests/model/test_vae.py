@@ -36,7 +36,7 @@ def golden_vae() -> WanVae:
         latents_mean=tuple(recorded["latents_mean"]),
         latents_std=tuple(recorded["latents_std"]),
     )
-    vae = WanVae(config)
+    vae = WanVae(config, with_encoder=True)
     vae.load_state_dict(load_file(GOLDEN / "vae.safetensors"), strict=True)
     return vae
 
@@ -44,7 +44,7 @@ def golden_vae() -> WanVae:
 @pytest.fixture(scope="module")
 def small_vae() -> WanVae:
     torch.manual_seed(0)
-    vae = WanVae(SMALL)
+    vae = WanVae(SMALL, with_encoder=True)
     for name, parameter in vae.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
@@ -114,7 +114,7 @@ def test_a_state_can_be_decoded_from_twice(small_vae: WanVae) -> None:
 
 @torch.inference_mode()
 def test_bfloat16_weights_take_and_give_float32(golden_vae: WanVae, codec: dict[str, Tensor]) -> None:
-    vae = WanVae(golden_vae.config).bfloat16()
+    vae = WanVae(golden_vae.config, with_encoder=True).bfloat16()
     vae.load_state_dict(golden_vae.state_dict())
     pixels_TCHW, state = vae.decode(codec["latents"], None)
     assert pixels_TCHW.dtype == torch.float32
@@ -140,7 +140,7 @@ def test_decode_refuses_an_empty_block(small_vae: WanVae) -> None:
 
 def test_full_size_has_the_tensors_of_the_checkpoint() -> None:
     with torch.device("meta"):
-        vae = build_decoder(FULL_SIZE)
+        vae = build_decoder(FULL_SIZE, with_encoder=True)
     tensors = vae.state_dict()
     assert len(tensors) == 194
     assert sum(tensor.numel() for tensor in tensors.values()) == 126_892_531
@@ -149,7 +149,7 @@ def test_full_size_has_the_tensors_of_the_checkpoint() -> None:
 @torch.inference_mode()
 def test_full_size_state_has_32_caches_of_the_documented_size() -> None:
     with torch.device("meta"):
-        vae = WanVae(FULL_SIZE)
+        vae = WanVae(FULL_SIZE, with_encoder=False)
         _, state = vae.decode(torch.empty(3, 16, 60, 104), None)
     assert len(state.caches) == 32
     assert state.num_bytes == 944_286_720 * 4

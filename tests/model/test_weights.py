@@ -1,21 +1,22 @@
-"""Reading checkpoints: three layouts, and every way a file can be wrong."""
+"""Checkpoints become networks: three layouts, misfits, progress, and decoders with and without an encoder."""
 
-import json
-import os
-import pickle
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.errors import StartError, WeightsError
+from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.tiny_vae import TinyVae
-from engine.model.weights import load_decoder, load_transformer, read_tensors
+from engine.model.vae import WanVae
+from engine.model.weights import load_decoder, load_strictly, load_transformer
+from tests.model.checkpoints import save_sharded
 
 CPU = torch.device("cpu")
 CONFIG = TransformerConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=8)
@@ -64,18 +65,6 @@ def assert_holds(model: CausalWan, tensors: dict[str, Tensor]) -> None:
         assert torch.equal(loaded[name], tensor), name
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-def save_sharded(tensors: dict[str, Tensor], folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    names = sorted(tensors)
-    shards = {"w-00001-of-00002.safetensors": names[::2], "w-00002-of-00002.safetensors": names[1::2]}
-    for shard, members in shards.items():
-        save_file({name: tensors[name] for name in members}, folder / shard)
-    weight_map = {name: shard for shard, members in shards.items() for name in members}
-    index = folder / "w.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return index
 
 
 # --- layouts ---
@@ -142,165 +131,185 @@ def test_every_misfit_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> No
     with pytest.raises(WeightsError) as caught:
         load_transformer(CONFIG, path, CPU)
     message = str(caught.value)
-    assert str(path) in message
+    assert message.startswith(f"{path} does not fit the model; give weights and description of the same one: ")
     assert "2 missing: blocks.0.modulation, head.head.bias" in message
     assert "2 unexpected: blocks.9.modulation, stray" in message
     shapes = "blocks.1.ffn.0.bias is [7], needed [40], head.modulation is [2, 24], needed [1, 2, 24]"
     assert f"2 wrong shape: {shapes}" in message
 
 
+def test_numbers_that_are_no_weights_are_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(tensors | {"head.modulation": torch.zeros(1, 2, 24, dtype=torch.int8)}, path)
+    with pytest.raises(WeightsError, match=r"1 not floating point: head\.modulation is torch\.int8"):
+        load_transformer(CONFIG, path, CPU)
+
+
+def scaled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as 8-bit numbers beside one scale each."""
+    weights = {name: tensor for name, tensor in tensors.items() if tensor.dim() > 1}
+    scales = {name.removesuffix("weight") + "scale_weight": t.abs().max() / 448 for name, t in weights.items()}
+    return tensors | {name: tensor.to(torch.float8_e4m3fn) for name, tensor in weights.items()} | scales
+
+
+def test_scaled_fp8_is_refused_by_its_name(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({f"diffusion_model.{name}": tensor for name, tensor in scaled(tensors).items()}, path)
+    with pytest.raises(WeightsError, match=r"model\.safetensors holds scaled fp8 weights; give the file .*bfloat16"):
+        load_transformer(CONFIG, path, CPU)
+
+
+def test_fp8_without_scales_is_taken_as_it_is(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path, narrow = tmp_path / "model.safetensors", {n: t.to(torch.float8_e4m3fn) for n, t in tensors.items()}
+    save_file(narrow, path)
+    assert_holds(load_transformer(CONFIG, path, CPU), {name: tensor.float() for name, tensor in narrow.items()})
+
+
+def test_names_in_a_file_cannot_steer_a_terminal(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    for odd in ("stray\x1b[31m", "stray\n"):
+        torch.save(tensors | {odd: torch.zeros(1), f"model.{odd}": torch.zeros(1)}, path)
+        with pytest.raises(WeightsError) as twice:
+            load_transformer(CONFIG, path, CPU)
+        torch.save(tensors | {odd: torch.zeros(1)}, path)
+        with pytest.raises(WeightsError) as stray:
+            load_transformer(CONFIG, path, CPU)
+        assert str(twice.value).isprintable()
+        assert str(stray.value).isprintable()
+
+
+def test_a_tensor_under_two_names_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(tensors | {"model.head.modulation": torch.zeros(1, 2, 24)}, path)
+    with pytest.raises(WeightsError, match=r"model\.safetensors .* head\.modulation is there twice"):
+        load_transformer(CONFIG, path, CPU)
+
+
 def test_weights_errors_are_start_errors() -> None:
     assert issubclass(WeightsError, StartError)
 
 
-# --- files that are not what they should be ---
+# --- where weights go ---
 
 
-@pytest.mark.parametrize("name", ["gone.safetensors", "gone.pt", "gone", "gone.safetensors.index.json"])
-def test_absent_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(WeightsError, match=f"{name} does not exist"):
-        read_tensors(tmp_path / name)
+def test_weights_of_the_wanted_type_are_not_copied(tensors: dict[str, Tensor]) -> None:
+    with torch.device("meta"):
+        model = CausalWan(CONFIG)
+    load_strictly(model, dict(tensors), Path("here"))
+    assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == {
+        name: tensor.data_ptr() for name, tensor in tensors.items()
+    }
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.001, 0.3, 0.6, 0.99])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_truncated_file(tensors: dict[str, Tensor], tmp_path: Path, suffix: str, kept: float) -> None:
-    path = tmp_path / f"model{suffix}"
-    if suffix == ".pt":
-        torch.save(tensors, path)
-    else:
-        save_file(tensors, path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(WeightsError, match=path.name):
-        read_tensors(path)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sources_are_let_go_one_by_one(tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    with torch.device("meta"):
+        model = CausalWan(CONFIG)
+    given, left = {name: nn.Parameter(tensor) for name, tensor in tensors.items()}, []
+    unmoved: dict[str, Tensor] = dict(given)
+    load_strictly(model, unmoved, Path("here"), dtype=dtype, on_read=lambda *_: left.append(len(unmoved)))
+    assert left == list(reversed(range(len(tensors))))
+    assert all(parameter.is_leaf and parameter.dtype == dtype for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n"])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".safetensors.index.json"])
-def test_file_of_something_else(tmp_path: Path, suffix: str, content: bytes) -> None:
-    path = tmp_path / f"model{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=path.name):
-        read_tensors(path)
+# --- progress ---
 
 
-class Bait:
-    """Unpickling this makes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickled_program_is_refused_and_not_run(tensors: dict[str, Tensor], tmp_path: Path, legacy: bool) -> None:
-    bites = tmp_path / "bites"
-    pickle.loads(pickle.dumps(Bait(bites)))
-    assert bites.exists(), "the bait is dull"
-    marker, path = tmp_path / "marker", tmp_path / "hiar.pt"
-    torch.save({"generator": tensors, "step": Bait(marker)}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(WeightsError, match=r"hiar\.pt cannot be read as plain tensors"):
-        load_transformer(CONFIG, path, CPU)
-    assert not marker.exists()
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
-    marker, path = tmp_path / "marker", tmp_path / "hiar.pth"
-    path.write_bytes(pickle.dumps(Bait(marker), protocol))
-    with pytest.raises(WeightsError, match=r"hiar\.pth"):
-        read_tensors(path)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize(
-    "content", [[torch.zeros(1)], {"generator": 3}, {0: torch.zeros(1)}, {"a": torch.zeros(1), "b": "text"}, None]
-)
-def test_torch_file_without_tensors(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_progress_counts_the_files_bytes_of_what_is_wanted(
+    tensors: dict[str, Tensor], tmp_path: Path, dtype: torch.dtype
+) -> None:
     path = tmp_path / "hiar.pt"
-    torch.save(content, path)
-    with pytest.raises(WeightsError, match="no dictionary of tensors"):
-        read_tensors(path)
+    torch.save({"critic": {"w": torch.zeros(999)}, "generator_ema": tensors, "generator": tensors}, path)
+    calls: list[tuple[Path, int, int]] = []
+    load_transformer(CONFIG, path, CPU, dtype, on_read=lambda *call: calls.append(call))
+    done = list(accumulate(tensor.nbytes for tensor in tensors.values()))
+    assert calls == [(path, so_far, done[-1]) for so_far in done]
 
 
-def test_unknown_suffix(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(WeightsError, match=r"model\.gguf is neither"):
-        read_tensors(path)
-
-
-@pytest.mark.parametrize("shard", ["../secret.safetensors", "/etc/secret.safetensors", "sub/w.safetensors", "..", "."])
-def test_shards_stay_in_their_folder(tensors: dict[str, Tensor], tmp_path: Path, shard: str) -> None:
-    save_file(tensors, tmp_path / "secret.safetensors")
-    folder = tmp_path / "model"
-    (folder / "sub").mkdir(parents=True)
-    save_file(tensors, folder / "sub" / "w.safetensors")
-    (folder / "w.safetensors.index.json").write_text(json.dumps({"weight_map": {"head.modulation": shard}}))
-    with pytest.raises(WeightsError, match=r"no \.safetensors file of its folder"):
-        read_tensors(folder)
-
-
-def test_a_missing_shard_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    index = save_sharded(tensors, tmp_path / "model")
-    (index.parent / "w-00002-of-00002.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"w-00002-of-00002\.safetensors does not exist"):
-        read_tensors(index.parent)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        [],
-        {"weight_map": ["w.safetensors"]},
-        {"weight_map": {"a": 1}},
-        {"weight_map": {"a": "w.safetensors.index.json"}},
-    ],
-)
-def test_broken_shard_index(tmp_path: Path, content: Any) -> None:
-    index = tmp_path / "w.safetensors.index.json"
-    index.write_text(json.dumps(content))
-    with pytest.raises(WeightsError, match=index.name):
-        read_tensors(index)
-
-
-def test_folder_without_or_with_too_many_files(tensors: dict[str, Tensor], tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"0 indices and 0 \.safetensors"):
-        read_tensors(tmp_path)
-    save_file(tensors, tmp_path / "a.safetensors")
-    save_file(tensors, tmp_path / "b.safetensors")
-    with pytest.raises(WeightsError, match=r"0 indices and 2 \.safetensors"):
-        read_tensors(tmp_path)
+def test_progress_of_shards_is_counted_together(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = save_sharded(tensors, tmp_path / "transformer")
+    for path in (index, index.parent):
+        calls: list[tuple[Path, int, int]] = []
+        load_transformer(CONFIG, path, CPU, on_read=lambda *call, calls=calls: calls.append(call))
+        assert len(calls) == len(tensors)
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        assert {(where, of) for where, _, of in calls} == {(path, total)}
+        assert calls[-1][1] == total
 
 
 # --- decoders ---
 
+SMALL_TINY = DecoderConfig(kind=DecoderKind.TINY, latent_channels=4, widths=(12, 8, 8, 8))
+SMALL_WAN = DecoderConfig(kind=DecoderKind.WAN, dim=4, num_res_blocks=1)
+ENCODER = ("encoder.", "conv1.")
+BOTH = pytest.mark.parametrize("config", [SMALL_TINY, SMALL_WAN], ids=lambda config: config.kind)
 
-def test_tiny_decoder_passes_over_the_encoder(tmp_path: Path) -> None:
-    config = DecoderConfig(kind=DecoderKind.TINY, latent_channels=4, widths=(12, 8, 8, 8))
-    whole = TinyVae(config, with_encoder=True)
-    path = tmp_path / "decoder.safetensors"
-    save_file(whole.state_dict(), path)
-    decoder = load_decoder(config, path, CPU)
-    latents = torch.randn(2, 4, 2, 2)
+
+@pytest.fixture
+def whole(config: DecoderConfig, tmp_path: Path) -> WanVae | TinyVae:
+    torch.manual_seed(3)
+    vae = build_decoder(config, with_encoder=True)
+    save_file(vae.state_dict(), tmp_path / "decoder.safetensors")
+    return vae
+
+
+@BOTH
+def test_a_decoder_is_loaded_without_its_encoder(
+    config: DecoderConfig, whole: WanVae | TinyVae, tmp_path: Path
+) -> None:
+    calls: list[tuple[Path, int, int]] = []
+    decoder = load_decoder(config, tmp_path, CPU, on_read=lambda *call: calls.append(call))
+    assert isinstance(decoder, nn.Module)
+    assert not any(name.startswith(ENCODER) for name in decoder.state_dict())
+    wanted = sum(tensor.nbytes for tensor in decoder.state_dict().values())
+    assert {(where, of) for where, _, of in calls} == {(tmp_path, wanted)}
+    assert calls[-1][1] == wanted
+    latents_TCHW = torch.randn(2, config.latent_channels, 2, 2)
     with torch.inference_mode():
-        assert torch.equal(decoder.decode(latents, None)[0], whole.decode(latents, None)[0])
+        assert torch.equal(decoder.decode(latents_TCHW, None)[0], whole.decode(latents_TCHW, None)[0])
 
 
-def test_tiny_decoder_wants_all_of_itself(tmp_path: Path) -> None:
-    config = DecoderConfig(kind=DecoderKind.TINY, latent_channels=4, widths=(12, 8, 8, 8))
-    state = TinyVae(config, with_encoder=False).state_dict()
-    lost = sorted(state)[0]
+@BOTH
+def test_a_decoder_of_scaled_fp8_is_refused_by_its_name(
+    config: DecoderConfig, whole: WanVae | TinyVae, tmp_path: Path
+) -> None:
+    save_file(scaled(whole.state_dict()), tmp_path / "decoder.safetensors")
+    with pytest.raises(WeightsError, match="holds scaled fp8 weights"):
+        load_decoder(config, tmp_path, CPU)
+
+
+@BOTH
+def test_an_encoder_is_loaded_where_it_is_asked_for(
+    config: DecoderConfig, whole: WanVae | TinyVae, tmp_path: Path
+) -> None:
+    both = load_decoder(config, tmp_path, CPU, with_encoder=True)
+    assert isinstance(both, type(whole))
+    pixels_TCHW = torch.rand(5, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(both.encode(pixels_TCHW), whole.encode(pixels_TCHW))
+
+
+@BOTH
+def test_files_without_an_encoder(config: DecoderConfig, whole: WanVae | TinyVae, tmp_path: Path) -> None:
+    state = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith(ENCODER)}
+    lost = sorted(set(whole.state_dict()) - set(state))
+    save_file(state, tmp_path / "decoder.safetensors")
+    load_decoder(config, tmp_path, CPU)
+    with pytest.raises(WeightsError, match=f"{len(lost)} missing: {lost[0]}, {lost[1]}"):
+        load_decoder(config, tmp_path, CPU, with_encoder=True)
+
+
+@BOTH
+def test_a_decoder_wants_all_of_itself_and_nothing_else(
+    config: DecoderConfig, whole: WanVae | TinyVae, tmp_path: Path
+) -> None:
+    state = whole.state_dict()
+    lost = next(name for name in sorted(state) if name.startswith("decoder."))
     del state[lost]
-    path = tmp_path / "decoder.safetensors"
-    save_file(state, path)
-    with pytest.raises(WeightsError, match=f"1 missing: {lost}"):
-        load_decoder(config, path, CPU)
+    save_file(state | {"decoder.stray": torch.zeros(1)}, tmp_path / "decoder.safetensors")
+    with pytest.raises(WeightsError, match=f"1 missing: {lost}; 1 unexpected: decoder.stray$"):
+        load_decoder(config, tmp_path, CPU)
 
 
 @LIBRARY_WARNINGS

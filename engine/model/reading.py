@@ -1,0 +1,258 @@
+"""Checkpoint files as names and tensors: mapped from disk, not copied into memory.
+
+Reads ``.safetensors`` (one file, an index of shards, or a folder of either) and ``.pt`` / ``.pth`` with
+``weights_only=True``. A mapped tensor costs nothing until it is used: only then are its pages read, workers on one
+machine share them, and the system takes them back when memory is short.
+"""
+
+import json
+import mmap
+import pickle
+import re
+import struct
+import zipfile
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.errors import WeightsError
+
+OnRead = Callable[[Path, int, int], None]
+"""Progress of a load: the path that was asked for, the file's bytes done so far, and the bytes that are wanted in all.
+Called after each tensor was converted and moved; the last time the two are equal."""
+
+_TRAINER_KEYS = ("generator_ema", "generator", "model", "state_dict")
+"""Where a trainer's checkpoint keeps the student, best first (spec section 2.1)."""
+
+_FILE, _INDEX = ".safetensors", re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
+_HEADER_BYTES, _LENGTHS, _LENGTHS_AT = 30, "<HH", 26
+"""Of a record's header in a zip archive: its size before name and extra field, and those two's lengths in it."""
+_EXPLAINED = (pickle.UnpicklingError, RuntimeError, OSError)
+_DAMAGED = (EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, struct.error)
+"""What ``torch.load`` raises with words for people, and what a damaged pickle makes it run into."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_UNMAPPED = re.compile(r"unable to mmap (\d+) bytes .*Cannot allocate memory")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, on the CPU, under the names the file uses; of a trainer's file the student's alone.
+
+    Tensors lie in mapped pages of the file, except those of the older ``.pth`` format and of packed archives.
+
+    Raises:
+        WeightsError: the file is absent, truncated, of an unknown kind, or holds anything but tensors.
+    """
+    try:
+        if not path.exists():
+            raise WeightsError(f"weight file {path} does not exist; correct its name, or fetch the model again")
+        is_folder = path.is_dir()
+        if not is_folder:
+            path.open("rb").close()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {_cause(error)}") from error
+    if is_folder:
+        return _read_folder(path)
+    if _INDEX.search(path.name):
+        return _read_shards(path)
+    if path.suffix == _FILE:
+        return _read_safetensors(path)
+    if path.suffix in {".pt", ".pth"}:
+        return _read_torch(path)
+    raise WeightsError(f"{path} is neither .safetensors nor .pt/.pth; give a file of one of these kinds")
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be read: {_cause(error)}") from error
+    names = {path: _name_of(path) for path in paths if path.suffix == _FILE or _INDEX.search(path.name)}
+    # NAME.fp16 is the same as NAME in another type, so it is taken only where there is no NAME.
+    plain = [path for path, name in names.items() if not any(name.startswith(f"{other}.") for other in names.values())]
+    indices = [path for path in plain if path.suffix != _FILE]
+    files = [path for path in plain if path.suffix == _FILE]
+    if len(indices) == 1:
+        return _read_shards(indices[0])
+    if len(files) == 1 and not indices:
+        return _read_safetensors(files[0])
+    raise WeightsError(
+        f"{folder} holds {len(indices)} indices and {len(files)} .safetensors files; "
+        "leave one index with its shards there, or one file"
+    )
+
+
+def _name_of(path: Path) -> str:
+    """NAME or NAME.VARIANT, of a file, a shard or an index, whichever way it has its variant in its name."""
+    index = _INDEX.search(path.name)
+    if index:
+        return path.name[: index.start()] + (index[1] or "")
+    return _SHARD.sub("", path.stem)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        shards = {str(shard) for shard in json.loads(index.read_text())["weight_map"].values()}
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{index} is no shard index; fetch it again ({printable(str(error))})") from error
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(shards):
+        if Path(shard).name != shard or not shard.endswith(_FILE):
+            raise WeightsError(
+                f"{index} names a shard that is no {_FILE} file of its folder, {printable(shard)}; fetch it again"
+            )
+        found = read_tensors(index.parent / shard)
+        if doubled := tensors.keys() & found.keys():
+            raise WeightsError(f"{index} has {printable(min(doubled))} in two shards; fetch the model again")
+        tensors |= found
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, *_EXPLAINED) as error:
+        raise WeightsError(f"{path} cannot be read: {_cause(error)}") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        return _plain_tensors(_student(_load(path)), path)
+    except (*_EXPLAINED, *_DAMAGED) as error:
+        raise WeightsError(f"{path} cannot be read as plain tensors: {_cause(error)}") from error
+
+
+def _load(path: Path) -> Any:
+    """All that the file holds; of one that the system does not map as a whole, the student alone."""
+    can_be_mapped = _can_be_mapped(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped)
+    except RuntimeError as error:
+        part = _map_student(path) if _UNMAPPED.search(str(error)) else None
+        if part is None:
+            raise
+        return part
+
+
+def _plain_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value) and not value.is_meta
+        for name, value in content.items()
+    ):
+        keys = ", ".join(_TRAINER_KEYS)
+        raise WeightsError(f"{path} holds no dictionary of tensors, nor has one as {keys}; save a state_dict alone")
+    return content
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its numbers are those that lie in its storage."""
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_neg() or tensor.is_conj())
+
+
+def _student(content: Any) -> Any:
+    """What the best of the trainer's keys holds, or all of a file without them.
+
+    Before a trainer begins to average, its ``generator_ema`` is there, but None or empty.
+    """
+    kept = (content.get(key) for key in _TRAINER_KEYS) if isinstance(content, dict) else ()
+    return next((value for value in kept if isinstance(value, dict) and value), content)
+
+
+def _can_be_mapped(path: Path) -> bool:
+    """Whether tensors lie in the file byte for byte: in a zip archive, unpacked.
+
+    The format of torch before 1.6 is a stream without a table, so it is read whole, with keys that nobody wants. An
+    archive that was packed again with compression is unpacked into memory: mapped, its packed bytes would pass for
+    weights.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_ZIP_START))
+    if start.startswith(_PICKLE_START):
+        return False
+    if start != _ZIP_START:
+        raise WeightsError(f"{path} was not written by torch.save; fetch it again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{path} is cut off or damaged, it has no table of contents; fetch it again") from error
+
+
+def _map_student(path: Path) -> dict[str, Tensor] | None:
+    """The student's tensors in a mapping of their part of the archive; None if that cannot be had for sure.
+
+    For a file with much beside them: Linux maps no more at once, for writing into a copy, than it has memory.
+    """
+    tensors = _student(torch.load(path, map_location="meta", weights_only=True))
+    if not isinstance(tensors, dict) or not all(
+        isinstance(value, Tensor) and _is_plain(value) for value in tensors.values()
+    ):
+        return None
+    storages = [tensor.untyped_storage() for tensor in tensors.values()]
+    places = [(storage._checkpoint_offset or 0, storage.nbytes()) for storage in storages]
+    if not _are_records(path, places):
+        return None
+    begin = min(offset for offset, _ in places)
+    begin -= begin % mmap.ALLOCATIONGRANULARITY
+    end = max(offset + num_bytes for offset, num_bytes in places)
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), end - begin, offset=begin, access=mmap.ACCESS_COPY)
+    except OSError:  # too much as well
+        return None
+    part = torch.frombuffer(mapping, dtype=torch.uint8).untyped_storage()
+    mapped = {}
+    for (name, tensor), (offset, num_bytes) in zip(tensors.items(), places, strict=True):
+        storage = part[offset - begin : offset - begin + num_bytes]
+        empty = torch.empty(0, dtype=tensor.dtype)
+        mapped[name] = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+    return mapped
+
+
+def _are_records(path: Path, places: Iterable[tuple[int, int]]) -> bool:
+    """Whether a record of the archive begins at each of these offsets in the file, and has that many bytes.
+
+    Torch computes the offsets from how it writes archives itself; one that was packed again may have others.
+    """
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+        starts = [record.header_offset for record in records]
+        for offset, num_bytes in places:
+            record = records[bisect_left(starts, offset) - 1]
+            file.seek(record.header_offset + _LENGTHS_AT)
+            name_and_extra = sum(struct.unpack(_LENGTHS, file.read(struct.calcsize(_LENGTHS))))
+            found = record.header_offset + _HEADER_BYTES + name_and_extra, record.file_size
+            if found != (offset, num_bytes):
+                return False
+    return True
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong and what to do, in one sentence. Torch's own fill a page and hold terminal colours."""
+    if isinstance(error, PermissionError):
+        return "this user may not read it; give it the right to"
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    if isinstance(error, _DAMAGED):
+        return "its list of tensors is cut off or damaged; fetch it again"
+    text = _COLOURS.sub("", str(error))
+    if unmapped := _UNMAPPED.search(text):
+        size = f"{int(unmapped[1]) / 1e9:.1f} GB"
+        return f"the system maps no {size} at once; set vm.overcommit_memory to 1, or save shards of .safetensors"
+    if pickled := re.search(r"GLOBAL (\S+)", text):
+        return printable(f"it holds a Python object, {pickled[1]}; save its tensors alone")
+    told = text.rpartition("WeightsUnpickler error:")[2]
+    first = re.split(r"\.\s|\n", re.sub(r"\[enforce fail at \S+\] \.", "", told).strip())[0]
+    return printable(f"{first}; fetch it again, or save its tensors alone")
+
+
+def printable(text: str) -> str:
+    """The text without anything that would steer a terminal; names come from files of strangers."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

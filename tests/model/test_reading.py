@@ -1,0 +1,450 @@
+"""Reading checkpoint files: the key that is taken, what stays on disk, and every way a file can be wrong."""
+
+import argparse
+import json
+import mmap
+import os
+import pickle
+import random
+import resource
+import sys
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.serialization import set_default_mmap_options, skip_data
+
+from engine.errors import WeightsError
+from engine.model.reading import read_tensors
+from tests.model.checkpoints import save_sharded
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux about mappings")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {f"blocks.{index}.weight": torch.randn(40, 30) for index in range(5)} | {"head.modulation": torch.randn(2)}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+# --- what is taken ---
+
+
+@pytest.mark.parametrize("average", [None, {}, OrderedDict()])
+@pytest.mark.parametrize("key", ["generator", "model", "state_dict"])
+def test_before_the_average_begins_the_student_itself_is_taken(
+    tensors: dict[str, Tensor], tmp_path: Path, average: Any, key: str
+) -> None:
+    path = tmp_path / "student.pt"
+    torch.save({"generator_ema": average, key: tensors, "step": 100}, path)
+    assert_equal(read_tensors(path), tensors)
+
+
+@pytest.mark.parametrize("name", ["model", "generator", "generator_ema", "state_dict"])
+def test_a_tensor_may_be_called_like_a_trainers_key(tensors: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    path = tmp_path / "student.pt"
+    torch.save(tensors | {name: torch.ones(3)}, path)
+    assert_equal(read_tensors(path), tensors | {name: torch.ones(3)})
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "w.fp16.safetensors",
+        "w.fp16-00001-of-00002.safetensors",
+        "w-00001-of-00002.fp16.safetensors",
+        "w.fp16.safetensors.index.json",
+        "w.safetensors.index.fp16.json",
+    ],
+)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_plain_file_is_taken_from_beside_its_variant(
+    tensors: dict[str, Tensor], tmp_path: Path, variant: str, sharded: bool
+) -> None:
+    if sharded:
+        save_sharded(tensors, tmp_path)
+    else:
+        save_file(tensors, tmp_path / "w.safetensors")
+    (tmp_path / variant).write_bytes(b"of no use")
+    assert_equal(read_tensors(tmp_path), tensors)
+
+
+def test_a_lone_variant_is_taken(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "w.fp16.safetensors")
+    assert_equal(read_tensors(tmp_path), tensors)
+
+
+@pytest.mark.parametrize("name", ["w.fp16.safetensors.index.json", "w.safetensors.index.fp16.json"])
+def test_a_lone_variant_in_shards_is_taken(tensors: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    index = save_sharded(tensors, tmp_path, "w.fp16").rename(tmp_path / name)
+    assert_equal(read_tensors(tmp_path), tensors)
+    assert_equal(read_tensors(index), tensors)
+
+
+def test_two_variants_alone_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "w.fp16.safetensors")
+    save_file(tensors, tmp_path / "w.bf16.safetensors")
+    with pytest.raises(WeightsError, match=r"0 indices and 2 \.safetensors files; leave one"):
+        read_tensors(tmp_path)
+
+
+# --- where tensors lie ---
+
+
+def is_mapped(tensor: Tensor, path: Path) -> bool:
+    """Whether the tensor's memory is the file's."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, _, end = line.split()[0].partition("-")
+        if int(start, 16) <= tensor.data_ptr() < int(end, 16):
+            return line.endswith(str(path))
+    raise AssertionError("memory of nobody")
+
+
+@LINUX
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+def test_tensors_are_mapped(tensors: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    assert all(is_mapped(tensor, path) for tensor in read_tensors(path).values())
+
+
+@contextmanager
+def mappings_up_to(num_bytes: int) -> Iterator[None]:
+    """The system maps no more than this for the process, as it does for files larger than its memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(used.split()[1]) * 1024 + num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def save_beside(critic_bytes: int, tensors: dict[str, Tensor], path: Path) -> None:
+    """A student between parts of a critic, which is a hole in the file."""
+    with skip_data():
+        critic = torch.empty(critic_bytes, dtype=torch.uint8)
+        torch.save({"critic": critic[:1000].clone(), "generator": tensors, "critic_ema": critic}, path)
+    with set_default_mmap_options(mmap.MAP_SHARED):
+        for name, tensor in torch.load(path, mmap=True)["generator"].items():
+            tensor.copy_(tensors[name])
+
+
+@LINUX
+def test_a_student_is_mapped_alone_where_the_whole_file_cannot_be(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path, whole = tmp_path / "hiar.pt", torch.randn(4, 6)
+    given = tensors | {"rows": whole[1:3], "turned": whole.T, "half": torch.randn(3, 5).half(), "none": torch.empty(0)}
+    save_beside(400_000_000, given, path)
+    with mappings_up_to(200_000_000):
+        with pytest.raises(RuntimeError, match="unable to mmap"):
+            torch.load(path, mmap=True)
+        found = read_tensors(path)
+    assert_equal(found, given)
+    assert found["turned"].stride() == given["turned"].stride()
+    assert all(is_mapped(tensor, path) for tensor in found.values() if tensor.numel())
+    before = path.read_bytes()[:100_000]
+    found["rows"].zero_()
+    assert path.read_bytes()[:100_000] == before, "a student can be changed, but not its file"
+
+
+@LINUX
+@pytest.mark.parametrize("name", ["hiar.pt", "hiar.safetensors"])
+def test_a_file_that_cannot_be_mapped_is_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".pt":
+        with skip_data():  # a hole of this size, made in a moment
+            torch.save({"generator": {"w": torch.empty(100_000_000)}}, path)
+    else:
+        header = json.dumps({"w": {"dtype": "U8", "shape": [400_000_000], "data_offsets": [0, 400_000_000]}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(path, path.stat().st_size + 400_000_000)
+    fix = r"maps no 0\.4 GB at once; set vm\.overcommit_memory to 1, or save shards of \.safetensors$"
+    with mappings_up_to(200_000_000), pytest.raises(WeightsError, match=rf"{name} cannot be read.*: the system {fix}"):
+        read_tensors(path)
+
+
+@LINUX
+def test_an_archive_that_was_packed_anew_is_not_mapped_in_part(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    """Its tensors lie elsewhere than where torch computes them to be."""
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    torch.save({"critic": torch.zeros(25_000_000), "generator": tensors}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w") as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert_equal(read_tensors(packed), tensors)
+    with mappings_up_to(50_000_000):
+        assert_equal(read_tensors(plain), tensors)
+        with pytest.raises(WeightsError, match=r"packed\.pt cannot .* maps no 0\.1 GB at once"):
+            read_tensors(packed)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_the_older_format_is_read_whole(tensors: dict[str, Tensor], tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    torch.save({"generator": tensors}, path, _use_new_zipfile_serialization=False)
+    assert_equal(read_tensors(path), tensors)
+
+
+def test_packed_bytes_do_not_pass_for_weights(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.pt", tmp_path / "packed.pt"
+    # Mapping the packed file would not fail: after each tensor there are bytes enough to fill it.
+    torch.save({"generator": tensors, "critic": {"rest": torch.randn(100_000)}}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w") as target:
+        for entry in source.infolist():
+            kind = zipfile.ZIP_DEFLATED if entry.file_size < 10_000 else zipfile.ZIP_STORED
+            target.writestr(entry.filename, source.read(entry), kind)
+    assert_equal(read_tensors(packed), tensors)
+
+
+# --- files that are not what they should be ---
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "gone.pt", "gone", "gone.safetensors.index.json"])
+def test_absent_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=f"{name} does not exist"):
+        read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.3, 0.6, 0.99])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_truncated_file(tensors: dict[str, Tensor], tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pt":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(WeightsError, match=path.name):
+        read_tensors(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_the_older_format_cut_off_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"generator": {"w": torch.randn(3)}, "step": 1}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for kept in range(len(whole)):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(WeightsError, match=r"w\.pth .*; fetch it again|Python object"):
+            read_tensors(path)
+
+
+@contextmanager
+def as_stranger() -> Iterator[None]:
+    """Without the rights of the user who made a file."""
+    me, nobody = os.geteuid(), 65534
+    if me == 0:
+        os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.safetensors.index.json", "w", "closed/w.pt"])
+def test_a_file_that_may_not_be_read(tensors: dict[str, Tensor], name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.parent.mkdir(exist_ok=True)
+        if path.suffix:
+            torch.save(tensors, path)
+        else:
+            path.mkdir()
+        closed = path.parent if "/" in name else path
+        Path(folder).chmod(0o755)
+        closed.chmod(0)
+        with as_stranger(), pytest.raises(WeightsError) as caught:
+            read_tensors(path)
+        closed.chmod(0o700)
+    assert str(caught.value).startswith(str(path))
+    assert "may not read it; give it the right to" in str(caught.value)
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"\.pt cannot be read: file name too long"):
+        read_tensors(tmp_path / f"{'w' * 300}.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".safetensors.index.json"])
+def test_file_of_something_else(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=path.name):
+        read_tensors(path)
+
+
+class Bait:
+    """Unpickling this makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickled_program_is_refused_and_not_run(tensors: dict[str, Tensor], tmp_path: Path, legacy: bool) -> None:
+    bites = tmp_path / "bites"
+    pickle.loads(pickle.dumps(Bait(bites)))
+    assert bites.exists(), "the bait is dull"
+    marker, path = tmp_path / "marker", tmp_path / "hiar.pt"
+    torch.save({"generator": tensors, "step": Bait(marker)}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=r"hiar\.pt cannot be read as plain tensors: it holds a Python object, "):
+        read_tensors(path)
+    assert not marker.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "hiar.pth"
+    path.write_bytes(pickle.dumps(Bait(marker), protocol))
+    with pytest.raises(WeightsError, match=r"hiar\.pth"):
+        read_tensors(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [torch.zeros(1)],
+        {"generator": 3},
+        {"generator_lora": {"a": torch.zeros(1)}},
+        {0: torch.zeros(1)},
+        {"a": torch.zeros(1), "b": "text"},
+        {"a": torch.zeros(1, device="meta")},
+        {"a": torch.zeros(1).to_sparse()},
+        None,
+    ],
+)
+def test_torch_file_without_tensors(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "hiar.pt"
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"hiar\.pt holds no dictionary of tensors.*; save a state_dict alone"):
+        read_tensors(path)
+
+
+def test_unknown_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(WeightsError, match=r"model\.gguf is neither"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("shard", ["../secret.safetensors", "/etc/secret.safetensors", "sub/w.safetensors", "..", "."])
+def test_shards_stay_in_their_folder(tensors: dict[str, Tensor], tmp_path: Path, shard: str) -> None:
+    save_file(tensors, tmp_path / "secret.safetensors")
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    save_file(tensors, folder / "sub" / "w.safetensors")
+    (folder / "w.safetensors.index.json").write_text(json.dumps({"weight_map": {"head.modulation": shard}}))
+    with pytest.raises(WeightsError, match=r"no \.safetensors file of its folder"):
+        read_tensors(folder)
+
+
+def test_a_missing_shard_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = save_sharded(tensors, tmp_path / "model")
+    (index.parent / "w-00002-of-00002.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"w-00002-of-00002\.safetensors does not exist"):
+        read_tensors(index.parent)
+
+
+def test_a_tensor_in_two_shards_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = save_sharded(tensors, tmp_path)
+    save_file(tensors, tmp_path / "w-00002-of-00002.safetensors")
+    with pytest.raises(WeightsError, match=r"has blocks\.0\.weight in two shards; fetch the model again"):
+        read_tensors(index)
+
+
+def test_names_in_an_index_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "\x1b[31m\n.bin"}}))
+    with pytest.raises(WeightsError) as caught:
+        read_tensors(index)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"weight_map": ["w.safetensors"]},
+        {"weight_map": {"a": 1}},
+        {"weight_map": {"a": "w.safetensors.index.json"}},
+    ],
+)
+def test_broken_shard_index(tmp_path: Path, content: Any) -> None:
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=index.name):
+        read_tensors(index)
+
+
+def test_folder_without_or_with_too_many_files(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"0 indices and 0 \.safetensors"):
+        read_tensors(tmp_path)
+    save_file(tensors, tmp_path / "a.safetensors")
+    save_file(tensors, tmp_path / "b.safetensors")
+    with pytest.raises(WeightsError, match=r"0 indices and 2 \.safetensors"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (
+            {"generator": {}, "args": argparse.Namespace(lr=1.0)},
+            "it holds a Python object, argparse.Namespace; save its tensors alone",
+        ),
+        ({"generator": {}, "path": Path("/x")}, "it holds a Python object, pathlib"),
+    ],
+)
+def test_a_pickled_object_is_named_in_a_sentence(tmp_path: Path, content: Any, cause: str) -> None:
+    path = tmp_path / "hiar.pt"
+    torch.save(content, path)
+    with pytest.raises(WeightsError) as caught:
+        read_tensors(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} cannot be read as plain tensors: {cause}")
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 120
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("older", [False, True])
+def test_damage_anywhere_is_refused_in_a_sentence_or_does_not_matter(tmp_path: Path, older: bool) -> None:
+    path, chance = tmp_path / "hiar.pt", random.Random(0)
+    torch.save({"generator": {"w": torch.randn(3)}, "step": 1}, path, _use_new_zipfile_serialization=not older)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except WeightsError as error:
+            refused += 1
+            assert str(error).startswith(f"{path} "), "no path"
+            assert str(error).isprintable()
+    assert refused > 50
