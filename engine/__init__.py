@@ -16,9 +16,15 @@ from engine.errors import (
     WeightsError,
     WorkerLost,
 )
+from engine.forecast import assumed_site, gpu_site, host_site
 from engine.front.engine import Engine, run_agent
+from engine.front.fit import settled
 from engine.front.session import Recovery, Session, SessionState, SessionStatus
+from engine.law.fitting import room_for_videos
+from engine.law.rates import ASSUMED
+from engine.law.verdict import Site, Verdict, judge
 from engine.manifest import read_manifest
+from engine.messages import StartPhase, StartProgress
 from engine.observe import LossReason, Observer, StartTimes
 from engine.request import (
     Dtypes,
@@ -33,10 +39,12 @@ from engine.request import (
     Quality,
     SessionRequest,
     WorkerLoad,
+    WorkerMemoryFacts,
 )
 from engine.trace import Phase, Rests, Span
 
 __all__ = [
+    "ASSUMED",
     "CorruptLatents",
     "Dtypes",
     "EncoderFailed",
@@ -70,13 +78,24 @@ __all__ = [
     "SessionRequest",
     "SessionState",
     "SessionStatus",
+    "Site",
     "Span",
     "StartError",
+    "StartPhase",
+    "StartProgress",
     "StartTimes",
     "UnknownSession",
+    "Verdict",
     "WeightsError",
     "WorkerLoad",
     "WorkerLost",
+    "WorkerMemoryFacts",
+    "assumed_site",
+    "gpu_site",
+    "host_site",
+    "judge",
     "read_manifest",
+    "room_for_videos",
     "run_agent",
+    "settled",
 ]

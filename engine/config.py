@@ -201,7 +201,7 @@ class Manifest:
     text_file: Path | None = None
     tokenizer_file: Path | None = None
     dtype: str = "float32"
-    """Type of weights and activations on a GPU: ``float32`` or ``bfloat16``. On a CPU it is always float32."""
+    """Type of weights and activations on a GPU, unless something else is asked for: ``float32`` or ``bfloat16``."""
 
     def __post_init__(self) -> None:
         """Check that learned positions in time end with a block."""
@@ -326,6 +326,12 @@ class EngineConfig:
     """Block tickets that may be in one chain at once. None: enough to keep every worker busy, and on a GPU every
     stage of a worker; more would only make urgent blocks wait behind others."""
     precision: Precision = Precision()
+    dtype: str = "auto"
+    """Of weights and activations: ``float32``, ``bfloat16`` or ``auto``: the model's own on a GPU; float32 on a CPU, or
+    bfloat16 where that alone has room."""
+    text_device: str = "auto"
+    """Where prompts are embedded: ``cpu``, a device of ``devices``, or ``auto``: a device with room for it, or else the
+    host's memory."""
     lead_target_s: float = 3.0
     """A realtime session waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
@@ -353,17 +359,27 @@ class EngineConfig:
         gpus = [device for device in self.devices if device != "cpu"]
         require(len(gpus) in {0, len(self.devices)}, f"devices {','.join(self.devices)} mix CPU and GPU")
         require(len(set(gpus)) == len(gpus), f"devices {','.join(self.devices)} name a GPU twice")
+        require(self.dtype in {"auto", "float32", "bfloat16"}, f"{self.dtype=} is not auto, float32 or bfloat16")
+        places = {"auto", "cpu", *self.devices}
+        require(self.text_device in places, f"text device {self.text_device!r} is none of {', '.join(sorted(places))}")
         require(self.max_videos >= 1, f"{self.max_videos=} is below 1")
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks
         require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")
-        for name in ("lead_target_s", "stage_timeout_s", "recovery_grace_s"):
+        for name in ("lead_target_s", "start_timeout_s", "stage_timeout_s", "recovery_grace_s"):
             require(getattr(self, name) > 0, f"{name}={getattr(self, name)} is not positive")
 
     @property
     def on_gpu(self) -> bool:
         """Whether workers run on GPUs."""
         return self.devices[0] != "cpu"
+
+    @property
+    def dtype_name(self) -> str:
+        """Type of weights and activations: ``float32`` or ``bfloat16``."""
+        if self.dtype != "auto":
+            return self.dtype
+        return self.manifest.dtype if self.on_gpu else "float32"
 
     def inflight_limit(self, num_workers: int) -> int:
         """Block tickets that may be at once in a chain of so many workers."""

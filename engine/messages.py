@@ -5,6 +5,7 @@ from worker to worker, one tensor a block ticket, so they need no header and no 
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from engine.placement import PassCosts, Plan
 from engine.request import Output, Quality
@@ -139,6 +140,53 @@ class Shutdown:
 # --- worker -> front ---
 
 
+class StartPhase(StrEnum):
+    """What the start of a worker is made of."""
+
+    READING = "reading"
+    """A file of weights; counted in bytes."""
+    MEASURING = "measuring"
+    """What passes cost; counted in forwards."""
+    CAPTURING = "capturing"
+    """Forwards that will be replayed, and those that only have to run once; counted in forwards."""
+    WARMING = "warming"
+    """The first video, which nobody sees; counted in blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartProgress:
+    """How far a worker's start is."""
+
+    phase: StartPhase
+    what: str
+    """The file that is read; empty for other phases."""
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOpened:
+    """The first message of a worker: what there is before it loads anything."""
+
+    kind: str
+    """What people call the device."""
+    free_bytes: int
+    """Of its memory, this worker's own context included; of the host's for a CPU."""
+    host_free_bytes: int
+    fp8: bool
+    """Whether it can hold pages in 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """What a worker holds once it has captured all it will capture, before it made a block."""
+
+    items: tuple[tuple[str, int], ...]
+    """Bytes by name, as the plan names them; what cannot be told apart is left out."""
+    total_bytes: int
+    """All that the process took of its device; of the host's memory, shared pages included, for a CPU."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CostsMeasured:
     """Answer to ``MeasureCosts``."""
@@ -159,6 +207,7 @@ class WorkerFacts:
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
+    memory: MemoryUse
 
 
 @dataclass(frozen=True, kw_only=True)

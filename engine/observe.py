@@ -7,6 +7,7 @@ increments, so a worker that is lost takes nothing back. Knows no metric and nob
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engine.messages import StartProgress
 from engine.request import EngineFacts, Fragment, Pace
 from engine.trace import Rests, Span
 
@@ -58,6 +59,9 @@ class Observer:
         """The reader took the first block that follows a changed prompt, ``latency_s`` after the change was asked."""
 
     # --- workers ---
+
+    def worker_starts(self, rank: int, progress: StartProgress) -> None:
+        """How far the start of a worker is."""
 
     def group_serves(self, facts: EngineFacts, times: StartTimes) -> None:
         """A worker group is ready."""

@@ -5,10 +5,15 @@ line ``denoise[0] .. denoise[S-1], decode`` into as many contiguous parts as the
 possible slowest part. More than S + 1 devices cannot shorten a chain; they become further chains that share the
 sessions. In block-first order every stage reads the last stage's pages, so all denoise stages stay together and a
 chain has at most two parts.
+
+A part that does not fit in its device's memory is no part: among cuts that fit everywhere the fastest is taken, and if
+there is none, the fastest of all, which is then refused by ``engine.law.fitting``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from math import inf
 
 from engine.config import Order, RolloutConfig, require
 
@@ -36,6 +41,8 @@ class Part:
     decodes: bool
     embeds_text: bool
     """Runs the text encoder, for all chains."""
+    text_on_host: bool = False
+    """The text encoder is in the host's memory and runs on its CPU."""
     previous: int | None
     """Rank that hands latents to this one; None at the head of a chain."""
     next: int | None
@@ -46,7 +53,7 @@ class Part:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of its stages, for people."""
-        text = ("text",) if self.embeds_text else ()
+        text = (("text (on the host)" if self.text_on_host else "text"),) if self.embeds_text else ()
         decode = ("decode",) if self.decodes else ()
         return (*text, *(f"denoise[{stage}]" for stage in self.stages), *decode)
 
@@ -74,7 +81,11 @@ class Plan:
         return f"{len(self.chains)} chain(s), {rate:.1f} frames/s predicted; {workers}"
 
 
-def place(rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts) -> Plan:
+Fits = Callable[[int, tuple[int, ...], bool], bool]
+"""Whether a device, by its index, has room for denoise stages and perhaps decoding."""
+
+
+def place(rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts, fits: Fits | None = None) -> Plan:
     """Assign every stage to a device. Devices are taken in the order given; neighbours in it are neighbours in a chain.
 
     Raises:
@@ -86,15 +97,23 @@ def place(rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts) ->
     parts: list[Part] = []
     for chain in range(num_chains):
         length = (len(devices) - len(parts)) // (num_chains - chain)
-        parts += _chain(rollout, devices[len(parts) : len(parts) + length], costs, chain, first_rank=len(parts))
+        parts += _chain(rollout, devices[len(parts) : len(parts) + length], costs, chain, len(parts), fits)
     quietest = min(parts, key=lambda part: part.load_s).rank
     return Plan(parts=tuple(replace(part, embeds_text=part.rank == quietest) for part in parts))
 
 
 def _chain(
-    rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts, chain: int, first_rank: int
+    rollout: RolloutConfig,
+    devices: tuple[str, ...],
+    costs: PassCosts,
+    chain: int,
+    first_rank: int,
+    fits: Fits | None,
 ) -> list[Part]:
-    cuts = _cut(rollout, costs, len(devices))
+    cuts = _cut(rollout, costs, len(devices), first_rank, fits)
+    if cuts is None:
+        cuts = _cut(rollout, costs, len(devices), first_rank, None)
+    assert cuts is not None, "without a bound there is always a cut"
     last_rank = first_rank + len(devices) - 1
     parts = []
     for index, (device, (begin, end)) in enumerate(zip(devices, cuts, strict=True)):
@@ -115,24 +134,35 @@ def _chain(
     return parts
 
 
-def _cut(rollout: RolloutConfig, costs: PassCosts, num_parts: int) -> list[tuple[int, int]]:
+def _cut(
+    rollout: RolloutConfig, costs: PassCosts, num_parts: int, first_rank: int, fits: Fits | None
+) -> list[tuple[int, int]] | None:
     """Half-open ranges over the S denoise stages and decode (index S), whose largest load is smallest.
 
-    Of equal cuts the one with the earlier parts shorter wins: a block leaves them sooner.
+    None if no cut fits. Of equal cuts the one with the earlier parts shorter wins: a block leaves them sooner.
     """
     num_links = rollout.num_stages + 1
+
+    def load_s(begin: int, end: int, parts: int) -> float:
+        """Of a part that ``parts - 1`` others follow; infinite where it does not fit."""
+        stages = tuple(range(begin, min(end, rollout.num_stages)))
+        rank = first_rank + num_parts - parts
+        has_room = fits is None or fits(rank, stages, end > rollout.num_stages)
+        return _load_s(rollout, costs, begin, end) if has_room else inf
 
     @cache
     def best(begin: int, parts: int) -> tuple[float, tuple[int, ...]]:
         if parts == 1:
-            return _load_s(rollout, costs, begin, num_links), (num_links,)
+            return load_s(begin, num_links, parts), (num_links,)
         options = []
         for end in _ends(rollout, begin, num_links - parts + 1):
             rest_s, ends = best(end, parts - 1)
-            options.append((max(_load_s(rollout, costs, begin, end), rest_s), (end, *ends)))
+            options.append((max(load_s(begin, end, parts), rest_s), (end, *ends)))
         return min(options)
 
-    _, ends = best(0, num_parts)
+    slowest_s, ends = best(0, num_parts)
+    if slowest_s == inf:
+        return None
     return list(zip((0, *ends[:-1]), ends, strict=True))
 
 

@@ -119,6 +119,21 @@ class Dtypes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerMemoryFacts:
+    """What a worker holds: as planned before it started, and as found when it was ready. Bytes by item."""
+
+    rank: int
+    device: str
+    planned: tuple[tuple[str, int], ...]
+    measured: tuple[tuple[str, int], ...]
+    """Only what can be told apart."""
+    planned_bytes: int
+    """In all, with what only blocks take."""
+    measured_bytes: int
+    """In all, before the first block."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineFacts:
     """What a ready engine says about itself."""
 
@@ -138,6 +153,8 @@ class EngineFacts:
     encoder: str
     codecs: str
     """RFC 6381 string of the default size, for players (``avc1.PPCCLL``)."""
+    memory: tuple[WorkerMemoryFacts, ...] = ()
+    """By rank; empty where no plan was made."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,20 @@ OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
 LEAF_NAMES = ("config", "errors", "messages", "observe", "placement", "request", "schedule", "trace")
 PURE = {f"engine.{name}" for name in LEAF_NAMES}
 LEAVES = PURE | {"engine.manifest"}
+LAW = {"engine.law", "engine.machine", *PURE}
 MODEL = {"engine.model", "kernels", *PURE}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(LEAVES, PURE),
+    "engine.law": LAW - {"engine.machine"},
+    "engine.machine": PURE,
+    "engine.forecast": LAW,
     "kernels": {"kernels"},
     "engine.model": MODEL,
     "engine.oracle": MODEL,
     "engine.media": {"engine.media", *MODEL},
-    "engine.stage": {"engine.stage", "engine.media", *MODEL},
-    "engine.front": {"engine.front", *LEAVES},
-    "engine": {"engine.front", *LEAVES},
+    "engine.stage": {"engine.stage", "engine.media", *MODEL, *LAW},
+    "engine.front": {"engine.front", "engine.forecast", *LEAVES, *LAW},
+    "engine": {"engine.front", "engine.forecast", *LEAVES, *LAW},
     "server": {"server", "=engine"},
     "clients": {"clients"},
     "training": {"training", "engine", "kernels"},

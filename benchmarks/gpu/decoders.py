@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.ceilings import copy_rate
+from benchmarks.gpu.passes import captures_of
 from benchmarks.gpu.record import Bar, Panel, Section, Table
 from benchmarks.gpu.timing import Bench
 from engine.config import DecoderConfig
@@ -59,8 +60,7 @@ def _measure_decoder(
         pixels_TCHW, state = decoder.decode(latents_FCYX, state)
     assert state is not None
     num_frames = len(pixels_TCHW)
-    record = None if bench.on_gpu else lambda step: step
-    graphed = partial(GraphedDecoder, decoder, [bench.sizes.latent_shape], bench.device, record)
+    graphed = partial(GraphedDecoder, decoder, [bench.sizes.latent_shape], bench.device, captures_of(bench))
     replayed = section.attempt(f"{name}, replayed", graphed)
     used: Decoder = replayed or decoder
     works: dict[str, Callable[[], object]] = {"decode": lambda: decoder.decode(latents_FCYX, state)}

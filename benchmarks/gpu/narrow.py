@@ -6,18 +6,16 @@ Letters: G segments, T prompt rows, X width of a prompt's embedding.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.passes import DENOISE_TIMESTEP, random_model
+from benchmarks.gpu.passes import DENOISE_TIMESTEP, captured, captures_of, random_model
 from benchmarks.gpu.record import Bar, Panel, Section, Table
 from benchmarks.gpu.timing import Bench
 from engine.config import Precision
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
-from engine.model.recording import cuda_graphs
 from engine.model.segments import SegmentBatch
 from engine.stage.pages import PagePool
 from kernels.attention import paged_attention
@@ -44,7 +42,7 @@ def measure(bench: Bench, section: Section) -> None:
         works: dict[str, Callable[[], Tensor]] = {}
         for name, precision in OPTIONS.items():
             model, pool = models[precision.fp8_linears], pools[precision.fp8_pages]
-            forward = partial(_replayed(bench, model, precision), _batch(bench, model), pool.cache)
+            forward = captured(_replayed(bench, model, precision), _batch(bench, model), pool.cache)
             if section.attempt(name, forward) is not None:
                 works[name] = forward
         timings = bench.interleaved(works)
@@ -101,7 +99,7 @@ def _replayed(bench: Bench, model: CausalWan, precision: Precision) -> GraphedWa
         model,
         window_pages=bench.sizes.rollout.window_blocks - 1,
         max_segments=1,
-        recording=cuda_graphs() if bench.on_gpu else lambda forward: forward,
+        captures=captures_of(bench),
         attention=Choice("as told", attention, attention),
     )
 

@@ -19,9 +19,9 @@ from benchmarks.gpu.profile import profile_forward
 from benchmarks.gpu.record import Bar, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, PassTimes, Timing
 from engine.config import TransformerConfig
+from engine.model.capture import Captures, cuda_graphs
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
-from engine.model.recording import cuda_graphs
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from engine.stage.pages import page_bytes
 
@@ -132,11 +132,21 @@ def make_steady(bench: Bench, section: Section, model: CausalWan, embedding_TX: 
 
 
 def replayed(bench: Bench, model: CausalWan, window_blocks: int | None = None) -> GraphedWan:
-    """The model as the engine runs it on a GPU; without one, with the same buffers and nothing recorded."""
-    recording = cuda_graphs() if bench.on_gpu else lambda forward: forward
+    """The model as the engine runs it on a GPU; without one, with the same buffers and no graphs."""
     window_pages = (window_blocks or bench.sizes.rollout.window_blocks) - 1
     max_segments = 2 * bench.sizes.rollout.num_stages
-    return GraphedWan(model, window_pages=window_pages, max_segments=max_segments, recording=recording)
+    return GraphedWan(model, window_pages=window_pages, max_segments=max_segments, captures=captures_of(bench))
+
+
+def captures_of(bench: Bench) -> Captures:
+    """CUDA graphs; without a GPU, plain calls."""
+    return cuda_graphs(bench.device) if bench.on_gpu else Captures(lambda work: work)
+
+
+def captured(network: GraphedWan, batch: SegmentBatch, cache: PagedCache) -> Callable[[], Tensor]:
+    """A forward that is replayed."""
+    network.capture(batch, cache)
+    return partial(network, batch, cache)
 
 
 def our_works(bench: Bench, steady: Steady, network: Network) -> dict[str, Callable[[], Tensor]]:
@@ -144,6 +154,8 @@ def our_works(bench: Bench, steady: Steady, network: Network) -> dict[str, Calla
     shapes = {D: (0, 1), C: (1, 0)}
     shapes |= {stage_name(k): (k, k) for k in range(1, bench.sizes.rollout.num_stages + 1)}
     batches = {name: steady.batch(bench, *counts) for name, counts in shapes.items()}
+    if isinstance(network, GraphedWan):
+        return {name: captured(network, batch, steady.cache) for name, batch in batches.items()}
     return {name: partial(network, batch, steady.cache) for name, batch in batches.items()}
 
 
@@ -286,6 +298,8 @@ def flow_difference(
                 page_lists=(seen,),
                 write_pages=() if is_new else (block % window_blocks,),
             )
+            if isinstance(network, GraphedWan) and block == 0:
+                network.capture(batch, cache)
             expected = baseline.forward(latents, timestep, block, plain_cache, is_new=is_new).float()
             flow = network(batch, cache).float()
             if is_new:

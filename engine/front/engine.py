@@ -12,6 +12,7 @@ from typing import Any
 from engine.config import EngineConfig, Manifest
 from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
 from engine.front.dispatch import Clock, Dispatcher
+from engine.front.fit import settled
 from engine.front.pacing import Progress
 from engine.front.session import Session
 from engine.front.supervisor import Supervisor
@@ -40,6 +41,7 @@ class Engine:
 
     def __init__(self, config: EngineConfig, clock: Clock = time.monotonic, observer: Observer | None = None) -> None:
         """``clock`` gives monotonic seconds; ``observer`` is told of what happens."""
+        config = settled(config)
         self._config, self._clock = config, clock
         observer = observer or Observer()
         self._draining = False
@@ -86,6 +88,11 @@ class Engine:
     def failure(self) -> StartError | None:
         """Why the state is ``failed``."""
         return self._supervisor.failure
+
+    @property
+    def start_progress(self) -> str | None:
+        """How far the start of the workers is, for people; None when none start."""
+        return self._supervisor.start_progress
 
     @property
     def manifest(self) -> Manifest:

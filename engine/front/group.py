@@ -7,52 +7,55 @@ policy.
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.config import EngineConfig
 from engine.errors import HiarError, StartError, WeightsError, WorkerLost
+from engine.front import warm_up
+from engine.front.fit import check_devices
 from engine.front.hosts import Hosts
 from engine.front.link import Link
+from engine.front.summary import summarise
 from engine.front.vitals import Vitals
 from engine.front.watchdog import Watchdog
+from engine.law.fitting import MemoryPlan
+from engine.machine import usable_cores
 from engine.messages import (
     Assign,
     Beat,
-    BlockTicket,
+    BlockDone,
     Cancel,
-    CloseTicket,
     CostsMeasured,
+    DeviceOpened,
     EncodePrompt,
     MeasureCosts,
-    OpenTicket,
     PromptEncoded,
     Rendezvous,
     SessionClosed,
     StartFailed,
+    StartProgress,
     Ticket,
     WorkBegins,
-    WorkerFacts,
     WorkerReady,
 )
 from engine.observe import LossReason, StartTimes
 from engine.placement import PassCosts, Plan, place
-from engine.request import Dtypes, EngineFacts, Output, Quality, WorkerLoad
+from engine.request import EngineFacts, WorkerLoad
 from engine.schedule import frames_in_block
 
 logger = logging.getLogger(__name__)
 
-WARM_UP = "warm-up"
+
 MIN_BLOCKS_OF_PATIENCE = 10
 """A worker may be silent for this many predicted blocks, however short the stage timeout: slow is not hung."""
 STACK_DUMP_S = 0.3
 """What a hung worker gets to print where it stands."""
 
-Answer = TypeVar("Answer", WorkerReady, CostsMeasured, PromptEncoded, SessionClosed)
+Answer = TypeVar("Answer", DeviceOpened, WorkerReady, CostsMeasured, PromptEncoded, SessionClosed)
 
 
 class WorkerGroup:
@@ -67,6 +70,7 @@ class WorkerGroup:
         costs: PassCosts | None,
         *,
         on_message: Callable[[int, Any], None],
+        on_progress: Callable[[int, StartProgress], None],
         on_lost: Callable[[str, frozenset[str]], None],
     ) -> None:
         """Make a group that does not run yet.
@@ -78,11 +82,12 @@ class WorkerGroup:
             generation: groups before this one.
             costs: what an earlier group measured, or None to measure.
             on_message: called with rank and message once the group serves.
+            on_progress: called with rank and message while the group starts.
             on_lost: called once when a serving group is lost, with a sentence and with the sessions that the worker at
                 fault was busy with; the group is dead then.
         """
         self._config, self._hosts, self._folder, self._generation = config, hosts, folder, generation
-        self._on_message, self._on_lost = on_message, on_lost
+        self._on_message, self._on_progress, self._on_lost = on_message, on_progress, on_lost
         self.costs = costs
         self.plan: Plan | None = None
         self.facts: EngineFacts | None = None
@@ -134,18 +139,22 @@ class WorkerGroup:
         began_s = time.monotonic()
         for rank, (node_rank, device) in enumerate(places):
             self._links.append(self._open(rank, node_rank, device))
+        opened = await asyncio.gather(*(self._expect(rank, DeviceOpened) for rank in range(len(places))))
         if self.costs is None:
+            self._plan_memory(places, opened)
             self.costs = (await self._ask(0, MeasureCosts(), CostsMeasured)).costs
         measured_s = time.monotonic()
+        memory = self._plan_memory(places, opened)
         rollout = self._config.manifest.rollout
-        names = tuple(device if node_rank == 0 else f"{device}@node{node_rank}" for node_rank, device in places)
-        self.plan = place(rollout, names, self._on_shared_cores(self.costs))
+        self.plan = memory.plan if memory is not None else self._place_by_time(places, self.costs)
         logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
         assign = [
             self._ask(rank, Assign(rank=rank, plan=self.plan, rendezvous=self._rendezvous()), WorkerReady)
             for rank in range(len(places))
         ]
-        self.facts = self._summarise(self.plan, [ready.facts for ready in await asyncio.gather(*assign)])
+        facts = [ready.facts for ready in await asyncio.gather(*assign)]
+        self._vitals.set_pools(tuple(fact.num_pages for fact in facts))
+        self.facts = summarise(self._config, self.plan, facts, memory)
         loaded_s = time.monotonic()
         slowest_s = max(self.plan.block_s(chain) for chain in range(len(self.plan.chains)))
         patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
@@ -218,6 +227,9 @@ class WorkerGroup:
                 kind = WeightsError if message.code == WeightsError.code else StartError
                 self._lose(kind(message.message), rank)
                 return
+            case StartProgress():
+                self._on_progress(rank, message)
+                return
             case WorkBegins():
                 self._busy_with[rank] = frozenset(message.sessions)
                 return
@@ -230,11 +242,16 @@ class WorkerGroup:
                 self._vitals.holds(rank, message.pages_used)
             case PromptEncoded() if self._watchdog is not None:
                 self._watchdog.answered(rank, now)
+        self._hand_on(rank, message)
+
+    def _hand_on(self, rank: int, message: Any) -> None:
         awaited = self._awaited.pop((rank, type(message)), None)
         if awaited is not None:
             awaited.set_result(message)
         elif self._serving:
             self._on_message(rank, message)
+        elif isinstance(message, BlockDone):
+            self._on_progress(rank, warm_up.progress(message.block + 1))
 
     def _expect(self, rank: int, kind: type[Answer]) -> "asyncio.Future[Answer]":
         """The next message of a kind from a worker. Raises what the group failed with."""
@@ -263,9 +280,20 @@ class WorkerGroup:
 
     # --- parts of the start ---
 
+    def _plan_memory(self, places: tuple[tuple[int, str], ...], opened: Sequence[DeviceOpened]) -> MemoryPlan | None:
+        """The plan by memory as well as time; None where nothing is computed. Raises ``StartError`` without room."""
+        if self._config.rehearsal is not None:
+            return None
+        costs = self._on_shared_cores(self.costs) if self.costs is not None else None
+        return check_devices(self._config, places, opened, costs)
+
+    def _place_by_time(self, places: tuple[tuple[int, str], ...], costs: PassCosts) -> Plan:
+        names = tuple(device if node_rank == 0 else f"{device}@node{node_rank}" for node_rank, device in places)
+        return place(self._config.manifest.rollout, names, costs)
+
     def _on_shared_cores(self, costs: PassCosts) -> PassCosts:
         """What passes cost when all CPU workers of this host compute at once: they share its cores."""
-        config, cores = self._config, os.cpu_count() or 1
+        config, cores = self._config, usable_cores()
         if config.on_gpu or config.rehearsal is not None or len(config.devices) == 1:
             return costs
         threads = config.num_threads or max(1, cores // len(config.devices))
@@ -289,62 +317,18 @@ class WorkerGroup:
         manifest = self._config.manifest
         if manifest.decoder is None or (manifest.text is None and self._config.rehearsal is None):
             return
-        question = EncodePrompt(request=-1, text="warm up")
         answer = self._expect(self._text_rank, PromptEncoded)
-        self.ask(question)
-        opening = self._warm_up_ticket((await answer).embedding)
+        self.ask(warm_up.QUESTION)
+        messages = warm_up.messages(manifest, (await answer).embedding)
         closed = [self._expect(part.rank, SessionClosed) for part in plan.parts]
         for chain in range(len(plan.chains)):
-            self.send_chain(chain, opening)
-            for block in range(2):
-                frames = frames_in_block(manifest.rollout, block)
-                self.send_chain(chain, BlockTicket(session=WARM_UP, block=block, num_frames=frames, last=block == 1))
-            self.send_chain(chain, CloseTicket(session=WARM_UP))
+            self._on_progress(plan.chains[chain][-1].rank, warm_up.progress(0))
+            for message in messages:
+                self.send_chain(chain, message)
         await asyncio.gather(*closed)
         assert self.pages_used == 0, "warm-up kept pages"
-
-    def _warm_up_ticket(self, embedding: Any) -> OpenTicket:
-        video = self._config.manifest.video
-        width_px, height_px = video.sizes[0]
-        return OpenTicket(
-            session=WARM_UP,
-            seed=0,
-            latent_height=height_px // LATENT_STRIDE_PX,
-            latent_width=width_px // LATENT_STRIDE_PX,
-            fps=video.fps,
-            quality=Quality.STANDARD,
-            output=Output.FRAGMENTS,
-            embedding=embedding,
-        )
 
     @property
     def _text_rank(self) -> int:
         assert self.plan is not None
         return next(part.rank for part in self.plan.parts if part.embeds_text)
-
-    def _dtypes(self, activations: str) -> Dtypes:
-        precision = self._config.precision
-        return Dtypes(
-            activations=activations,
-            pages="fp8" if precision.fp8_pages else activations,
-            linears="fp8" if precision.fp8_linears else activations,
-            attention="int8" if precision.int8_attention else activations,
-        )
-
-    def _summarise(self, plan: Plan, facts: list[WorkerFacts]) -> EngineFacts:
-        manifest = self._config.manifest
-        frames = frames_in_block(manifest.rollout, 1)
-        self._vitals.set_pools(tuple(fact.num_pages for fact in facts))
-        return EngineFacts(
-            model=manifest.name,
-            device_names=tuple(fact.device_name for fact in facts),
-            plan=plan,
-            frames_per_s=sum(frames / plan.block_s(chain) for chain in range(len(plan.chains))),
-            num_pages=sum(fact.num_pages for fact in facts),
-            page_bytes=facts[0].page_bytes,
-            attention=facts[0].attention,
-            dtypes=self._dtypes(facts[0].dtype),
-            decoder=manifest.decoder.kind if manifest.decoder else "none",
-            encoder=next((fact.encoder for fact in facts if fact.encoder), "none"),
-            codecs=next((fact.codecs for fact in facts if fact.codecs), ""),
-        )

@@ -276,5 +276,7 @@ def _welcome(config: EngineConfig) -> wire.Welcome:
         stage_timeout_s=config.stage_timeout_s,
         poison_pages=config.poison_pages,
         precision=config.precision,
+        dtype=config.dtype,
+        text_device="auto" if config.text_device == "auto" else "cpu",
         rehearsal=config.rehearsal,
     )

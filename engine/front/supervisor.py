@@ -24,10 +24,13 @@ from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartError, WorkerLost
-from engine.front.group import WARM_UP, WorkerGroup
+from engine.front import warm_up
+from engine.front.fit import check_host
+from engine.front.group import WorkerGroup
 from engine.front.hosts import Hosts, ThisHost
-from engine.messages import Beat, Cancel, EncodePrompt, Idle, Ticket
-from engine.observe import Observer
+from engine.front.starting import StartReport
+from engine.messages import Beat, Cancel, EncodePrompt, Idle, StartProgress, Ticket
+from engine.observe import Observer, StartTimes
 from engine.placement import PassCosts
 from engine.request import EngineFacts, EngineState, WorkerLoad
 from engine.trace import Span
@@ -72,6 +75,7 @@ class Supervisor:
         self.recovery_times_s: list[float] = []
         """From each loss of a group to the next one's readiness."""
         self._hosts: Hosts = ThisHost(config)
+        self._report = StartReport()
         self._folder = tempfile.TemporaryDirectory(prefix="hiar-")
         self._group: WorkerGroup | None = None
         self._costs: PassCosts | None = None
@@ -96,8 +100,22 @@ class Supervisor:
         """How busy each worker is, by rank; empty while no group serves."""
         return self._group.loads if self._group else ()
 
+    @property
+    def start_progress(self) -> str | None:
+        """How far the start of a group is; None when none starts."""
+        return self._report.sentence
+
     async def start(self) -> None:
-        """Begin to start a group; returns while it loads. Raises ``StartError`` when a port is taken."""
+        """Begin to start a group; returns while it loads.
+
+        Raises:
+            StartError: a port is taken, or the model does not fit in the memory of this host's CPUs.
+        """
+        try:
+            check_host(self._config)
+        except StartError as error:
+            self._fail(error)
+            raise
         if self._config.nodes is not None:
             from engine.front.nodes import NodeHub  # noqa: PLC0415 - needs pydantic; one host does not
 
@@ -162,6 +180,7 @@ class Supervisor:
             self._num_groups,
             self._costs,
             on_message=self._receive,
+            on_progress=self._note_progress,
             on_lost=self._lost,
         )
         self._num_groups += 1
@@ -178,6 +197,8 @@ class Supervisor:
             return
         assert group.facts is not None and group.start_times is not None
         self._costs, self.facts = group.costs, group.facts
+        self._report.clear()
+        self._warn_of_long_restarts(group.start_times)
         if lost_at is not None:
             self.recovery_times_s.append(time.monotonic() - lost_at)
             self._observer.group_replaced(self.recovery_times_s[-1])
@@ -187,6 +208,24 @@ class Supervisor:
         self._observer.group_serves(group.facts, group.start_times)
         self._on_ready(group.facts)
 
+    def _note_progress(self, rank: int, progress: StartProgress) -> None:
+        self._report.note(rank, progress)
+        self._observer.worker_starts(rank, progress)
+
+    def _warn_of_long_restarts(self, times: StartTimes) -> None:
+        """A restart loads and warms up as this start did; it measures nothing."""
+        again_s, grace_s = times.load_s + times.warm_up_s, self._config.recovery_grace_s
+        logger.info(
+            "workers: measuring took %.1f s, loading %.1f s, warming up %.1f s",
+            *(times.measure_s, times.load_s, times.warm_up_s),
+        )
+        if again_s > grace_s:
+            logger.warning(
+                "replacing lost workers is expected to take %.0f s, longer than videos wait (%g s): they would end; "
+                "raise --recovery-grace",
+                *(again_s, grace_s),
+            )
+
     async def _watch_progress(self, group: WorkerGroup) -> None:
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
@@ -194,7 +233,7 @@ class Supervisor:
 
     def _receive(self, rank: int, message: Any) -> None:
         if isinstance(message, Beat | Idle):
-            spans = tuple(span for span in message.spans if span.session != WARM_UP)
+            spans = tuple(span for span in message.spans if span.session != warm_up.SESSION)
             self.spans.extend(spans)
             self._observer.worker_worked(rank, spans, message.rests)
         else:

@@ -62,6 +62,8 @@ class Welcome:
     stage_timeout_s: float
     poison_pages: bool
     precision: Precision
+    dtype: str
+    text_device: str
     rehearsal: Rehearsal | None
 
 
@@ -112,7 +114,7 @@ MESSAGES: tuple[type[Any], ...] = (
     *(messages.MeasureCosts, messages.Assign, messages.EncodePrompt, messages.Cancel, messages.Shutdown),
     *(messages.OpenTicket, messages.RestoreTicket, messages.BlockTicket, messages.PromptTicket, messages.CloseTicket),
     *(messages.CostsMeasured, messages.WorkerReady, messages.StartFailed, messages.Beat, messages.PromptEncoded),
-    *(messages.WorkBegins, messages.Idle),
+    *(messages.DeviceOpened, messages.StartProgress, messages.WorkBegins, messages.Idle),
     *(messages.InitReady, messages.BlockDone, messages.BlockRepeated, messages.LatentsSaved),
     *(messages.SessionBroken, messages.SessionClosed),
 )

@@ -13,7 +13,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -79,6 +80,8 @@ class DecodeSession:
     first_block: int
     encoder: Encoder | None = None
     state: DecodeState | None = None
+    given_up: bool = False
+    """No further block is decoded. Written by the thread that decodes."""
     broken: bool = False
     """Written where the session's jobs run, so that blocks before the failure still come out."""
 
@@ -110,7 +113,7 @@ class DecodeStage:
         try:
             session.encoder = self._open_encoder(ticket)
         except SessionFailed as error:
-            self._break(session, error)
+            self._break(session, error.code, error.message)
             return
         init = InitReady(session=ticket.session, data=session.encoder.init_segment, codecs=session.encoder.codecs)
         self._emit(init)
@@ -122,31 +125,32 @@ class DecodeStage:
         the decoder, or a failing encoder break the session, and its later blocks are dropped.
         """
         session = self._sessions[ticket.session]
-        if session.broken:
+        if session.given_up or session.broken:
             return
         try:
             answer = self._prepare(session, ticket, latents_FCYX)
         except SessionFailed as error:
-            self._in_order(session, partial(self._break, session, error))
+            self._give_up(session, error)
             return
         self._in_order(session, partial(self._reply, session, answer))
 
     def restore(self, ticket: RestoreTicket, latents_FCYX: Tensor) -> None:
         """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the session."""
         session = self._sessions[ticket.session]
-        if session.broken or session.output == Output.LATENTS:
+        if session.given_up or session.broken or session.output == Output.LATENTS:
             return
         try:
             self._decode(session, ticket.block, latents_FCYX)
         except SessionFailed as error:
-            self._in_order(session, partial(self._break, session, error))
+            self._give_up(session, error)
 
     def close(self, session: str, done: Job) -> None:
-        """The session ends: drop its state once everything of it is emitted, and then call ``done``.
+        """The session ends: drop its encoder once everything of it is emitted, and then call ``done``.
 
         ``done`` runs on the encoder's thread, or before this returns if the session has no encoder.
         """
         closing = self._sessions.pop(session)
+        closing.state = None  # here: the encoder's thread has no part in the device's memory
         self._in_order(closing, partial(_close_encoder, closing, done))
 
     # --- on the caller's thread ---
@@ -155,7 +159,8 @@ class DecodeStage:
         """Do what a block needs before the encoder; the rest is the answer. Raises ``SessionFailed``."""
         repeated = ticket.block < session.first_block
         if session.output == Output.LATENTS:
-            _require_finite(latents_FCYX, ticket.block)
+            with _memory_for(f"check block {ticket.block}", latents_FCYX.device):
+                _require_finite(latents_FCYX, ticket.block)
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
         yuv_TPW, decode_s = self._decode(session, ticket.block, latents_FCYX)
         if repeated:
@@ -172,15 +177,21 @@ class DecodeStage:
         time is taken.
         """
         assert self._decoder is not None, "a session asked for pictures and the model has no decoder"
-        _require_finite(latents_FCYX, block)
-        began_s = time.monotonic()
-        try:
+        with _memory_for(f"decode block {block}", latents_FCYX.device):
+            _require_finite(latents_FCYX, block)
+            began_s = time.monotonic()
             pixels_TCYX, session.state = self._decoder.decode(latents_FCYX, session.state)
             yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
-        except torch.OutOfMemoryError as error:
-            raise EngineOutOfMemory(f"{latents_FCYX.device} had no memory left to decode block {block}") from error
         self._timer.add(Phase.DECODE, session.name, block, began_s)
         return yuv_TPW, time.monotonic() - began_s
+
+    def _give_up(self, session: DecodeSession, error: SessionFailed) -> None:
+        """Decode no more of the session, let go of its history, and say so behind its earlier blocks.
+
+        The error itself does not wait there: it holds what the decoder had allocated when it failed.
+        """
+        session.given_up, session.state = True, None
+        self._in_order(session, partial(self._break, session, error.code, error.message))
 
     def _in_order(self, session: DecodeSession, job: Job) -> None:
         """Run a job after the session's earlier ones: behind the encoder, or here if the session has none."""
@@ -200,16 +211,16 @@ class DecodeStage:
         try:
             message = answer()
         except SessionFailed as error:
-            self._break(session, error)
+            self._break(session, error.code, error.message)
             return
         self._emit(message)
 
-    def _break(self, session: DecodeSession, error: SessionFailed) -> None:
+    def _break(self, session: DecodeSession, code: str, message: str) -> None:
         """Give up on the session; it says so once."""
         if session.broken:
             return
         session.broken = True
-        self._emit(SessionBroken(session=session.name, code=error.code, message=error.message))
+        self._emit(SessionBroken(session=session.name, code=code, message=message))
 
     # --- on the encoder's thread ---
 
@@ -239,12 +250,14 @@ class DecodeStage:
 
 
 def _pass_latents(ticket: BlockTicket, latents_FCYX: Tensor) -> BlockDone:
+    with _memory_for(f"copy block {ticket.block}", latents_FCYX.device):
+        latents = to_bytes(latents_FCYX)
     return BlockDone(
         session=ticket.session,
         block=ticket.block,
         num_frames=ticket.num_frames,
         data=b"",
-        latents=to_bytes(latents_FCYX),
+        latents=latents,
         decode_s=0.0,
         encode_s=0.0,
     )
@@ -258,6 +271,15 @@ def _close_encoder(session: DecodeSession, done: Job) -> None:
     if session.encoder is not None:
         session.encoder.close()
     done()
+
+
+@contextmanager
+def _memory_for(purpose: str, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into ``EngineOutOfMemory``."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineOutOfMemory(f"{device} had no memory left to {purpose}") from error
 
 
 def _require_finite(latents_FCYX: Tensor, block: int) -> None:

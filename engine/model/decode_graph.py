@@ -1,8 +1,8 @@
-"""Decoding by replay: after a stream's first block all blocks are the same work, recorded once for each picture size.
+"""Decoding by replay: after a stream's first block all blocks are the same work, captured once for each picture size.
 
-A CUDA graph repeats the recorded work without Python and without starting kernels one by one. It reads and writes the
-tensors that it was recorded with, so a session's history is copied in before a replay and out after it; sessions take
-turns at one recording. Knows no session and no network. Source: ``vae`` spec section 5.6 (iii).
+A CUDA graph repeats the captured work without Python and without starting kernels one by one. It reads and writes the
+tensors that it was captured with, so a video's history is copied in before a replay and out after it; videos take
+turns at one graph. Knows no video and no network. Source: ``vae`` spec section 5.6 (iii).
 
 Letters: F latent frames of a block, T frames, C channels, Y and X latent height and width, H and W in pixels.
 """
@@ -14,59 +14,61 @@ import torch
 from torch import Tensor
 
 from engine.config import LATENT_STRIDE_PX, Manifest
+from engine.model.capture import Captures
 from engine.model.decode_state import DecodeState
 from engine.model.decoder import Decoder
-from engine.model.recording import Recording, cuda_graphs
 
 Shape = tuple[int, ...]
 
 
 class GraphedDecoder:
-    """A decoder that replays all blocks of the recorded shapes but the first ones of streams."""
+    """A decoder that replays all blocks of the captured shapes but the first ones of streams."""
 
     def __init__(
-        self, decoder: Decoder, shapes_FCYX: Iterable[Shape], device: torch.device, recording: Recording | None = None
+        self, decoder: Decoder, shapes_FCYX: Iterable[Shape], device: torch.device, captures: Captures
     ) -> None:
-        """Record a steady block of each shape. Run it before other threads use the device.
+        """Capture a steady block of each shape.
 
         Args:
-            decoder: what runs first blocks and other shapes, and is recorded.
+            decoder: what runs first blocks and other shapes, and is captured.
             shapes_FCYX: shapes of blocks.
             device: where the decoder is.
-            recording: how to record; by default as CUDA graphs that share their memory.
+            captures: how to capture.
         """
-        self._decoder = decoder
+        self.decoder = decoder
         self._steady: dict[Shape, _SteadyBlock] = {}
-        recording = recording or cuda_graphs()
         buffers: tuple[Tensor, ...] = ()
+        self.buffer_bytes = 0
+        """Of the history that replays read, which all shapes share."""
         # The largest first: the histories of the other shapes fit in its buffers, and only one is in use at a time.
         for shape in sorted(shapes_FCYX, key=math.prod, reverse=True):
             latents_FCYX = torch.zeros(shape, device=device)
             _, state = decoder.decode(latents_FCYX, None)
             buffers = buffers or state.caches
+            self.buffer_bytes = self.buffer_bytes or state.num_bytes
             pairs = zip(buffers, state.caches, strict=True)
             caches = tuple(torch.as_strided(buffer, cache.shape, cache.stride()) for buffer, cache in pairs)
-            self._steady[shape] = _SteadyBlock(decoder, latents_FCYX, DecodeState(caches), recording)
+            self._steady[shape] = _SteadyBlock(decoder, latents_FCYX, DecodeState(caches), captures)
 
     def decode(self, latents_FCYX: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         """Decode as the decoder does, with the same arguments, results and errors."""
         steady = self._steady.get(tuple(latents_FCYX.shape))
         if state is None or steady is None:
-            return self._decoder.decode(latents_FCYX, state)
+            return self.decoder.decode(latents_FCYX, state)
         return steady.decode(latents_FCYX, state)
 
 
 class _SteadyBlock:
-    """The recorded block of one shape, on tensors that stay where they are."""
+    """The captured block of one shape, on tensors that stay where they are."""
 
-    def __init__(self, decoder: Decoder, latents_FCYX: Tensor, state: DecodeState, recording: Recording) -> None:
-        """Record. ``latents_FCYX`` (float32) and ``state`` are what the work reads; the state is written too."""
+    def __init__(self, decoder: Decoder, latents_FCYX: Tensor, state: DecodeState, captures: Captures) -> None:
+        """Capture. ``latents_FCYX`` (float32) and ``state`` are what the work reads; the state is written too."""
         self._decoder = decoder
         self._latents_FCYX, self._state = latents_FCYX, state
-        self._replay = recording(self._work)
+        self._replay = captures(self._work)
 
     def decode(self, latents_FCYX: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        """Copy in, replay, copy out: the results outlive the next replay, of this recording or another."""
+        """Copy in, replay, copy out: the results outlive the next replay, of this graph or another."""
         self._latents_FCYX.copy_(latents_FCYX)
         self._overwrite_state(state)
         pixels_TCHW = self._replay().clone()

@@ -97,6 +97,7 @@ class Block(nn.Module):
         scaled = () if scales is None else (scales,)
         attended = attention(q_GLHK, k_GLHK[live], v_GLHK[live], k_pages, v_pages, table, *scaled)
         y, norm3 = self.self_attn.o(attended.flatten(-2)), self.norm3
+        del q_GLHK, k_GLHK, v_GLHK, attended  # a third of what lives while the feed-forward layer takes its room
         x, hidden = gated_residual_norm(x_GLE[live], y, gate_sa, norm3.weight, norm3.bias, self.eps)
         y = self._attend_text(hidden, inputs.text.behind(num_skipped))
         x, hidden = residual_modulated_norm(x, y, shift_ffn, scale_ffn, self.eps)

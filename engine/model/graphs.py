@@ -2,9 +2,12 @@
 
 A shape is the number of cache and of denoise passes and the size of a block. Everything else, which pages are read,
 which block it is, whose prompt, is data in buffers that never move, so a forward is a few copies and one replay. All
-shapes share one set of buffers and, since they never run at once, one pool of activations. The fastest attention may
-take full windows only; a shape then has a second graph, for windows that still grow. What is captured is
-``CausalWan.compute``; ``recording`` says how, so that the same buffers can be tested without a GPU.
+shapes share one set of buffers. The fastest attention may take full windows only; a shape then has a second graph, for
+windows that still grow. What is captured is ``CausalWan.compute``; ``Captures`` says how, so that the same buffers can
+be tested without a GPU.
+
+Shapes are captured when they are told to be, before a worker serves, over the pool of pages that it will serve from. A
+forward of any other shape runs without a graph, from the same buffers and with the same numbers.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width, N layers, T text
 rows, H heads, K channels of a head.
@@ -18,8 +21,8 @@ import torch
 from torch import Tensor
 
 from engine.config import TransformerConfig
+from engine.model.capture import Captured, Captures
 from engine.model.dit import CausalWan
-from engine.model.recording import Recording, Replay
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows
 from kernels.attention import PageTable, page_table
 from kernels.attention_choice import UNTRIED, Choice
@@ -59,7 +62,7 @@ class TextBuffers:
 
 
 class GraphedWan:
-    """A transformer whose forwards are recorded once and replayed; ``CausalWan`` to its callers."""
+    """A transformer whose forwards are captured once and replayed; ``CausalWan`` to its callers."""
 
     def __init__(
         self,
@@ -67,19 +70,19 @@ class GraphedWan:
         *,
         window_pages: int,
         max_segments: int,
-        recording: Recording,
+        captures: Captures,
         attention: Choice = UNTRIED,
     ) -> None:
         """Allocate what does not depend on the size of a block.
 
         Args:
-            model: what is recorded.
+            model: what is captured.
             window_pages: the most pages that a segment reads besides itself.
             max_segments: of one forward.
-            recording: how a forward is recorded.
+            captures: how a forward is captured.
             attention: how paged attention is computed.
         """
-        self._model, self._window_pages, self._recording = model, window_pages, recording
+        self.model, self._window_pages, self._captures = model, window_pages, captures
         self.attention = attention
         device = model.device
         self._timesteps_G = torch.zeros(max_segments, device=device)
@@ -88,49 +91,72 @@ class GraphedWan:
         self._text = TextBuffers(model.config, max_segments, device, model.dtype)
         self._latents: dict[torch.Size, Tensor] = {}
         """By the size of a block [F, C, Y, X]."""
-        self._replays: dict[tuple[int, torch.Size], tuple[Replay, Replay]] = {}
+        self._captured: dict[tuple[int, torch.Size], tuple[Captured, Captured]] = {}
         """Of a shape: for full windows, and for any."""
+        self._pool_address: int | None = None
+        """Of the pages that captured forwards read and write; None while there is none."""
 
     @property
     def config(self) -> TransformerConfig:
         """Sizes."""
-        return self._model.config
+        return self.model.config
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of activations."""
-        return self._model.dtype
+        return self.model.dtype
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self._model.device
+        return self.model.device
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the buffers for prompts."""
+        return sum(getattr(self._text.rows, column.name).nbytes for column in fields(TextRows))
 
     def encode_context(self, embedding_TX: Tensor) -> TextContext:
         """Keys and values of a prompt for every layer."""
-        return self._model.encode_context(embedding_TX)
+        return self.model.encode_context(embedding_TX)
 
     def __call__(self, batch: SegmentBatch, cache: PagedCache) -> Tensor:
-        """The flow of the denoise passes; it holds until the next call. Fills the pages of the cache passes."""
+        """The flow of the denoise passes. Fills the pages of the cache passes."""
         inputs = self._fill(batch)
-        shape = (inputs.num_cache, batch.latents_GFCYX.shape)
-        if shape not in self._replays:
-            self._replays[shape] = self._record(inputs, cache)
-        replay_full, replay_growing = self._replays[shape]
-        is_full = all(len(pages) == self._window_pages for pages in batch.page_lists)
-        return replay_full() if is_full else replay_growing()
+        is_full = self._is_full(batch)
+        captured = self._captured.get((inputs.num_cache, batch.latents_GFCYX.shape))
+        if captured is None:
+            return self._compute(inputs, cache, is_full=is_full)
+        assert cache.keys_NPLHK.data_ptr() == self._pool_address, "these forwards were captured over another pool"
+        replay_full, replay_growing = captured
+        return (replay_full if is_full else replay_growing)().clone()  # the next replay of anything overwrites it
 
-    def _record(self, inputs: ForwardInputs, cache: PagedCache) -> tuple[Replay, Replay]:
-        """Record a shape for full windows and for any.
+    def capture(self, batch: SegmentBatch, cache: PagedCache) -> None:
+        """Capture the shape of a batch, for full windows and for any, over the pages that will be served from.
 
-        The runs that this takes write the batch's pages, wrongly where a window is not full; the replay that follows
-        writes the same rows again.
+        The runs that this takes write the batch's pages and mean nothing; what the tables hold is data, so that windows
+        may be empty, which is quickest.
         """
+        address = cache.keys_NPLHK.data_ptr()
+        assert self._pool_address in {None, address}, "other forwards were captured over another pool"
+        self._pool_address = address
+        inputs = self._fill(batch)
         full, growing = self.attention.full, self.attention.growing
-        replay_growing = self._recording(lambda: self._model.compute(inputs, cache, growing))
-        if full is growing:
-            return replay_growing, replay_growing
-        return self._recording(lambda: self._model.compute(inputs, cache, full)), replay_growing
+        replay_growing = self._captures(lambda: self.model.compute(inputs, cache, growing))
+        replay_full = replay_growing
+        if full is not growing:
+            replay_full = self._captures(lambda: self.model.compute(inputs, cache, full))
+        self._captured[inputs.num_cache, batch.latents_GFCYX.shape] = replay_full, replay_growing
+
+    def run_plainly(self, batch: SegmentBatch, cache: PagedCache) -> None:
+        """Run a forward without a graph, for the kernels that it compiles and the memory that it takes."""
+        self._compute(self._fill(batch), cache, is_full=self._is_full(batch))
+
+    def _is_full(self, batch: SegmentBatch) -> bool:
+        return all(len(pages) == self._window_pages for pages in batch.page_lists)
+
+    def _compute(self, inputs: ForwardInputs, cache: PagedCache, *, is_full: bool) -> Tensor:
+        return self.model.compute(inputs, cache, self.attention.full if is_full else self.attention.growing)
 
     def _fill(self, batch: SegmentBatch) -> ForwardInputs:
         """Copy a batch into the buffers; returns the part of them that it takes."""

@@ -1,6 +1,7 @@
 """Measures what one block costs on a device, for the planner: real passes over a full window, at the default size.
 
-Doubles as warm-up: kernels are compiled and memory is taken before anyone waits. Knows no ticket.
+Forwards run without graphs, over pages of their own that are gone afterwards; kernels are compiled on the way. Knows no
+ticket.
 """
 
 import time
@@ -9,53 +10,41 @@ from collections.abc import Callable
 import torch
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig, Order
+from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
 from engine.placement import PassCosts
-from engine.schedule import noise_levels, writes_pages
+from engine.schedule import noise_levels
 from engine.stage import parts
-from engine.stage.pages import PagePool
 from engine.stage.passes import Network
+from engine.stage.progress import Progress
 from kernels.yuv import rgb_to_yuv420p
 
 NUM_RUNS = 3
 LONG_RUN_S = 5.0
-"""A run this long is measured once; its noise is small and its caller waits."""
+"""A first run this long is the measurement: what comes first only once is small beside it, and its caller waits."""
 
 
-def measure(config: EngineConfig, device: torch.device, model: Network, decoder: Decoder | None) -> PassCosts:
+def measure(
+    config: EngineConfig, device: torch.device, model: Network, decoder: Decoder | None, progress: Progress
+) -> PassCosts:
     """Time the passes of one block through 1 .. S stages, and its decoding."""
     rehearsal, rollout = config.rehearsal, config.manifest.rollout
     counts = range(1, rollout.num_stages + 1)
     if rehearsal is not None:
         passes = [2 * k if rollout.order == Order.STEP_FIRST else k + 1 for k in counts]
         return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
-    return PassCosts(denoise_s=_denoise_costs(config, device, model), decode_s=_decode_cost(config, device, decoder))
+    denoise_s = _denoise_costs(config, device, model, progress)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # its pages would be missing where the decoder takes its room
+    return PassCosts(denoise_s=denoise_s, decode_s=_decode_cost(config, device, decoder))
 
 
-def record_shapes(
-    config: EngineConfig, device: torch.device, model: Network, pool: PagePool, stages: tuple[int, ...]
-) -> None:
-    """Run the mixes of passes that this worker's forwards have, so that none is recorded while viewers wait.
-
-    A stage brings one denoise pass at most to a forward, with the cache pass it needs; cache passes alone are those of
-    all sessions. Writes free pages, which hold nothing yet.
-    """
-    rollout, limit = config.manifest.rollout, config.segments_limit
-    writers = sum(writes_pages(rollout, stage) for stage in stages)
-    mixes = [(num_cache, 0) for num_cache in range(1, min(limit, writers * config.max_videos) + 1)]
-    for num_denoise in range(1, min(limit, len(stages)) + 1):
-        most = min(limit - num_denoise, num_denoise, writers)
-        mixes += [(num_cache, num_denoise) for num_cache in range(most + 1)]
-    for size_px in config.manifest.video.sizes:
-        for num_cache, num_denoise in mixes:
-            model(_steady_batch(config, device, model, num_cache, num_denoise, size_px), pool.cache)
-
-
-def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -> tuple[float, ...]:
+def _denoise_costs(config: EngineConfig, device: torch.device, model: Network, progress: Progress) -> tuple[float, ...]:
     """At index k - 1 the seconds of one block through k stages, in forwards as large as the runner makes them."""
     rollout, limit = config.manifest.rollout, config.segments_limit
     pool = parts.allocate_pages(config, device, rollout.window_blocks - 1 + rollout.num_stages)
+    most = min(rollout.num_stages, limit // 2) if limit > 1 and rollout.order == Order.STEP_FIRST else 2
     if config.poison_pages:
         for pages in pool.cache.tensors:
             pages.zero_()
@@ -65,6 +54,7 @@ def _denoise_costs(config: EngineConfig, device: torch.device, model: Network) -
         if (num_cache, num_denoise) not in known:
             size_px = config.manifest.video.sizes[0]
             batch = _steady_batch(config, device, model, num_cache, num_denoise, size_px)
+            progress.step(StartPhase.MEASURING, len(known), most)
             known[num_cache, num_denoise] = _seconds(device, lambda: model(batch, pool.cache))
         return known[num_cache, num_denoise]
 
@@ -134,8 +124,7 @@ def _decode_cost(config: EngineConfig, device: torch.device, decoder: Decoder | 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     """The shortest of a few runs after a first one: what it takes when nothing else disturbs."""
     first_s = _timed(device, work)
-    runs = 1 if first_s > LONG_RUN_S else NUM_RUNS
-    return min(_timed(device, work) for _ in range(runs))
+    return first_s if first_s > LONG_RUN_S else min(_timed(device, work) for _ in range(NUM_RUNS))
 
 
 def _timed(device: torch.device, work: Callable[[], object]) -> float:

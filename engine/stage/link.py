@@ -7,6 +7,10 @@ Knows no process and no pipe.
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """
 
+import os
+import queue
+import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +27,7 @@ from engine.messages import (
     CloseTicket,
     EncodePrompt,
     Idle,
+    MemoryUse,
     OpenTicket,
     PromptEncoded,
     PromptTicket,
@@ -32,13 +37,17 @@ from engine.messages import (
     WorkBegins,
 )
 from engine.model.decoder import Decoder
+from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.placement import Part
-from engine.stage import costs, parts
+from engine.stage import parts
 from engine.stage.handover import Inlet, Outlet, Shape
+from engine.stage.memory import memory_use
 from engine.stage.passes import Network
+from engine.stage.progress import Progress
 from engine.stage.rehearsal import Faults
 from engine.stage.runner import Runner
+from engine.stage.warm import warm_forwards, warm_pictures
 from engine.trace import Phase, Timer
 
 
@@ -54,19 +63,30 @@ class ChainLink:
         model: Network | None,
         decoder: Decoder | None,
         prompts: parts.Prompts | None,
+        progress: Progress,
         send: Callable[[Any], None],
     ) -> None:
-        """Allocate what the part needs. ``send`` must be thread-safe. Raises ``StartError`` without room for pages."""
+        """Allocate what the part needs, and capture its forwards. ``send`` must be thread-safe.
+
+        Raises:
+            StartError: there is no room for pages.
+        """
         self._config, self._part, self._device, self._send = config, part, device, send
-        self._prompts = prompts
+        self._prompts, self._model, self._decoder = prompts, model, decoder
         self._timer = Timer(part.rank)
         self._pool = parts.pages(config, device, part.stages)
-        if model is not None and device.type == "cuda":
-            costs.record_shapes(config, device, model, self._pool, part.stages)
+        self.attention = parts.attention_name(model)
+        if isinstance(model, GraphedWan):
+            warm_forwards(config, model, self._pool, part.stages, progress)
+        if decoder is not None and device.type == "cuda":
+            warm_pictures(config, device)
         self._runner = self._make_runner(model) if model is not None else None
         self._decode: DecodeStage | None = None
         if part.decodes:
             self._decode = DecodeStage(decoder, lambda ticket: parts.open_encoder(config, ticket), send, self._timer)
+        self._questions: queue.SimpleQueue[EncodePrompt] = queue.SimpleQueue()
+        if part.text_on_host:
+            threading.Thread(target=self._answer_in_turn, name="text", daemon=True).start()
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
         self._tickets: deque[Ticket] = deque()
@@ -86,13 +106,27 @@ class ChainLink:
         """Bytes of a page."""
         return self._pool.page_bytes
 
+    def memory_use(self) -> MemoryUse:
+        """What all this takes; call it before the first ticket."""
+        encoder = self._prompts.module if self._prompts is not None else None
+        return memory_use(self._device, model=self._model, decoder=self._decoder, text_encoder=encoder, pool=self._pool)
+
     def connect(self, arrived: Callable[[Tensor], None]) -> None:
-        """Open the hand-over with the neighbours, once the group has met. ``arrived`` is called by a thread."""
+        """Open the hand-over with the neighbours, once the group has met, and greet them: no viewer waits for it then.
+
+        Blocks until the neighbours do so too. ``arrived`` is called by a thread.
+
+        Raises:
+            StartError: a neighbour does not answer, or another one than the plan names does.
+        """
         part, dtype = self._part, parts.dtype_on(self._config, self._device)
         if part.previous is not None:
             self._inlet = Inlet(part.previous, self._device, dtype, arrived, self._timer)
         if part.next is not None:
             self._outlet = Outlet(part.next, self._device, self._timer)
+        for end in (self._inlet, self._outlet):
+            if end is not None:
+                end.await_neighbour()
 
     def accept(self, message: Ticket | EncodePrompt | Cancel) -> None:
         """Take a message of the front."""
@@ -168,10 +202,26 @@ class ChainLink:
                 self._runner.cancel(session)
 
     def _embed(self, question: EncodePrompt) -> None:
+        """On the host's CPU it takes seconds, in which passes go on: a thread of its own does it, in order."""
+        if self._part.text_on_host:
+            self._questions.put(question)
+        else:
+            self._answer(question)
+
+    def _answer(self, question: EncodePrompt) -> None:
         assert self._prompts is not None, "a prompt came to a worker without a text encoder"
         with self._timer.timed(Phase.TEXT, "", -1):
             embedding = to_bytes(self._prompts.embed(question.text))
         self._send(PromptEncoded(request=question.request, embedding=embedding))
+
+    def _answer_in_turn(self) -> None:
+        try:
+            with torch.inference_mode():
+                while True:
+                    self._answer(self._questions.get())
+        finally:  # only what nobody foresaw leads here; a dead worker is seen at once, a silent one is not
+            traceback.print_exc()
+            os._exit(1)
 
     # --- tickets out ---
 

@@ -5,23 +5,26 @@ plan. Knows no ticket and no process.
 """
 
 import logging
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import StartError
+from engine.law.forwards import largest_forward
+from engine.machine import free_host_bytes, usable_cores
 from engine.media.decode import Encoder
 from engine.messages import OpenTicket
+from engine.model.capture import Captures, cuda_graphs
 from engine.model.decode_graph import GraphedDecoder, block_shapes
 from engine.model.decoder import Decoder
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
-from engine.model.recording import cuda_graphs
 from engine.model.weights import load_decoder, load_transformer
 from engine.request import Quality
 from engine.schedule import writes_pages
@@ -29,18 +32,22 @@ from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
 from engine.stage.pages import PagePool, page_bytes
 from engine.stage.passes import Network
 from engine.stage.precision import objection_on
+from engine.stage.progress import Progress
 from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
-from kernels.attention_choice import Choice, NoAttentionError, choose_attention, seconds_by_events
+from kernels.attention_choice import UNTRIED, Choice, NoAttentionError, choose_attention, seconds_by_events
 from kernels.attention_int8 import paged_attention_int8
 from kernels.fp8 import FP8
 
 logger = logging.getLogger(__name__)
 
-CGROUP = Path("/sys/fs/cgroup")
-
 
 class Prompts(Protocol):
     """Where prompt embeddings come from."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The network behind them, if there is one."""
+        ...
 
     def embed(self, prompt: str) -> Tensor:
         """The prompt's valid rows [num_tokens, text_dim]."""
@@ -49,6 +56,8 @@ class Prompts(Protocol):
 
 class RecordedPrompt:
     """The embedding of a recording, whatever the prompt says."""
+
+    module = None
 
     def __init__(self, path: Path) -> None:
         padded_TX = load_file(path)["context"]
@@ -82,12 +91,12 @@ def set_num_threads(config: EngineConfig) -> None:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     elif not config.on_gpu and len(config.devices) > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(config.devices)))
+        torch.set_num_threads(max(1, usable_cores() // len(config.devices)))
 
 
 def dtype_on(config: EngineConfig, device: torch.device) -> torch.dtype:
-    """Type of weights, activations and pages."""
-    dtype = torch.float32 if device.type == "cpu" else getattr(torch, config.manifest.dtype)
+    """Type of weights and activations."""
+    dtype = getattr(torch, config.dtype_name)
     assert isinstance(dtype, torch.dtype)
     return dtype
 
@@ -97,12 +106,17 @@ def page_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     return FP8 if config.precision.fp8_pages else dtype_on(config, device)
 
 
-def transformer(config: EngineConfig, device: torch.device) -> Network:
-    """The network of the denoise stages; on a GPU with the attention that is fastest there.
+def captures_on(device: torch.device) -> Captures | None:
+    """What captures the work of a device; None where there are no graphs."""
+    return cuda_graphs(device) if device.type == "cuda" else None
+
+
+def transformer(config: EngineConfig, device: torch.device, progress: Progress) -> Network:
+    """The network of the denoise stages.
 
     Raises:
         WeightsError: the file does not fit the model.
-        StartError: memory runs out, no attention works, or the device cannot do what ``config.precision`` asks for.
+        StartError: memory runs out, or the device cannot do what ``config.precision`` asks for.
     """
     manifest, dtype = config.manifest, dtype_on(config, device)
     if config.rehearsal is not None:
@@ -110,25 +124,35 @@ def transformer(config: EngineConfig, device: torch.device) -> Network:
     unfit = objection_on(device, config.precision, manifest.transformer, dtype)
     if unfit is not None:
         raise StartError(f"{device}: {unfit}")
-    try:
-        model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype)
+    with _room_for("the transformer", config, device):
+        model = load_transformer(
+            manifest.transformer, manifest.transformer_file, device, dtype, on_read=progress.reading
+        )
         if config.precision.fp8_linears:
             model.use_fp8_linears()
-        if config.precision.int8_attention:
-            model.attention = paged_attention_int8
-        if device.type != "cuda":
-            return model
-        return GraphedWan(
-            model,
-            window_pages=manifest.rollout.window_blocks - 1,
-            max_segments=config.segments_limit,
-            recording=cuda_graphs(),
-            attention=_choose_attention(config, device),
-        )
-    except torch.OutOfMemoryError as error:
-        raise StartError(
-            f"{device} has no room for the transformer of {manifest.name}: {_first_line(error)}"
-        ) from error
+    if config.precision.int8_attention:
+        model.attention = paged_attention_int8
+    return model
+
+
+def replayed(
+    config: EngineConfig,
+    model: Network,
+    attention: Choice,
+    stages: tuple[int, ...],
+    captures: Captures | None,
+) -> Network:
+    """The network as a worker with these stages runs it: by graphs, where there are any."""
+    if captures is None or not isinstance(model, CausalWan):
+        return model
+    rollout = config.manifest.rollout
+    return GraphedWan(
+        model,
+        window_pages=rollout.window_blocks - 1,
+        max_segments=largest_forward(rollout, stages, config.segments_limit, config.max_videos),
+        captures=captures,
+        attention=attention,
+    )
 
 
 def attention_name(model: Network | None) -> str:
@@ -139,22 +163,30 @@ def attention_name(model: Network | None) -> str:
     return "torch-int8" if is_int8 else "torch-sdpa"
 
 
-def decoder(config: EngineConfig, device: torch.device) -> Decoder | None:
+def decoder(config: EngineConfig, device: torch.device, progress: Progress) -> Decoder | None:
     """The network of the decode stage; None for a model that stops at latents. Raises as ``transformer``."""
     manifest = config.manifest
     if config.rehearsal is not None:
         return RehearsedDecoder(config.rehearsal.decode_s)
     if manifest.decoder is None or manifest.decoder_file is None:
         return None
-    try:
-        network = load_decoder(manifest.decoder, manifest.decoder_file, device, dtype_on(config, device))
-        return GraphedDecoder(network, block_shapes(manifest), device) if device.type == "cuda" else network
-    except torch.OutOfMemoryError as error:
-        raise StartError(f"{device} has no room for the decoder of {manifest.name}: {_first_line(error)}") from error
+    with _room_for("the decoder", config, device):
+        return load_decoder(
+            manifest.decoder, manifest.decoder_file, device, dtype_on(config, device), on_read=progress.reading
+        )
 
 
-def prompts(config: EngineConfig, device: torch.device) -> Prompts | None:
-    """The text encoder; None for a model without one. Raises as ``transformer``."""
+def replayed_decoder(
+    config: EngineConfig, network: Decoder | None, device: torch.device, captures: Captures | None
+) -> Decoder | None:
+    """The decoder as a worker runs it: by graphs, where there are any."""
+    if network is None or captures is None or config.rehearsal is not None:
+        return network
+    return GraphedDecoder(network, block_shapes(config.manifest), device, captures)
+
+
+def prompts(config: EngineConfig, device: torch.device, progress: Progress) -> Prompts | None:
+    """The text encoder, on this device; None for a model without one. Raises as ``transformer``."""
     manifest = config.manifest
     if config.rehearsal is not None:
         return RehearsedPrompt(manifest.transformer.text_dim)
@@ -164,13 +196,18 @@ def prompts(config: EngineConfig, device: torch.device) -> Prompts | None:
         return None
     from engine.model.text import load_text_encoder  # noqa: PLC0415 - slow to import; not every worker has text
 
-    dtype = dtype_on(config, device)
+    files, dtype = (manifest.text_file, manifest.tokenizer_file), dtype_on(config, device)
+    with _room_for("the text encoder", config, device):
+        return load_text_encoder(manifest.text, *files, device, dtype, on_read=progress.reading)
+
+
+@contextmanager
+def _room_for(what: str, config: EngineConfig, device: torch.device) -> Iterator[None]:
+    """Memory that runs out in the body is a ``StartError`` that names what did not fit."""
     try:
-        return load_text_encoder(manifest.text, manifest.text_file, manifest.tokenizer_file, device, dtype)
+        yield
     except torch.OutOfMemoryError as error:
-        raise StartError(
-            f"{device} has no room for the text encoder of {manifest.name}: {_first_line(error)}"
-        ) from error
+        raise StartError(f"{device} has no room for {what} of {config.manifest.name}: {_first_line(error)}") from error
 
 
 def noise(config: EngineConfig, device: torch.device) -> Noise:
@@ -193,12 +230,11 @@ def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -
     tokens = max(_block_tokens(config, size_px) for size_px in config.manifest.video.sizes)
     num_layers = sizes.num_layers if config.rehearsal is None else 1
     needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
-    # Workers of one host allocate at the same time, so each may count on its share only.
-    free = free_bytes(device) // (1 if device.type == "cuda" else len(config.devices))
+    free = free_bytes(device)
     if needed > free:
         raise StartError(
             f"{device} has {free / 1e9:.1f} GB of memory free and {num_pages} pages need {needed / 1e9:.1f} GB; "
-            f"lower --max-videos (now {config.max_videos})"
+            f"free some, or lower --max-videos (now {config.max_videos})"
         )
     return PagePool(
         num_pages=num_pages,
@@ -214,20 +250,10 @@ def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -
 
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be allocated; on a CPU what the kernel and the control group allow."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    bounds = [_available_bytes()]
-    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
-    if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
-        bounds.append(int(most) - int(used.read_text()))
-    return max(0, min(bounds))
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise StartError("/proc/meminfo does not say how much memory is available")
+    if device.type != "cuda":
+        return free_host_bytes()
+    torch.cuda.empty_cache()  # what the allocator keeps for later would count as taken
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
@@ -258,8 +284,14 @@ def default_codecs(config: EngineConfig) -> str | None:
     return codecs
 
 
-def _choose_attention(config: EngineConfig, device: torch.device) -> Choice:
-    """The fastest for the forward of a cache and a denoise pass at the default size; other sizes use it too."""
+def attention_on(config: EngineConfig, device: torch.device) -> Choice:
+    """The fastest on a GPU for a forward of a cache and a denoise pass at the default size; other sizes use it too.
+
+    Raises:
+        StartError: no attention works.
+    """
+    if device.type != "cuda":
+        return UNTRIED
     sizes, num_pages = config.manifest.transformer, config.manifest.rollout.window_blocks - 1
     shape = (_block_tokens(config, config.manifest.video.sizes[0]), sizes.num_heads, sizes.head_dim, num_pages)
     try:

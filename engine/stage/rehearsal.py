@@ -89,6 +89,8 @@ class RehearsedDecoder:
 class RehearsedPrompt:
     """Stands for the text encoder."""
 
+    module = None
+
     def __init__(self, text_dim: int) -> None:
         self._text_dim = text_dim
 

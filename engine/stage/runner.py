@@ -4,7 +4,8 @@ Tickets pass every stage in the order in which they were submitted. A tick takes
 downstream first, because they are closest to a viewer; a due cache pass joins the forward of the denoise pass that
 needs it, or runs alone when nothing else is ready (design, law 4). Knows nothing of processes or pictures.
 
-A session that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents.
+A session that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents. One that
+the device has no memory for breaks, typed, wherever that shows; the others do not notice.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width.
 """
@@ -34,16 +35,20 @@ from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.schedule import Level, attended_blocks, context_stage, noise_levels, writes_pages
 from engine.stage.denoise import Arrival, CachePass, DenoiseStage, StageSession
 from engine.stage.noise import Noise
+from engine.stage.outcome import predict_x0, re_noise, record, settle, undo
 from engine.stage.pages import PagePool, SessionPages
 from engine.stage.passes import DenoisePass, Network, Passes
 from engine.stage.rehearsal import Faults
-from engine.trace import Phase, Timer
+from engine.trace import Timer
 
 logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Ticket, Tensor | None], None]
 """What the last local stage calls with each ticket, and with the latents of each block it computed."""
 Tell = Callable[[WorkBegins | LatentsSaved | SessionBroken], None]
+
+NO_TEXT = TextContext(*(torch.empty(0) for _ in range(3)))
+"""Of a session that had no memory for its prompt; it is broken then, and no pass reads this."""
 
 
 class Runner:
@@ -75,20 +80,20 @@ class Runner:
         self._dropped: set[str] = set()
         self._opened: list[str] = []
 
-    @property
-    def pages_used(self) -> int:
-        """Pages that sessions hold."""
-        return self._pool.num_used
-
     def submit(self, ticket: Ticket, latents_FCYX: Tensor | None = None) -> None:
         """Put a ticket in front of the first local stage; a block comes with latents unless that is stage 0.
 
         Prompts are embedded here, once for all local stages.
         """
-        context = None
-        if isinstance(ticket, OpenTicket | PromptTicket):
-            context = self._model.encode_context(to_tensor(ticket.embedding))
+        context = self._read_prompt(ticket) if isinstance(ticket, OpenTicket | PromptTicket) else None
         self._stages[0].arrivals.append(Arrival(ticket, latents_FCYX, context))
+
+    def _read_prompt(self, ticket: OpenTicket | PromptTicket) -> TextContext:
+        try:
+            return self._model.encode_context(to_tensor(ticket.embedding))
+        except torch.OutOfMemoryError as error:
+            self._break(ticket.session, "a prompt", error)
+            return NO_TEXT
 
     def cancel(self, session: str) -> None:
         """Let the session's tickets pass without being computed, until its close ticket, which is still to come."""
@@ -98,19 +103,19 @@ class Runner:
                 stage.sessions[session].due = None
 
     def tick(self) -> bool:
-        """Run one forward. Returns False when no pass was ready; control tickets have passed either way."""
+        """Run one forward. Returns False when nothing is left to do; control tickets have passed either way."""
         self._pass_what_needs_no_forward()
         passes = self._choose()
         if not len(passes):
-            return False
+            return self._pass_what_needs_no_forward()  # tickets of a session that just broke
         began_s = time.monotonic()
         try:
             flow_GFCYX = self._forward(passes)
         except torch.OutOfMemoryError as error:
             self._give_up_one(passes, error)
             return True
-        self._record(passes, began_s)
-        self._settle_cache_passes(passes.cache)
+        record(passes, self._timer, began_s)
+        settle(passes)
         for denoise, flow_FCYX in zip(passes.denoise, flow_GFCYX, strict=True):
             self._step(denoise, flow_FCYX)
         self._pass_what_needs_no_forward()
@@ -118,12 +123,15 @@ class Runner:
 
     # --- control tickets ---
 
-    def _pass_what_needs_no_forward(self) -> None:
+    def _pass_what_needs_no_forward(self) -> bool:
+        """Returns whether there was anything."""
+        passed = False
         for stage in self._stages:
             while stage.arrivals and not self._needs_forward(stage, stage.arrivals[0]):
-                arrival = stage.arrivals.popleft()
+                arrival, passed = stage.arrivals.popleft(), True
                 self._apply(stage, arrival)
                 self._hand_over(stage, arrival)
+        return passed
 
     def _needs_forward(self, stage: DenoiseStage, arrival: Arrival) -> bool:
         match arrival.ticket:
@@ -156,20 +164,21 @@ class Runner:
                 stage.sessions[ticket.session].due = None
 
     def _new_session(self, ticket: OpenTicket, context: TextContext) -> StageSession:
-        shape = (
-            self._rollout.latent_frames_per_block,
-            self._model.config.in_dim,
-            ticket.latent_height,
-            ticket.latent_width,
-        )
+        num_frames, num_channels = self._rollout.latent_frames_per_block, self._model.config.in_dim
+        shape = (num_frames, num_channels, ticket.latent_height, ticket.latent_width)
         return StageSession(ticket.seed, shape, context, SessionPages(self._pool, self._rollout))
 
     def _restore(self, stage: DenoiseStage, ticket: RestoreTicket) -> None:
         """Make the cache pass of a known block due, as if its denoise pass had just run."""
         saved = dict(ticket.latents).get(stage.index)
         session = stage.sessions[ticket.session]
-        if saved is not None and ticket.session not in self._dropped:
+        if saved is None or ticket.session in self._dropped:
+            return
+        try:
             latents = to_tensor(saved).to(self._model.device, self._model.dtype)
+        except torch.OutOfMemoryError as error:
+            self._break(ticket.session, "a saved block", error)
+        else:
             session.due = CachePass(ticket.session, ticket.block, latents, session.context)
 
     def _hand_over(self, stage: DenoiseStage, arrival: Arrival) -> None:
@@ -212,7 +221,7 @@ class Runner:
         if len(passes) + (2 if due else 1) > self._max_segments:
             return
         latents = self._input_of(stage, ticket, arrival)
-        if not passes.fits(latents):
+        if latents is None or not passes.fits(latents):
             return
         if due:
             passes.cache.append((writer, due))
@@ -227,11 +236,16 @@ class Runner:
                 if is_new and len(passes) < self._max_segments and passes.fits(due.latents_FCYX):
                     passes.cache.append((stage, due))
 
-    def _input_of(self, stage: DenoiseStage, ticket: BlockTicket, arrival: Arrival) -> Tensor:
+    def _input_of(self, stage: DenoiseStage, ticket: BlockTicket, arrival: Arrival) -> Tensor | None:
+        """What the block comes as; None if the session breaks for want of memory."""
         if arrival.latents_FCYX is not None:
             return arrival.latents_FCYX
         session = stage.sessions[ticket.session]
-        return self._noise(session.seed, ticket.block, 0, session.latent_shape)
+        try:
+            return self._noise(session.seed, ticket.block, 0, session.latent_shape)
+        except torch.OutOfMemoryError as error:
+            self._break(ticket.session, "noise", error)
+            return None
 
     def _forward(self, passes: Passes) -> Tensor:
         """Run one forward and wait for it: timers and neighbours need to know when it is over."""
@@ -277,14 +291,17 @@ class Runner:
     def _output_level(self, stage: DenoiseStage) -> Level:
         return self._levels[stage.index + 1]
 
-    def _settle_cache_passes(self, cache: list[tuple[DenoiseStage, CachePass]]) -> None:
-        for stage, due in cache:
-            session = stage.sessions[due.session]
-            session.pages.evict_after(due.block)
-            session.num_cached, session.due = due.block + 1, None
-
     def _step(self, denoise: DenoisePass, flow_FCYX: Tensor) -> None:
         """From flow to the clean block, to the next level, and on to the next stage; remember the cache pass."""
+        ticket, latents = denoise.ticket, None
+        try:
+            latents = self._next_level(denoise, flow_FCYX)
+            self._remember(denoise, latents)
+        except torch.OutOfMemoryError as error:
+            self._break(ticket.session, "a step", error)
+        self._hand_over(denoise.stage, Arrival(ticket, latents))
+
+    def _next_level(self, denoise: DenoisePass, flow_FCYX: Tensor) -> Tensor:
         stage, ticket = denoise.stage, denoise.ticket
         session = stage.sessions[ticket.session]
         latents = predict_x0(denoise.latents_FCYX, flow_FCYX, self._levels[stage.index])
@@ -294,41 +311,35 @@ class Runner:
             latents = re_noise(latents, noise, self._output_level(stage))
         if self._faults.spoils(stage.index, ticket.block, session.seed):
             latents = torch.full_like(latents, torch.nan)
-        if writes_pages(self._rollout, stage.index) and not ticket.last:
-            session.due = CachePass(ticket.session, ticket.block, latents, session.context)
-            if ticket.save:
-                saved = to_bytes(latents)
-                self._tell(LatentsSaved(session=ticket.session, block=ticket.block, stage=stage.index, latents=saved))
-        self._hand_over(stage, Arrival(ticket, latents))
+        return latents
 
-    def _record(self, passes: Passes, began_s: float) -> None:
-        ended_s = time.monotonic()
-        for stage, due in passes.cache:
-            self._timer.add(Phase.CACHE, due.session, due.block, began_s, stage=stage.index, ended_s=ended_s)
-        for denoise in passes.denoise:
-            ticket, index = denoise.ticket, denoise.stage.index
-            self._timer.add(Phase.DENOISE, ticket.session, ticket.block, began_s, stage=index, ended_s=ended_s)
+    def _remember(self, denoise: DenoisePass, latents_FCYX: Tensor) -> None:
+        """Make the block's cache pass due, and tell what it reads if that is asked for."""
+        stage, ticket = denoise.stage, denoise.ticket
+        if ticket.last or ticket.session in self._dropped or not writes_pages(self._rollout, stage.index):
+            return
+        session = stage.sessions[ticket.session]
+        session.due = CachePass(ticket.session, ticket.block, latents_FCYX, session.context)
+        if ticket.save:
+            saved = to_bytes(latents_FCYX)
+            self._tell(LatentsSaved(session=ticket.session, block=ticket.block, stage=stage.index, latents=saved))
 
     def _give_up_one(self, passes: Passes, error: torch.OutOfMemoryError) -> None:
-        """Undo a forward that had no memory and break the session that came last; the others try again."""
-        for stage, due in passes.cache:
-            stage.sessions[due.session].pages.unclaim(due.block)
-        for denoise in passes.denoise:
-            denoise.stage.arrivals.appendleft(denoise.arrival)
-        torch.cuda.empty_cache()
-        youngest = max(passes.sessions, key=self._opened.index)
-        self.cancel(youngest)
-        reason = str(error).splitlines()[0]
-        logger.error("session %s ends: %s", youngest, reason)
-        message = f"{self._model.device} had no memory left for a pass ({reason})"
-        self._tell(SessionBroken(session=youngest, code=EngineOutOfMemory.code, message=message))
+        """Undo a forward that had no memory and break the session that came last; the others try again.
 
+        What it held is free for them: a device's allocator looks through all that it keeps before it raises. Emptying
+        it here would stop the device, and wait for receives that are posted ahead.
+        """
+        undo(passes)
+        if not passes.sessions & self._dropped:  # one that broke since it was chosen is gone the next time
+            self._break(max(passes.sessions, key=self._opened.index), "a pass", error)
 
-def predict_x0(x: Tensor, flow: Tensor, level: Level) -> Tensor:
-    """The clean block, ``x - sigma * flow`` in float64, in the flow's type (spec section 3.3)."""
-    return (x.double() - level.sigma * flow.double()).to(flow.dtype)
-
-
-def re_noise(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
-    """The block at a level, ``(1 - sigma) * x0 + sigma * noise`` in float32, in x0's type (spec section 3.4)."""
-    return torch.lerp(x0.float(), noise.float(), level.sigma).to(x0.dtype)
+    def _break(self, session: str, purpose: str, error: torch.OutOfMemoryError) -> None:
+        """End a session that the device has no memory for. Its tickets pass uncomputed from here on."""
+        if session in self._dropped:
+            return
+        self.cancel(session)
+        reason = str(error).partition("\n")[0]
+        logger.error("session %s ends: %s", session, reason)
+        message = f"{self._model.device} had no memory left for {purpose} ({reason})"
+        self._tell(SessionBroken(session=session, code=EngineOutOfMemory.code, message=message))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.errors import HiarError
+from engine.errors import HiarError, StartError
 from engine.messages import (
     Assign,
     CostsMeasured,
@@ -34,11 +34,15 @@ from engine.messages import (
     WorkerReady,
 )
 from engine.model.decoder import Decoder
+from engine.model.dit import CausalWan
 from engine.placement import Part, PassCosts
 from engine.stage import costs, parts
 from engine.stage.handover import join
 from engine.stage.link import ChainLink
+from engine.stage.memory import describe
 from engine.stage.passes import Network
+from engine.stage.progress import Progress
+from kernels.attention_choice import UNTRIED
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +68,15 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
     send = _sender(connection)
     with torch.inference_mode():
         try:
-            link = Worker(config, device, send, inbox).start()
+            worker = Worker(config, device, send, inbox)
+            send(describe(worker.device))
+            link = worker.start()
         except HiarError as error:
             send(StartFailed(code=error.code, message=error.message))
+            return
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            send(StartFailed(code=StartError.code, message=f"{device} ran out of memory while it started: {reason}"))
             return
         if link is not None:
             serve(link, inbox)
@@ -79,7 +89,10 @@ class Worker:
         """Open the device. Raises ``StartError``."""
         parts.set_num_threads(config)
         self._config, self._send, self._inbox = config, send, inbox
-        self._device = parts.open_device(device)
+        self.device = parts.open_device(device)
+        self._progress = Progress(send)
+        self._captures = parts.captures_on(self.device)
+        self._attention = UNTRIED
         self._model: Network | None = None
         self._decoder: Decoder | None = None
 
@@ -101,41 +114,71 @@ class Worker:
                     raise AssertionError(f"{message} came before the worker had its part")
 
     def _measure(self) -> PassCosts:
-        self._model = parts.transformer(self._config, self._device)
-        self._decoder = parts.decoder(self._config, self._device)
-        return costs.measure(self._config, self._device, self._model, self._decoder)
+        config, device, progress = self._config, self.device, self._progress
+        self._model = self._load_transformer()
+        self._decoder = parts.decoder(config, device, progress)
+        return costs.measure(config, device, self._model, self._decoder, progress)
+
+    def _load_transformer(self) -> Network:
+        """The network, without graphs; as long as it measures, windows are full."""
+        model = parts.transformer(self._config, self.device, self._progress)
+        if isinstance(model, CausalWan) and self._captures is not None:
+            self._attention = parts.attention_on(self._config, self.device)
+            model.attention = self._attention.full
+        return model
 
     def _take_part(self, assignment: Assign) -> ChainLink:
-        config, device = self._config, self._device
         part = assignment.plan.parts[assignment.rank]
-        model = (self._model or parts.transformer(config, device)) if part.stages else None
-        link = ChainLink(
+        link = self._make_link(part)
+        if self._captures is not None:
+            self._captures.close()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what captures and trials left; from here on nothing may stop the device
+        if len(assignment.plan.parts) > 1:
+            join(assignment.rendezvous, part.rank, len(assignment.plan.parts), self.device)
+            link.connect(lambda latents: self._inbox.put(LatentsArrived(latents)))
+        self._send(WorkerReady(facts=self._facts(part, link)))
+        return link
+
+    def _make_link(self, part: Part) -> ChainLink:
+        """Load what the part needs, and let go of what was only measured."""
+        config, device, progress = self._config, self.device, self._progress
+        model, network = self._model, self._decoder
+        self._model = self._decoder = None
+        if part.stages:
+            model = parts.replayed(
+                config, model or self._load_transformer(), self._attention, part.stages, self._captures
+            )
+        else:
+            model = None
+        network = (network or parts.decoder(config, device, progress)) if part.decodes else None
+        return ChainLink(
             config,
             part,
             device,
             model=model,
-            decoder=(self._decoder or parts.decoder(config, device)) if part.decodes else None,
-            prompts=parts.prompts(config, device) if part.embeds_text else None,
+            decoder=parts.replayed_decoder(config, network, device, self._captures),
+            prompts=self._load_prompts(part),
+            progress=progress,
             send=self._send,
         )
-        self._model = self._decoder = None
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(assignment.plan.parts) > 1:
-            join(assignment.rendezvous, part.rank, len(assignment.plan.parts), device)
-            link.connect(lambda latents: self._inbox.put(LatentsArrived(latents)))
-        self._send(WorkerReady(facts=self._facts(part, link, parts.attention_name(model))))
-        return link
 
-    def _facts(self, part: Part, link: ChainLink, attention: str) -> WorkerFacts:
+    def _load_prompts(self, part: Part) -> parts.Prompts | None:
+        if not part.embeds_text:
+            return None
+        device = torch.device("cpu") if part.text_on_host else self.device
+        return parts.prompts(self._config, device, self._progress)
+
+    def _facts(self, part: Part, link: ChainLink) -> WorkerFacts:
         return WorkerFacts(
-            device_name=parts.device_name(self._device),
+            device_name=parts.device_name(self.device),
             num_pages=link.num_pages,
             page_bytes=link.page_bytes,
-            attention=attention,
-            dtype=str(parts.dtype_on(self._config, self._device)).removeprefix("torch."),
+            attention=link.attention,
+            dtype=str(parts.dtype_on(self._config, self.device)).removeprefix("torch."),
             encoder="libx264" if part.decodes else None,
             codecs=parts.default_codecs(self._config) if part.decodes else None,
+            memory=link.memory_use(),
         )
 
 

@@ -35,6 +35,7 @@ FACTS = messages.WorkerFacts(
     dtype="bfloat16",
     encoder=None,
     codecs="avc1.42c01e",
+    memory=messages.MemoryUse(items=(("pages", 2**40),), total_bytes=2**41),
 )
 REHEARSAL = Rehearsal(pass_s=0.1, faults=(Fault(kind=FaultKind.HANG, stage=0, block=3, seed=2**64 - 1),))
 EXAMPLES = (
@@ -54,6 +55,8 @@ EXAMPLES = (
         stage_timeout_s=20.0,
         poison_pages=True,
         precision=Precision(kv_dtype="fp8", attention_dtype="int8"),
+        dtype="bfloat16",
+        text_device="cpu",
         rehearsal=REHEARSAL,
     ),
     wire.Refusal(sentence='a "quoted" süß \n line'),
@@ -62,6 +65,8 @@ EXAMPLES = (
     wire.AbortWorker(),
     wire.WorkerEnded(sentence="the worker on cpu ended with exit code -9"),
     wire.NodeBeat(),
+    messages.DeviceOpened(kind="H100", free_bytes=2**36, host_free_bytes=2**37, fp8=True),
+    messages.StartProgress(phase=messages.StartPhase.READING, what="hiar.pt", done=1, total=2**34),
     messages.MeasureCosts(),
     messages.Assign(
         rank=1,
@@ -125,7 +130,7 @@ def test_every_message_crosses_unchanged() -> None:
 
 def test_no_message_is_forgotten() -> None:
     assert {type(message) for message in EXAMPLES} == set(wire.MESSAGES)
-    inside = {TensorBytes, messages.Rendezvous, messages.WorkerFacts}
+    inside = {TensorBytes, messages.Rendezvous, messages.WorkerFacts, messages.MemoryUse}
     defined = {
         kind
         for _, kind in inspect.getmembers(messages, dataclasses.is_dataclass)

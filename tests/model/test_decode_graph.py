@@ -1,4 +1,4 @@
-"""Replayed decoding against plain decoding, for both networks, with streams that take turns."""
+"""Captureded decoding against plain decoding, for both networks, with streams that take turns."""
 
 import itertools
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from engine.config import DecoderConfig, DecoderKind
 from engine.manifest import read_manifest
+from engine.model.capture import Capture, Captured, Captures, cuda_graphs
 from engine.model.decode_graph import GraphedDecoder, block_shapes
 from engine.model.decoder import Decoder, DecodeState, build_decoder, store_channels_last
-from engine.model.recording import Recording, Replay
 from engine.model.tiny_vae import TinyVae
 from engine.model.vae import WanVae
 
@@ -48,12 +48,12 @@ class Watched:
         return self.decoder.decode(latents_FCYX, state)
 
 
-def plainly(work: Replay) -> Replay:
+def plainly(work: Captured) -> Captured:
     """In place of a CUDA graph."""
     return work
 
 
-def like_a_graph(work: Replay) -> Replay:
+def like_a_graph(work: Captured) -> Captured:
     """As CUDA graphs do it: the work runs before anyone asks for it, and its output stays in one place."""
     output = work()
 
@@ -84,29 +84,32 @@ def assert_same(found: list[list[Tensor]], expected: list[list[Tensor]]) -> None
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("recording", [plainly, like_a_graph])
-def test_streams_that_take_turns_give_the_frames_of_the_plain_decoder(network: Decoder, recording: Recording) -> None:
+@pytest.mark.parametrize("capture", [plainly, like_a_graph])
+def test_streams_that_take_turns_give_the_frames_of_the_plain_decoder(network: Decoder, capture: Capture) -> None:
     streams = [blocks_of(0, WIDE), blocks_of(1, TALL), blocks_of(2, WIDE), blocks_of(3, SQUARE)]
-    graphed = GraphedDecoder(network, [SQUARE, WIDE, TALL], CPU, recording)
+    graphed = GraphedDecoder(network, [SQUARE, WIDE, TALL], CPU, Captures(capture))
     assert_same(in_turns(graphed, streams), in_turns(network, streams))
 
 
 def test_a_replay_always_reads_the_same_tensors(network: Decoder) -> None:
     watched = Watched(network)
-    in_turns(GraphedDecoder(watched, [WIDE, SQUARE], CPU, plainly), [blocks_of(0, WIDE), blocks_of(1, WIDE)])
+    in_turns(GraphedDecoder(watched, [WIDE, SQUARE], CPU, Captures(plainly)), [blocks_of(0, WIDE), blocks_of(1, WIDE)])
     assert len(watched.places) == 2 * 2
     assert len(set(watched.places)) == 1
 
 
 def test_histories_of_all_sizes_share_one_place(network: Decoder) -> None:
     watched = Watched(network)
-    in_turns(GraphedDecoder(watched, [SQUARE, TALL, WIDE], CPU, plainly), [blocks_of(0, SQUARE), blocks_of(1, WIDE)])
+    in_turns(
+        GraphedDecoder(watched, [SQUARE, TALL, WIDE], CPU, Captures(plainly)),
+        [blocks_of(0, SQUARE), blocks_of(1, WIDE)],
+    )
     assert len(set(watched.places)) == 2
     assert len({place[1:] for place in watched.places}) == 1
 
 
 def test_a_state_outlives_later_blocks_and_can_be_decoded_from_again(network: Decoder) -> None:
-    graphed = GraphedDecoder(network, [WIDE], CPU, like_a_graph)
+    graphed = GraphedDecoder(network, [WIDE], CPU, Captures(like_a_graph))
     first, second, third, other = blocks_of(0, WIDE, 4)
     _, state = graphed.decode(second, graphed.decode(first, None)[1])
     before = [cache.clone() for cache in state.caches]
@@ -121,17 +124,17 @@ def test_a_state_outlives_later_blocks_and_can_be_decoded_from_again(network: De
 def test_blocks_of_other_shapes_are_decoded_as_they_come(network: Decoder) -> None:
     watched = Watched(network)
     streams = [blocks_of(0, (1, 16, 4, 6)), blocks_of(1, TALL)]
-    assert_same(in_turns(GraphedDecoder(watched, [WIDE], CPU, plainly), streams), in_turns(network, streams))
+    assert_same(in_turns(GraphedDecoder(watched, [WIDE], CPU, Captures(plainly)), streams), in_turns(network, streams))
     assert len(set(watched.places)) == 2 * 2
     with pytest.raises(ValueError, match=r"^0 latent frames"):
-        GraphedDecoder(network, [WIDE], CPU, plainly).decode(torch.empty(0, 16, 4, 6), None)
+        GraphedDecoder(network, [WIDE], CPU, Captures(plainly)).decode(torch.empty(0, 16, 4, 6), None)
 
 
 def test_bfloat16_blocks_and_weights(network: WanVae | TinyVae) -> None:
     network.bfloat16()
     streams = [[latents.bfloat16() for latents in blocks_of(stream, WIDE)] for stream in range(2)]
     expected = in_turns(network, streams)
-    found = in_turns(GraphedDecoder(network, [WIDE], CPU, like_a_graph), streams)
+    found = in_turns(GraphedDecoder(network, [WIDE], CPU, Captures(like_a_graph)), streams)
     assert_same(found, expected)
     assert found[0][0].dtype == torch.float32
 
@@ -196,6 +199,6 @@ def test_cuda_graphs_give_the_frames_of_the_plain_decoder(network: WanVae | Tiny
     store_channels_last(network)
     shapes = [(3, 16, 8, 12), (3, 16, 12, 8)]
     streams = [[z.to(device) for z in blocks_of(stream, shapes[stream % 2])] for stream in range(3)]
-    found = in_turns(GraphedDecoder(network, shapes, device), streams)
+    found = in_turns(GraphedDecoder(network, shapes, device, cuda_graphs(device)), streams)
     for ours, theirs in zip(itertools.chain(*found), itertools.chain(*in_turns(network, streams)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-2)

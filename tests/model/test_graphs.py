@@ -1,14 +1,15 @@
-"""Forwards replayed from fixed buffers equal forwards that are laid out anew; recording is a plain call here."""
+"""Forwards replayed from fixed buffers equal forwards that are laid out anew; a capture is a plain call here."""
 
 import weakref
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
+from engine.model.capture import Captured, Captures
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan, TextBuffers
-from engine.model.recording import Replay
 from engine.model.segments import PagedCache, SegmentBatch
 from tests.stage import micro
 
@@ -16,13 +17,13 @@ CPU = torch.device("cpu")
 WINDOW, NUM_PAGES = 3, 8
 
 
-class Recorder:
-    """Counts recordings; a replay is the recorded call itself."""
+class Counter:
+    """Counts captures; a replay is the captured call itself."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self, forward: Callable[[], Tensor]) -> Replay:
+    def __call__(self, forward: Callable[[], Tensor]) -> Captured:
         self.count += 1
         return forward
 
@@ -60,14 +61,40 @@ BATCHES = [
 
 @torch.inference_mode()
 def test_replays_from_fixed_buffers_equal_new_forwards() -> None:
-    recorder, model = Recorder(), micro.model()
-    graphed, theirs, ours = graphed_wan(model, recorder), pool(9), pool(9)
+    counter, model = Counter(), micro.model()
+    graphed, theirs, ours = graphed_wan(model, counter), pool(9), pool(9)
+    for one in (BATCHES[0], BATCHES[2]):
+        graphed.capture(one, ours)
+    for tensor, fresh in zip(ours.tensors, theirs.tensors, strict=True):
+        tensor.copy_(fresh)  # what captures left there means nothing
     for one in (*BATCHES, *BATCHES):
         expected = model(one, theirs)
         assert torch.equal(graphed(one, ours), expected)
         assert torch.equal(ours.keys_NPLHK, theirs.keys_NPLHK)
         assert torch.equal(ours.values_NPLHK, theirs.values_NPLHK)
-    assert recorder.count == 3
+    assert counter.count == 2, "a shape that was not captured runs without a graph"
+
+
+@torch.inference_mode()
+def test_graphs_refuse_another_pool_than_theirs() -> None:
+    graphed, ours, other = graphed_wan(micro.model(), Counter()), pool(9), pool(9)
+    graphed.capture(BATCHES[0], ours)
+    with pytest.raises(AssertionError, match="another pool"):
+        graphed(BATCHES[0], other)
+    with pytest.raises(AssertionError, match="another pool"):
+        graphed.capture(BATCHES[2], other)
+    assert len(graphed(BATCHES[2], other)) == 1, "what is not captured reads any pool"
+
+
+@torch.inference_mode()
+def test_nothing_is_captured_once_captures_are_closed() -> None:
+    captures = Captures(Counter())
+    graphed = GraphedWan(micro.model(), window_pages=WINDOW, max_segments=4, captures=captures)
+    ours = pool(9)
+    graphed.capture(BATCHES[0], ours)
+    captures.close()
+    with pytest.raises(AssertionError, match="met the others"):
+        graphed.capture(BATCHES[2], ours)
 
 
 @torch.inference_mode()
@@ -92,10 +119,10 @@ def test_the_prompt_of_an_ended_session_is_not_kept() -> None:
 
 @torch.inference_mode()
 def test_shapes_share_their_buffers() -> None:
-    graphed = graphed_wan(micro.model(), Recorder())
+    graphed = graphed_wan(micro.model(), Counter())
     addresses = {graphed._fill(one).latents_GFCYX.data_ptr() for one in BATCHES}
     assert len(addresses) == 1
 
 
-def graphed_wan(model: CausalWan, recorder: Recorder) -> GraphedWan:
-    return GraphedWan(model, window_pages=WINDOW, max_segments=4, recording=recorder)
+def graphed_wan(model: CausalWan, counter: Counter) -> GraphedWan:
+    return GraphedWan(model, window_pages=WINDOW, max_segments=4, captures=Captures(counter))

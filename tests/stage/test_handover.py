@@ -59,6 +59,7 @@ def send_all(front: Connection, rendezvous: Rendezvous) -> None:
     join(rendezvous, 0, 2, CPU)
     timer = Timer(0)
     outlet = Outlet(1, CPU, timer)
+    outlet.await_neighbour()
     assert front.recv() == "go"
     with torch.inference_mode():
         for index, ticket in enumerate(tickets()):
@@ -73,6 +74,9 @@ def receive_all(front: Connection, rendezvous: Rendezvous) -> None:
     """Rank 1: expect all blocks at once, tell what came and how many receives were posted at the most."""
     join(rendezvous, 1, 2, CPU)
     posted, arrived = 0, queue.SimpleQueue[Tensor]()
+    timer = Timer(1)
+    inlet = Inlet(0, CPU, torch.float32, arrived.put, timer)
+    inlet.await_neighbour()
     irecv = dist.irecv
 
     def counting_irecv(tensor: Tensor, source: int) -> Any:
@@ -81,8 +85,6 @@ def receive_all(front: Connection, rendezvous: Rendezvous) -> None:
         return irecv(tensor, source)
 
     dist.irecv = counting_irecv  # type: ignore[assignment]
-    timer = Timer(1)
-    inlet = Inlet(0, CPU, torch.float32, arrived.put, timer)
     for ticket in tickets():
         inlet.expect(ticket, SHAPES[ticket.session])
     front.send(posted)

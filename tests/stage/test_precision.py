@@ -12,12 +12,14 @@ from engine.errors import StartError
 from engine.front.course import Course
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved
+from engine.model.capture import Captures
 from engine.model.dit import CausalWan
 from engine.model.fp8_linear import Fp8Linear
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes
 from engine.stage import parts
 from engine.stage.precision import objection
+from engine.stage.progress import Progress
 from kernels.attention_int8 import paged_attention_int8
 from kernels.fp8 import FP8
 from tests.stage import micro
@@ -107,10 +109,10 @@ def test_a_restored_session_goes_on_over_pages_in_8_bits() -> None:
 
 @torch.inference_mode()
 def test_replayed_forwards_use_the_option_too() -> None:
-    """The buffers of a recorded forward never move; scales lie in the pool, which does not either."""
+    """The buffers of a captured forward never move; scales lie in the pool, which does not either."""
     precision = OPTIONS["all"]
     model = network(precision)
-    graphed = GraphedWan(model, window_pages=2, max_segments=4, recording=lambda forward: forward)
+    graphed = GraphedWan(model, window_pages=2, max_segments=4, captures=Captures(lambda forward: forward))
     exact, replayed = bench(precision), bench(precision)
     graphed.attention = replace(graphed.attention, full=paged_attention_int8, growing=paged_attention_int8)
     replayed.runner._model = graphed
@@ -149,7 +151,7 @@ def test_the_same_memory_holds_more_sessions(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_cpu_loads_a_model_with_all_options() -> None:
     config = EngineConfig(manifest=TINY, precision=OPTIONS["all"])
-    model = parts.transformer(config, CPU)
+    model = parts.transformer(config, CPU, Progress(print))
     assert parts.attention_name(model) == "torch-int8" and parts.page_dtype(config, CPU) == FP8
     assert sum(isinstance(module, Fp8Linear) for module in model.modules()) == 5 * (TINY.transformer.num_layers - 2)
 
@@ -163,7 +165,7 @@ def test_an_unknown_type_is_refused(name: str) -> None:
 def test_two_layers_have_no_middle() -> None:
     manifest = replace(TINY, transformer=replace(TINY.transformer, num_layers=2))
     with pytest.raises(StartError, match="--linear-dtype fp8 keeps the first and the last layer"):
-        parts.transformer(EngineConfig(manifest=manifest, precision=OPTIONS["fp8 linears"]), CPU)
+        parts.transformer(EngineConfig(manifest=manifest, precision=OPTIONS["fp8 linears"]), CPU, Progress(print))
 
 
 @pytest.mark.parametrize(

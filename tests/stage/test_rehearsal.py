@@ -15,6 +15,7 @@ from engine.media.encoder import BlockEncoder
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.request import Quality
 from engine.schedule import frames_before_block, frames_in_block, noise_levels
+from engine.stage.outcome import predict_x0
 from engine.stage.rehearsal import (
     EXIT_STATUS,
     Faults,
@@ -23,7 +24,6 @@ from engine.stage.rehearsal import (
     RehearsedPrompt,
     paint_frame_numbers,
 )
-from engine.stage.runner import predict_x0
 from kernels.yuv import rgb_to_yuv420p
 from tests.media.painted import frame_numbers, frame_times
 from tests.stage.micro import TRANSFORMER, rollout
