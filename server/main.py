@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 
-from engine import Engine, EngineConfig, Nodes, Precision, StartError, read_manifest
+from engine import Engine, EngineConfig, Manifest, Nodes, Precision, StartError, read_manifest
 from server.app import create_app, metrics_route
 from server.delivery import HideAborts
 from server.listener import address_of, listen
@@ -24,6 +25,7 @@ from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
 from server.metrics.recorder import Recorder
+from server.plan import print_plan
 from server.protocol import HttpConfig
 from server.settings import SettingError, Settings, settings_from_process
 
@@ -72,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = settings_from_process(sys.argv[1:] if arguments is None else arguments)
         _configure_logging(settings.log_level)
-        config = _engine_config(settings)
+        if settings.plan:
+            sys.exit(print_plan(settings, engine_config(settings), sys.stdout))
+        config = engine_config(settings)
         if settings.node_rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
         listener = listen(settings.host, settings.port)
@@ -170,12 +174,15 @@ async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:
     return 0
 
 
-def _engine_config(settings: Settings) -> EngineConfig:
+def engine_config(settings: Settings) -> EngineConfig:
+    """The engine's settings. Raises ``SettingError`` or ``StartError``."""
     manifest = read_manifest(settings.model, settings.decoder)
     try:
         return EngineConfig(
-            manifest=manifest,
+            manifest=_with_sizes(manifest, settings.sizes),
             devices=settings.devices,
+            dtype=settings.dtype,
+            text_device=settings.text_device,
             nodes=_nodes(settings),
             max_videos=settings.max_videos,
             max_queue=settings.max_queue,
@@ -185,11 +192,22 @@ def _engine_config(settings: Settings) -> EngineConfig:
                 attention_dtype=settings.attention_dtype,
             ),
             lead_target_s=settings.lead_target_s,
+            start_timeout_s=settings.start_timeout_s,
             stage_timeout_s=settings.stage_timeout_s,
             recovery_grace_s=settings.recovery_grace_s,
         )
     except ValueError as error:
         raise SettingError(str(error)) from error
+
+
+def _with_sizes(manifest: Manifest, sizes: tuple[tuple[int, int], ...] | None) -> Manifest:
+    """The model for these picture sizes only."""
+    if sizes is None:
+        return manifest
+    foreign = [f"{width}x{height}" for width, height in sizes if (width, height) not in manifest.video.sizes]
+    if foreign:
+        _log.warning("%s was not trained for %s: expect worse pictures", manifest.name, ", ".join(foreign))
+    return replace(manifest, video=replace(manifest.video, sizes=sizes))
 
 
 def _nodes(settings: Settings) -> Nodes | None:

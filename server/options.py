@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import ASSUMED
+
 ENV_PREFIX = "HIAR_"
 ROOT = Path(__file__).resolve().parents[1]
 MAX_MASTER_PORT = 65534
 """The port after it is used too."""
+MAX_SIDE_PX, SIDE_STEP_PX = 4096, 16
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DECODERS = ("wan", "tiny")
+DTYPES = ("auto", "float32", "bfloat16")
 FP8_OR_NOT, INT8_OR_NOT = ("auto", "fp8"), ("auto", "int8")
 
 
@@ -70,6 +74,20 @@ def _devices(text: str) -> tuple[str, ...]:
     return names
 
 
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    sizes = []
+    for name in text.split(","):
+        width_px, _, height_px = name.strip().lower().partition("x")
+        sizes.append((int(width_px), int(height_px)))
+    if not all(0 < side <= MAX_SIDE_PX and side % SIDE_STEP_PX == 0 for size in sizes for side in size):
+        raise ValueError(text)
+    return tuple(sizes)
+
+
+def _text_device(text: str) -> str:
+    return text if text in ("auto", "cpu") else _devices(text)[0]
+
+
 def _word(text: str) -> str:
     if not text.strip():
         raise ValueError(text)
@@ -101,6 +119,28 @@ OPTIONS = (
         expected="'cpu' or a list like 'cuda:0,cuda:1'",
         help="one worker a device, in chain order; name cpu several times to run a pipeline without GPUs",
     ),
+    Option(
+        name="sizes",
+        read=_sizes,
+        expected="a list like 832x480,480x832, sides multiples of 16",
+        help="picture sizes to serve, the first by default; memory is taken for the largest. A size that the model was "
+        "not trained for looks worse",
+        default="default: the model's own",
+    ),
+    Option(
+        name="text_device",
+        read=_text_device,
+        expected="auto, cpu or a device like cuda:0",
+        help="where prompts are embedded: cpu keeps the text encoder in the host's memory and takes seconds a prompt; "
+        "auto does so only where no device has room",
+    ),
+    Option(
+        name="dtype",
+        read=_one_of(DTYPES),
+        expected=" or ".join(DTYPES),
+        help="type of weights and activations; auto is the model's own on GPUs, and on CPUs float32, or bfloat16 "
+        "where that alone has room",
+    ),
     Option(name="host", read=_word, expected="a host name or address", help="address to listen on"),
     Option(name="port", read=_whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
     Option(
@@ -128,6 +168,12 @@ OPTIONS = (
         read=_positive,
         expected="a number of seconds above 0",
         help="a realtime video is made at most this far ahead of its viewer",
+    ),
+    Option(
+        name="start_timeout_s",
+        read=_positive,
+        expected="a number of seconds above 0",
+        help="how long loading, measuring and warming up may take before the start has failed",
     ),
     Option(
         name="stage_timeout_s",
@@ -187,6 +233,13 @@ OPTIONS = (
         expected=f"1..{MAX_MASTER_PORT}",
         help="port where workers of several nodes meet; nodes meet at the next one",
     ),
+    Option(
+        name="assume",
+        read=_one_of(tuple(ASSUMED)),
+        expected=" or ".join(ASSUMED),
+        help="with --plan: GPUs to plan for, one for each of --devices",
+        default="default: those that are here",
+    ),
     Option(name="log_level", read=_one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
 )
 
@@ -196,6 +249,7 @@ examples:
   hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
   hiar-server --port 9000 --max-videos 1         one video at a time
   hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
+  hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
 
 two hosts, the first at 10.9.0.1; requests go to the first:
   hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0
@@ -218,6 +272,12 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what each worker would hold in memory and the expected speed, and serve nothing; exit status 0 if "
+        "it fits, 3 if not, with the flags that make it fit in the last line",
+    )
     for option in OPTIONS:
         help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
         parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=help_text.replace("%", "%%"))
@@ -227,6 +287,8 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
 def _shown(default: Any) -> str:
     if default is None:
         return "default: no limit"
+    if default == "auto":
+        return "default: auto"
     if isinstance(default, tuple):
         return f"default: {','.join(default)}"
     if isinstance(default, Path):

@@ -120,7 +120,9 @@ class InfoRoutes:
         if state is EngineState.FAILED:
             raise EngineUnavailable(self._failure(), retry_after_s=_STARTING_RETRY_S)
         code = state.value if state in (EngineState.STARTING, EngineState.DRAINING) else "engine_unavailable"
-        raise EngineUnavailable(f"the engine is {state.value}", retry_after_s=_STARTING_RETRY_S, code=code)
+        progress = self._engine.start_progress
+        detail = f"the engine is {state.value}" + (f": {progress}" if progress else "")
+        raise EngineUnavailable(detail, retry_after_s=_STARTING_RETRY_S, code=code)
 
     def _failure(self) -> str:
         failure = self._engine.failure

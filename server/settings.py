@@ -41,6 +41,10 @@ class Settings:
     decoder: str | None = None
     """``wan`` or ``tiny``; None is the model's own."""
     devices: tuple[str, ...] = ("cpu",)
+    sizes: tuple[tuple[int, int], ...] | None = None
+    """Picture sizes to serve (width_px, height_px); None is the model's own."""
+    text_device: str = "auto"
+    dtype: str = "auto"
     host: str = "127.0.0.1"
     port: int = 8000
     metrics_port: int | None = None
@@ -50,6 +54,7 @@ class Settings:
     max_seconds: float | None = None
     """Longest video of one session; also ends endless ones. None is no limit."""
     lead_target_s: float = 3.0
+    start_timeout_s: float = 600.0
     stage_timeout_s: float = 20.0
     recovery_grace_s: float = 60.0
     drain_timeout_s: float = 30.0
@@ -61,6 +66,10 @@ class Settings:
     master_addr: str = ""
     """Empty only with one node."""
     master_port: int = 29500
+    assume: str | None = None
+    """GPUs that a plan is made for; None is those that are here."""
+    plan: bool = False
+    """Print a plan and serve nothing."""
     log_level: str = "info"
     transport: TransportLimits = field(default_factory=TransportLimits)
 
@@ -83,7 +92,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     """Read settings from flags, then environment, then defaults. Raises ``SettingError`` at the first bad value."""
     defaults = {item.name: item.default for item in fields(Settings)}
     flags = vars(parser_of(defaults).parse_args(arguments))
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, Any] = {"plan": flags["plan"]}
     for option in OPTIONS:
         if flags[option.name] is not None:
             chosen[option.name] = _read(option, option.flag, flags[option.name])

@@ -105,6 +105,20 @@ _PROCESS = Row(
             alert="EngineStartingTooLong",
         ),
         Panel(
+            title="How far the start is",
+            description="Part of each phase that a worker has done: reading files, measuring, capturing, warming up. "
+            "Stays at 1 until workers are replaced.",
+            queries=one(
+                f"min by (pod, rank, phase) ({series('worker_start_progress_ratio')})",
+                "{{pod}} rank {{rank}} {{phase}}",
+            ),
+            unit="percentunit",
+            low=0,
+            high=1,
+            width=12,
+            alert="EngineStartingTooLong",
+        ),
+        Panel(
             title="CPU of the server process",
             description="Cores in use by the process that answers HTTP; workers are processes of their own.",
             queries=one(of_process("process_cpu_seconds_total", WINDOW), "{{pod}}"),

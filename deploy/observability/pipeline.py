@@ -236,6 +236,17 @@ _WORKERS = Row(
             low=0,
         ),
         Panel(
+            title="Memory of the workers",
+            description="Planned from sizes, with blocks in the making, and measured before the first block. What is "
+            "planned is an estimate.",
+            queries=one(
+                "max by (pod, rank, source) (" + series("worker_memory_bytes", 'item="total"') + ")",
+                "{{pod}} rank {{rank}} {{source}}",
+            ),
+            unit="bytes",
+            low=0,
+        ),
+        Panel(
             title="Losses",
             description="Workers lost, by rank and reason.",
             queries=one(grown("worker_losses_total", by="rank, reason"), "rank {{rank}} {{reason}}"),

@@ -193,6 +193,14 @@ class WorkerFamilies(_Group):
         self.tickets_waiting = self._gauge("worker_tickets_waiting", "Tickets that are this worker's to pass.", rank)
         self.losses = self._counter("worker_losses", "Losses by the worker at fault.", ("rank", "reason"))
         self.pages_ratio = self._gauge("kv_cache_usage_ratio", "Part of a worker's pages that is taken, 0-1.", rank)
+        self.start_progress = self._gauge(
+            "worker_start_progress_ratio", "How far a phase of a worker's start is, 0-1.", ("rank", "phase")
+        )
+        self.memory = self._gauge(
+            "worker_memory_bytes",
+            "What a worker holds by item, as planned and as measured before its first block.",
+            ("rank", "item", "source"),
+        )
         self.pages = self._gauge("kv_cache_pages", "Pages of a worker's pool.", rank)
         self.sent_bytes = self._counter("stage_transfer_bytes", "Latents sent from worker to worker.", edge)
         self.transfer = self._histogram("stage_transfer_duration_seconds", "Sending of a block.", _TRANSFER_S, edge)

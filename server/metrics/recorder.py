@@ -1,6 +1,6 @@
 """Writes down what the engine tells: the observer that fills the families. Knows no request and no exposition."""
 
-from engine import EngineFacts, Fragment, LossReason, Observer, Pace, Rests, Span, StartTimes
+from engine import EngineFacts, Fragment, LossReason, Observer, Pace, Rests, Span, StartProgress, StartTimes
 from server.metrics.families import Families
 from server.metrics.work import WorkRecord
 
@@ -58,6 +58,11 @@ class Recorder(Observer):
 
     # --- workers ---
 
+    def worker_starts(self, rank: int, progress: StartProgress) -> None:
+        """Show how far it is."""
+        ratio = progress.done / max(progress.total, 1)
+        self._families.workers.start_progress.labels(str(rank), progress.phase.value).set(ratio)
+
     def group_serves(self, facts: EngineFacts, times: StartTimes) -> None:
         """Make the children of the plan; say what is served."""
         self._work = WorkRecord(self._families, facts)
@@ -69,9 +74,10 @@ class Recorder(Observer):
         engine.info.labels(facts.model, facts.attention, facts.decoder, facts.encoder).set(1)
 
     def group_lost(self, rank: int, reason: LossReason) -> None:
-        """Count the loss, and whose fault it was."""
+        """Count the loss, and whose fault it was; the next start begins anew."""
         self._families.engine.restarts.labels(reason.value).inc()
         self._families.workers.losses.labels(str(rank), reason.value).inc()
+        self._families.workers.start_progress.clear()
 
     def group_replaced(self, took_s: float) -> None:
         """Count the wait."""

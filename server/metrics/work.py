@@ -6,10 +6,12 @@ Knows no session and no request.
 from collections import defaultdict
 from collections.abc import Iterable
 
-from engine import EngineFacts, Phase, Rests, Span
+from engine import EngineFacts, Phase, Rests, Span, WorkerMemoryFacts
 from server.metrics.families import IDLE_CAUSES, LOSS_REASONS, PASSES, Families
 
 _PASS_PHASES = (Phase.DENOISE, Phase.CACHE)
+TOTAL = "total"
+"""The item that is all others, and what cannot be told apart."""
 
 
 class WorkRecord:
@@ -32,12 +34,23 @@ class WorkRecord:
                 self._stages.busy.labels(stage, rank, kind)
             if part.next is not None:
                 self._make_edge(part.rank, part.next)
+        for memory in facts.memory:
+            self._show_memory(memory)
 
     def _forget_gauges(self) -> None:
         workers = self._workers
-        for gauge in (workers.up, workers.info, workers.heartbeat, workers.pages, workers.pages_ratio):
+        gauges = (workers.up, workers.info, workers.heartbeat, workers.pages, workers.pages_ratio, workers.memory)
+        for gauge in gauges:
             gauge.clear()
         workers.tickets_waiting.clear()
+
+    def _show_memory(self, memory: WorkerMemoryFacts) -> None:
+        """What was planned beside what was found; not all that is held can be told apart, so a total comes with it."""
+        planned = (*memory.planned, (TOTAL, memory.planned_bytes))
+        measured = (*memory.measured, (TOTAL, memory.measured_bytes))
+        for source, items in (("planned", planned), ("measured", measured)):
+            for item, size in items:
+                self._workers.memory.labels(str(memory.rank), item.replace(" ", "_"), source).set(size)
 
     def _make_children(self, rank: str) -> None:
         for cause in IDLE_CAUSES:

@@ -188,6 +188,7 @@ class FakeEngine:
         self.waiting: list[FakeSession] = []
         self.stopped = False
         self.worker_loads: tuple[WorkerLoad, ...] = ()
+        self.start_progress: str | None = None
 
     @property
     def facts(self) -> EngineFacts | None:

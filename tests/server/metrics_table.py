@@ -18,7 +18,9 @@ from tests.server.test_metrics_work import Book
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-OPEN_LABELS = frozenset({"route", "method", "code", "rank", "edge", "device", "version", "python", "torch", "stages"})
+OPEN_LABELS = frozenset(
+    {"route", "method", "code", "rank", "edge", "device", "version", "python", "torch", "stages", "item"}
+)
 """Labels whose values depend on the deployment; the text says what bounds them."""
 MANY = 9
 """More values than this are not listed."""

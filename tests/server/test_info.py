@@ -33,6 +33,13 @@ def test_health_tells_the_state(
     assert new_work.status_code == (200 if state is EngineState.READY else 503)
 
 
+def test_a_start_tells_how_far_it_is(live: LiveServer) -> None:
+    live.engine.state = EngineState.STARTING
+    live.engine.start_progress = "worker 0: reading hiar.pt 5.7 of 11.4 GB"
+    message = httpx.get(f"{live.url}/readyz").json()["error"]["message"]
+    assert message == "the engine is starting: worker 0: reading hiar.pt 5.7 of 11.4 GB"
+
+
 def test_capabilities_and_models(live: LiveServer) -> None:
     answer = httpx.get(f"{live.url}/v1/capabilities").json()
     assert answer["mime"] == 'video/mp4; codecs="avc1.64000d"'

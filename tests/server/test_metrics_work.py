@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from engine import LossReason, Pace, Phase, Rests, Span, StartTimes
+from engine import LossReason, Pace, Phase, Rests, Span, StartPhase, StartProgress, StartTimes, WorkerMemoryFacts
 from engine.placement import PassCosts, place
 from server.metrics.families import Families
 from server.metrics.recorder import Recorder
@@ -13,6 +13,14 @@ from tests.server.fake_engine import FakeEngine
 from tests.server.scrape import Scrape, parse
 
 TIMES = StartTimes(measure_s=1.0, load_s=2.0, warm_up_s=3.0)
+MEMORY = WorkerMemoryFacts(
+    rank=0,
+    device="cuda:0",
+    planned=(("weights", 3 * 10**9), ("decoder state", 10**9)),
+    measured=(("weights", 3 * 10**9),),
+    planned_bytes=5 * 10**9,
+    measured_bytes=4 * 10**9,
+)
 
 
 class Book:
@@ -29,7 +37,10 @@ class Book:
         assert facts is not None
         devices = ("cpu",) * num_workers
         plan = place(engine.manifest.rollout, devices, PassCosts(denoise_s=(0.1,) * 4, decode_s=0.1))
-        self.recorder.group_serves(type(facts)(**{**vars(facts), "plan": plan, "device_names": devices}), TIMES)
+        for phase in StartPhase:
+            self.recorder.worker_starts(0, StartProgress(phase=phase, what="hiar.pt", done=1, total=4))
+        changes = {"plan": plan, "device_names": devices, "memory": (MEMORY,)}
+        self.recorder.group_serves(type(facts)(**{**vars(facts), **changes}), TIMES)
 
     def work(self, rank: int, *spans: Span, **rests: float) -> None:
         self.recorder.worker_worked(rank, spans, Rests(**rests))
@@ -41,6 +52,23 @@ class Book:
 
 def span(phase: Phase, stage: int | None, block: int, began_s: float, ended_s: float, **more: Any) -> Span:
     return Span(phase=phase, rank=0, stage=stage, session="s", block=block, began_s=began_s, ended_s=ended_s, **more)
+
+
+def test_memory_is_shown_as_planned_and_as_measured_and_a_start_phase_by_phase() -> None:
+    book = Book(5)
+    now = book.now
+    for item, source, size in [
+        ("weights", "planned", 3e9),
+        ("decoder_state", "planned", 1e9),
+        ("total", "planned", 5e9),
+        ("weights", "measured", 3e9),
+        ("total", "measured", 4e9),
+    ]:
+        assert now.value("hiar_worker_memory_bytes", rank="0", item=item, source=source) == size
+    for phase in ("reading", "measuring", "capturing", "warming"):
+        assert now.value("hiar_worker_start_progress_ratio", rank="0", phase=phase) == 0.25
+    book.recorder.group_lost(0, LossReason.DIED)
+    assert not any(name == "hiar_worker_start_progress_ratio" for name, _ in book.now.values)
 
 
 def test_a_fused_forward_is_one_and_is_charged_once() -> None:
