@@ -26,8 +26,15 @@ def free_host_bytes() -> int:
     bounds = [_available_bytes()]
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
-        bounds.append(int(most) - int(used.read_text()))
+        bounds.append(int(most) - int(used.read_text()) + _cached_bytes())
     return max(0, min(bounds))
+
+
+def _cached_bytes() -> int:
+    """What the group's memory holds of files; the kernel gives it back when a program asks for more."""
+    lines = (CGROUP / "memory.stat").read_text().splitlines()
+    sizes = {name: int(size) for name, _, size in (line.partition(" ") for line in lines)}
+    return sizes["active_file"] + sizes["inactive_file"]
 
 
 def _available_bytes() -> int:
