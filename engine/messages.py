@@ -46,6 +46,8 @@ class Assign:
     rank: int
     plan: Plan
     rendezvous: Rendezvous
+    attentions: tuple[str, ...] = ()
+    """Ways to attend that this device passed the trial with in an earlier group; empty to try all there are."""
 
 
 # --- front -> worker: tickets, which ride the chain stage by stage ---
@@ -192,6 +194,8 @@ class CostsMeasured:
     """Answer to ``MeasureCosts``."""
 
     costs: PassCosts
+    load_s: float
+    """What had to be loaded and tried before; a restart does that part again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,8 @@ class WorkerFacts:
     num_pages: int
     page_bytes: int
     attention: str
+    attentions: tuple[str, ...]
+    """Ways to attend that passed the trial, that one included; empty where none was made."""
     dtype: str
     """Of weights and activations."""
     encoder: str | None

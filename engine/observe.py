@@ -30,6 +30,8 @@ class StartTimes:
     load_s: float
     """Until every worker had its part of the model."""
     warm_up_s: float
+    restart_s: float
+    """What replacing the workers is expected to take: all but the measuring."""
 
 
 class Observer:

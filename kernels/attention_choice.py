@@ -13,8 +13,8 @@ W columns of a page table, T keys of a segment, R checked queries.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from statistics import median
@@ -85,6 +85,11 @@ class Choice:
     """The fastest of those that take any table; the same object as ``full`` if that takes any."""
     trials: tuple[Trial, ...] = ()
 
+    @property
+    def sound(self) -> tuple[str, ...]:
+        """Names of the ways that passed."""
+        return tuple(trial.name for trial in self.trials if trial.refusal is None)
+
 
 UNTRIED = Choice("untried", paged_attention, paged_attention)
 """What tensors and device alone decide."""
@@ -125,6 +130,7 @@ def choose_attention(
     *,
     timed: Timed,
     candidates: Sequence[Candidate] | None = None,
+    known: Collection[str] = (),
     num_segments: int = 2,
     fp8_pages: bool = False,
     int8: bool = False,
@@ -140,6 +146,7 @@ def choose_attention(
         num_pages: pages that a segment reads besides its own tokens when its window is full.
         timed: measures works that all run on ``device``.
         candidates: ``candidates_on`` the device unless said; names differ.
+        known: those that passed on this device before; no other is tried then, and none in a process of its own.
         num_segments: segments of the trial.
         fp8_pages: pages are held in 8 bits.
         int8: queries and keys are multiplied in 8 bits.
@@ -149,6 +156,8 @@ def choose_attention(
     """
     if candidates is None:
         candidates = candidates_on(device, dtype, fp8_pages=fp8_pages, int8=int8)
+    if known:
+        candidates = [replace(one, apart_first=False) for one in candidates if one.name in known]
     shape = (num_tokens, num_heads, head_dim)
     full, growing = scenes(device, dtype, shape, num_segments, num_pages, fp8_pages=fp8_pages, int8=int8)
 

@@ -19,7 +19,7 @@ from engine.front import warm_up
 from engine.front.fit import check_devices
 from engine.front.hosts import Hosts
 from engine.front.link import Link
-from engine.front.summary import summarise
+from engine.front.summary import Learned, summarise
 from engine.front.vitals import Vitals
 from engine.front.watchdog import Watchdog
 from engine.law.fitting import MemoryPlan
@@ -67,7 +67,7 @@ class WorkerGroup:
         hosts: Hosts,
         folder: Path,
         generation: int,
-        costs: PassCosts | None,
+        learned: Learned | None,
         *,
         on_message: Callable[[int, Any], None],
         on_progress: Callable[[int, StartProgress], None],
@@ -80,7 +80,7 @@ class WorkerGroup:
             hosts: where the devices are.
             folder: for the file by which workers of one host meet.
             generation: groups before this one.
-            costs: what an earlier group measured, or None to measure.
+            learned: what an earlier group found out; None to measure and try.
             on_message: called with rank and message once the group serves.
             on_progress: called with rank and message while the group starts.
             on_lost: called once when a serving group is lost, with a sentence and with the sessions that the worker at
@@ -88,7 +88,8 @@ class WorkerGroup:
         """
         self._config, self._hosts, self._folder, self._generation = config, hosts, folder, generation
         self._on_message, self._on_progress, self._on_lost = on_message, on_progress, on_lost
-        self.costs = costs
+        self.learned = learned
+        self._costs = learned.costs if learned is not None else None
         self.plan: Plan | None = None
         self.facts: EngineFacts | None = None
         self._links: list[Link] = []
@@ -140,19 +141,20 @@ class WorkerGroup:
         for rank, (node_rank, device) in enumerate(places):
             self._links.append(self._open(rank, node_rank, device))
         opened = await asyncio.gather(*(self._expect(rank, DeviceOpened) for rank in range(len(places))))
-        if self.costs is None:
+        measuring_s = 0.0
+        if self._costs is None:
             self._plan_memory(places, opened)
-            self.costs = (await self._ask(0, MeasureCosts(), CostsMeasured)).costs
+            asked_s = time.monotonic()
+            found = await self._ask(0, MeasureCosts(), CostsMeasured)
+            self._costs, measuring_s = found.costs, time.monotonic() - asked_s - found.load_s
         measured_s = time.monotonic()
         memory = self._plan_memory(places, opened)
         rollout = self._config.manifest.rollout
-        self.plan = memory.plan if memory is not None else self._place_by_time(places, self.costs)
+        self.plan = memory.plan if memory is not None else self._place_by_time(places, self._costs)
         logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
-        assign = [
-            self._ask(rank, Assign(rank=rank, plan=self.plan, rendezvous=self._rendezvous()), WorkerReady)
-            for rank in range(len(places))
-        ]
-        facts = [ready.facts for ready in await asyncio.gather(*assign)]
+        assigned = [self._ask(rank, self._assignment(rank, self.plan), WorkerReady) for rank in range(len(places))]
+        facts = [ready.facts for ready in await asyncio.gather(*assigned)]
+        self.learned = Learned(costs=self._costs, attentions=tuple(fact.attentions for fact in facts))
         self._vitals.set_pools(tuple(fact.num_pages for fact in facts))
         self.facts = summarise(self._config, self.plan, facts, memory)
         loaded_s = time.monotonic()
@@ -160,8 +162,12 @@ class WorkerGroup:
         patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
         self._watchdog = Watchdog(self.plan, patience_s)
         await self._warm_up(self.plan)
+        warm_s = time.monotonic()
         self.start_times = StartTimes(
-            measure_s=measured_s - began_s, load_s=loaded_s - measured_s, warm_up_s=time.monotonic() - loaded_s
+            measure_s=measured_s - began_s,
+            load_s=loaded_s - measured_s,
+            warm_up_s=warm_s - loaded_s,
+            restart_s=warm_s - began_s - measuring_s,
         )
         for part, pid in zip(self.plan.parts, self.pids, strict=True):
             process = f"process {pid}" if pid is not None else "there"
@@ -284,7 +290,7 @@ class WorkerGroup:
         """The plan by memory as well as time; None where nothing is computed. Raises ``StartError`` without room."""
         if self._config.rehearsal is not None:
             return None
-        costs = self._on_shared_cores(self.costs) if self.costs is not None else None
+        costs = self._on_shared_cores(self._costs) if self._costs is not None else None
         return check_devices(self._config, places, opened, costs)
 
     def _place_by_time(self, places: tuple[tuple[int, str], ...], costs: PassCosts) -> Plan:
@@ -303,6 +309,10 @@ class WorkerGroup:
             denoise_s=tuple(cost_s * slowdown for cost_s in costs.denoise_s),
             decode_s=costs.decode_s * slowdown,
         )
+
+    def _assignment(self, rank: int, plan: Plan) -> Assign:
+        attentions = self.learned.attentions[rank] if self.learned is not None else ()
+        return Assign(rank=rank, plan=plan, rendezvous=self._rendezvous(), attentions=attentions)
 
     def _rendezvous(self) -> Rendezvous:
         nodes = self._config.nodes

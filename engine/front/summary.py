@@ -1,14 +1,24 @@
-"""What a group that has started is: facts of its workers, put together for whoever asks."""
+"""What a group that has started is, and what it found out: facts of its workers, put together for whoever asks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.front.fit import memory_facts, tell_memory
 from engine.law.fitting import MemoryPlan
 from engine.messages import WorkerFacts
-from engine.placement import Plan
+from engine.placement import PassCosts, Plan
 from engine.request import Dtypes, EngineFacts
 from engine.schedule import frames_in_block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a group found out that the next one on the same devices need not."""
+
+    costs: PassCosts
+    attentions: tuple[tuple[str, ...], ...]
+    """By rank: ways to attend that passed the trial."""
 
 
 def summarise(

@@ -29,9 +29,9 @@ from engine.front.fit import check_host
 from engine.front.group import WorkerGroup
 from engine.front.hosts import Hosts, ThisHost
 from engine.front.starting import StartReport
+from engine.front.summary import Learned
 from engine.messages import Beat, Cancel, EncodePrompt, Idle, StartProgress, Ticket
 from engine.observe import Observer, StartTimes
-from engine.placement import PassCosts
 from engine.request import EngineFacts, EngineState, WorkerLoad
 from engine.trace import Span
 
@@ -78,7 +78,7 @@ class Supervisor:
         self._report = StartReport()
         self._folder = tempfile.TemporaryDirectory(prefix="hiar-")
         self._group: WorkerGroup | None = None
-        self._costs: PassCosts | None = None
+        self._learned: Learned | None = None
         self._num_groups = 0
         self._losses: list[float] = []
         self._settled = asyncio.Event()
@@ -178,7 +178,7 @@ class Supervisor:
             self._hosts,
             Path(self._folder.name),
             self._num_groups,
-            self._costs,
+            self._learned,
             on_message=self._receive,
             on_progress=self._note_progress,
             on_lost=self._lost,
@@ -196,7 +196,7 @@ class Supervisor:
             self._fail(error)
             return
         assert group.facts is not None and group.start_times is not None
-        self._costs, self.facts = group.costs, group.facts
+        self._learned, self.facts = group.learned, group.facts
         self._report.clear()
         self._warn_of_long_restarts(group.start_times)
         if lost_at is not None:
@@ -213,8 +213,8 @@ class Supervisor:
         self._observer.worker_starts(rank, progress)
 
     def _warn_of_long_restarts(self, times: StartTimes) -> None:
-        """A restart loads and warms up as this start did; it measures nothing."""
-        again_s, grace_s = times.load_s + times.warm_up_s, self._config.recovery_grace_s
+        """A restart does all that this start did, but for the measuring."""
+        again_s, grace_s = times.restart_s, self._config.recovery_grace_s
         logger.info(
             "workers: measuring took %.1f s, loading %.1f s, warming up %.1f s",
             *(times.measure_s, times.load_s, times.warm_up_s),

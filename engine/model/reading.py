@@ -38,7 +38,6 @@ _HEADER_BYTES, _LENGTHS, _LENGTHS_AT = 30, "<HH", 26
 _EXPLAINED = (pickle.UnpicklingError, RuntimeError, OSError)
 _DAMAGED = (EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, struct.error)
 """What ``torch.load`` raises with words for people, and what a damaged pickle makes it run into."""
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _UNMAPPED = re.compile(r"unable to mmap (\d+) bytes .*Cannot allocate memory")
 
 
@@ -235,14 +234,14 @@ def _are_records(path: Path, places: Iterable[tuple[int, int]]) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """What is wrong and what to do, in one sentence. Torch's own fill a page and hold terminal colours."""
+    """What is wrong and what to do, in one sentence. Torch's own fill a page, with terminal colours in their advice."""
     if isinstance(error, PermissionError):
         return "this user may not read it; give it the right to"
     if isinstance(error, OSError):
         return (error.strerror or str(error)).lower()
     if isinstance(error, _DAMAGED):
         return "its list of tensors is cut off or damaged; fetch it again"
-    text = _COLOURS.sub("", str(error))
+    text = str(error)
     if unmapped := _UNMAPPED.search(text):
         size = f"{int(unmapped[1]) / 1e9:.1f} GB"
         return f"the system maps no {size} at once; set vm.overcommit_memory to 1, or save shards of .safetensors"

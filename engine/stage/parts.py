@@ -284,8 +284,13 @@ def default_codecs(config: EngineConfig) -> str | None:
     return codecs
 
 
-def attention_on(config: EngineConfig, device: torch.device) -> Choice:
+def attention_on(config: EngineConfig, device: torch.device, known: tuple[str, ...]) -> Choice:
     """The fastest on a GPU for a forward of a cache and a denoise pass at the default size; other sizes use it too.
+
+    Args:
+        config: model and settings.
+        device: where it runs.
+        known: names of ways that passed on this device before, which alone are tried then; empty to try all.
 
     Raises:
         StartError: no attention works.
@@ -300,6 +305,7 @@ def attention_on(config: EngineConfig, device: torch.device) -> Choice:
             dtype_on(config, device),
             *shape,
             timed=seconds_by_events,
+            known=known,
             fp8_pages=config.precision.fp8_pages,
             int8=config.precision.int8_attention,
         )

@@ -35,7 +35,7 @@ from engine.messages import (
 )
 from engine.model.decoder import Decoder
 from engine.model.dit import CausalWan
-from engine.placement import Part, PassCosts
+from engine.placement import Part
 from engine.stage import costs, parts
 from engine.stage.handover import join
 from engine.stage.link import ChainLink
@@ -105,7 +105,7 @@ class Worker:
         while True:
             match self._inbox.get():
                 case MeasureCosts():
-                    self._send(CostsMeasured(costs=self._measure()))
+                    self._send(self._measure())
                 case Assign() as assignment:
                     return self._take_part(assignment)
                 case Shutdown():
@@ -113,23 +113,26 @@ class Worker:
                 case message:
                     raise AssertionError(f"{message} came before the worker had its part")
 
-    def _measure(self) -> PassCosts:
+    def _measure(self) -> CostsMeasured:
         config, device, progress = self._config, self.device, self._progress
-        self._model = self._load_transformer()
+        began_s = time.monotonic()
+        self._model = self._load_transformer(())
         self._decoder = parts.decoder(config, device, progress)
-        return costs.measure(config, device, self._model, self._decoder, progress)
+        loaded_s = time.monotonic()
+        found = costs.measure(config, device, self._model, self._decoder, progress)
+        return CostsMeasured(costs=found, load_s=loaded_s - began_s)
 
-    def _load_transformer(self) -> Network:
+    def _load_transformer(self, attentions: tuple[str, ...]) -> Network:
         """The network, without graphs; as long as it measures, windows are full."""
         model = parts.transformer(self._config, self.device, self._progress)
         if isinstance(model, CausalWan) and self._captures is not None:
-            self._attention = parts.attention_on(self._config, self.device)
+            self._attention = parts.attention_on(self._config, self.device, attentions)
             model.attention = self._attention.full
         return model
 
     def _take_part(self, assignment: Assign) -> ChainLink:
         part = assignment.plan.parts[assignment.rank]
-        link = self._make_link(part)
+        link = self._make_link(part, assignment.attentions)
         if self._captures is not None:
             self._captures.close()
         if self.device.type == "cuda":
@@ -140,15 +143,14 @@ class Worker:
         self._send(WorkerReady(facts=self._facts(part, link)))
         return link
 
-    def _make_link(self, part: Part) -> ChainLink:
+    def _make_link(self, part: Part, attentions: tuple[str, ...]) -> ChainLink:
         """Load what the part needs, and let go of what was only measured."""
         config, device, progress = self._config, self.device, self._progress
         model, network = self._model, self._decoder
         self._model = self._decoder = None
         if part.stages:
-            model = parts.replayed(
-                config, model or self._load_transformer(), self._attention, part.stages, self._captures
-            )
+            model = model or self._load_transformer(attentions)
+            model = parts.replayed(config, model, self._attention, part.stages, self._captures)
         else:
             model = None
         network = (network or parts.decoder(config, device, progress)) if part.decodes else None
@@ -175,6 +177,7 @@ class Worker:
             num_pages=link.num_pages,
             page_bytes=link.page_bytes,
             attention=link.attention,
+            attentions=self._attention.sound,
             dtype=str(parts.dtype_on(self._config, self.device)).removeprefix("torch."),
             encoder="libx264" if part.decodes else None,
             codecs=parts.default_codecs(self._config) if part.decodes else None,

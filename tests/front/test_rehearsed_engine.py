@@ -206,5 +206,21 @@ def test_pages_that_do_not_fit_are_refused_before_they_are_taken() -> None:
     assert "GB" in message and "--max-videos" in message
 
 
+def test_a_restart_that_will_outlast_the_patience_of_videos_is_told_at_the_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body(config: EngineConfig) -> None:
+        engine = Engine(config)
+        await engine.start()
+        await engine.wait_ready()
+        await engine.stop()
+
+    asyncio.run(body(replace(CONFIG, recovery_grace_s=0.01)))
+    assert "longer than videos wait (0.01 s)" in caplog.text and "raise --recovery-grace" in caplog.text
+    caplog.clear()
+    asyncio.run(body(CONFIG))
+    assert "--recovery-grace" not in caplog.text
+
+
 def test_a_start_that_takes_too_long_ends_in_one_sentence() -> None:
     assert "0.01 s" in start_error(replace(CONFIG, start_timeout_s=0.01))

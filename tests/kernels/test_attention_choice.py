@@ -13,6 +13,7 @@ from engine.model.capture import Captures
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.stage.parts import attention_name
+from kernels import attention_choice
 from kernels.attention import PageTable, page_table, paged_attention_reference
 from kernels.attention_choice import (
     GATES,
@@ -65,10 +66,23 @@ def taking(seconds: dict[str, float]) -> Callable[[Mapping[str, Work]], dict[str
 
 
 def choose(
-    candidates: list[Candidate], seconds: dict[str, float], dtype: torch.dtype = torch.float32, num_pages: int = PAGES
+    candidates: list[Candidate],
+    seconds: dict[str, float],
+    dtype: torch.dtype = torch.float32,
+    num_pages: int = PAGES,
+    known: tuple[str, ...] = (),
 ) -> Choice:
     return choose_attention(
-        CPU, dtype, TOKENS, HEADS, WIDTH, num_pages, timed=taking(seconds), candidates=candidates, num_segments=3
+        CPU,
+        dtype,
+        TOKENS,
+        HEADS,
+        WIDTH,
+        num_pages,
+        timed=taking(seconds),
+        candidates=candidates,
+        known=known,
+        num_segments=3,
     )
 
 
@@ -141,6 +155,20 @@ def test_growing_windows_take_the_fastest_that_can() -> None:
 def test_one_for_full_windows_is_checked_on_those_only() -> None:
     choice = choose([Candidate("gathered", MATH), Candidate("right", right)], {"right": 2.0})
     assert choice.name == "right" and "relative error" in str(choice.trials[0])
+
+
+def test_what_passed_before_is_tried_alone_and_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> str:
+        raise AssertionError("a process was made")
+
+    monkeypatch.setattr(attention_choice, "refusal_apart", refuse)
+    ways = [
+        Candidate("never seen", raising(RuntimeError("must not run"))),
+        Candidate("could stand still", right, apart_first=True),
+        Candidate("other", right),
+    ]
+    choice = choose(ways, {"other": 2.0, "could stand still": 1.0}, known=("could stand still", "other"))
+    assert choice.name == "could stand still" and choice.sound == ("could stand still", "other")
 
 
 def test_without_one_for_any_window_there_is_no_choice() -> None:

@@ -12,7 +12,7 @@ from server.metrics.recorder import Recorder
 from tests.server.fake_engine import FakeEngine
 from tests.server.scrape import Scrape, parse
 
-TIMES = StartTimes(measure_s=1.0, load_s=2.0, warm_up_s=3.0)
+TIMES = StartTimes(measure_s=1.0, load_s=2.0, warm_up_s=3.0, restart_s=4.0)
 MEMORY = WorkerMemoryFacts(
     rank=0,
     device="cuda:0",
