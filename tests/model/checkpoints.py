@@ -1,10 +1,23 @@
-"""Checkpoint files that several tests write."""
+"""Checkpoint files that several tests write, and what is in them."""
 
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+
+def small_student() -> dict[str, Tensor]:
+    """A few tensors under names that a student's could have."""
+    torch.manual_seed(1)
+    return {f"blocks.{index}.weight": torch.randn(40, 30) for index in range(5)} | {"head.modulation": torch.randn(2)}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Fails unless the same names have the same numbers."""
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def save_sharded(tensors: dict[str, Tensor], folder: Path, name: str = "w") -> Path:
