@@ -247,7 +247,7 @@ _EXAMPLES = """\
 examples:
   hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
   hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
-  hiar-server --port 9000 --max-videos 1         one video at a time
+  hiar-server --port 9000 --max-videos 1           one video at a time
   hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
   hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
 
