@@ -142,6 +142,11 @@ readinessProbe:
 {{- with $values.model.decoder }}
 - {name: HIAR_DECODER, value: {{ . | quote }}}
 {{- end }}
+{{- with $values.model.sizes }}
+- {name: HIAR_SIZES, value: {{ join "," . | quote }}}
+{{- end }}
+- {name: HIAR_TEXT_DEVICE, value: {{ $values.model.textDevice | quote }}}
+- {name: HIAR_DTYPE, value: {{ $values.model.dtype | quote }}}
 - {name: HIAR_KV_DTYPE, value: {{ $values.model.kvDtype | quote }}}
 - {name: HIAR_LINEAR_DTYPE, value: {{ $values.model.linearDtype | quote }}}
 - {name: HIAR_ATTENTION_DTYPE, value: {{ $values.model.attentionDtype | quote }}}
@@ -154,6 +159,7 @@ readinessProbe:
 - {name: HIAR_MAX_SECONDS, value: {{ . | quote }}}
 {{- end }}
 - {name: HIAR_LEAD_TARGET, value: {{ $values.server.leadTargetSeconds | quote }}}
+- {name: HIAR_START_TIMEOUT, value: {{ $values.server.startTimeoutSeconds | quote }}}
 - {name: HIAR_STAGE_TIMEOUT, value: {{ $values.server.stageTimeoutSeconds | quote }}}
 - {name: HIAR_RECOVERY_GRACE, value: {{ $values.server.recoveryGraceSeconds | quote }}}
 - {name: HIAR_DRAIN_TIMEOUT, value: {{ $values.shutdown.drainSeconds | quote }}}
