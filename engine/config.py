@@ -361,7 +361,7 @@ class EngineConfig:
         require(len(set(gpus)) == len(gpus), f"devices {','.join(self.devices)} name a GPU twice")
         require(self.dtype in {"auto", "float32", "bfloat16"}, f"{self.dtype=} is not auto, float32 or bfloat16")
         places = {"auto", "cpu", *self.devices}
-        require(self.text_device in places, f"text device {self.text_device!r} is none of {', '.join(sorted(places))}")
+        require(self.text_device in places, f"--text-device {self.text_device} is none of {', '.join(sorted(places))}")
         require(self.max_videos >= 1, f"{self.max_videos=} is below 1")
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks

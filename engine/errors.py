@@ -13,6 +13,7 @@ HiarError                     code, message, retryable
 |   +-- WorkerLost            the worker that ran it died or hung
 +-- StartError                the engine cannot start as configured
     +-- WeightsError          a weight file is absent, truncated or does not fit the model
+    +-- StartOutOfMemory      a device had no memory left for what it was to hold
 """
 
 
@@ -114,7 +115,16 @@ class WeightsError(StartError):
     code = "bad_weights"
 
 
+class StartOutOfMemory(StartError):
+    """A device had no memory left for what it was to hold."""
+
+    code = "start_out_of_memory"
+
+
 SESSION_FAILURES: dict[str, type[SessionFailed]] = {
     kind.code: kind for kind in (SessionFailed, CorruptLatents, EngineOutOfMemory, EncoderFailed, WorkerLost)
 }
 """How a failure that crossed a process boundary as its code becomes an exception again."""
+
+START_FAILURES: dict[str, type[StartError]] = {kind.code: kind for kind in (StartError, WeightsError, StartOutOfMemory)}
+"""The same for a start."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.config import EngineConfig
-from engine.errors import HiarError, StartError, WeightsError, WorkerLost
+from engine.errors import START_FAILURES, HiarError, StartError, StartOutOfMemory, WorkerLost
 from engine.front import warm_up
 from engine.front.fit import check_devices
 from engine.front.hosts import Hosts
@@ -91,6 +91,8 @@ class WorkerGroup:
         self.learned = learned
         self._costs = learned.costs if learned is not None else None
         self.plan: Plan | None = None
+        self._memory: MemoryPlan | None = None
+        """What workers are planned to hold; None for a rehearsal."""
         self.facts: EngineFacts | None = None
         self._links: list[Link] = []
         self._awaited: dict[tuple[int, type], asyncio.Future[Any]] = {}
@@ -143,20 +145,20 @@ class WorkerGroup:
         opened = await asyncio.gather(*(self._expect(rank, DeviceOpened) for rank in range(len(places))))
         measuring_s = 0.0
         if self._costs is None:
-            self._plan_memory(places, opened)
+            self._memory = self._plan_memory(places, opened)
             asked_s = time.monotonic()
             found = await self._ask(0, MeasureCosts(), CostsMeasured)
             self._costs, measuring_s = found.costs, time.monotonic() - asked_s - found.load_s
         measured_s = time.monotonic()
-        memory = self._plan_memory(places, opened)
+        self._memory = self._plan_memory(places, opened)
         rollout = self._config.manifest.rollout
-        self.plan = memory.plan if memory is not None else self._place_by_time(places, self._costs)
+        self.plan = self._memory.plan if self._memory is not None else self._place_by_time(places, self._costs)
         logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
         assigned = [self._ask(rank, self._assignment(rank, self.plan), WorkerReady) for rank in range(len(places))]
         facts = [ready.facts for ready in await asyncio.gather(*assigned)]
         self.learned = Learned(costs=self._costs, attentions=tuple(fact.attentions for fact in facts))
         self._vitals.set_pools(tuple(fact.num_pages for fact in facts))
-        self.facts = summarise(self._config, self.plan, facts, memory)
+        self.facts = summarise(self._config, self.plan, facts, self._memory)
         loaded_s = time.monotonic()
         slowest_s = max(self.plan.block_s(chain) for chain in range(len(self.plan.chains)))
         patience_s = max(self._config.stage_timeout_s, MIN_BLOCKS_OF_PATIENCE * slowest_s)
@@ -230,8 +232,7 @@ class WorkerGroup:
         self._vitals.heard(rank)
         match message:
             case StartFailed():
-                kind = WeightsError if message.code == WeightsError.code else StartError
-                self._lose(kind(message.message), rank)
+                self._lose(self._start_error(message), rank)
                 return
             case StartProgress():
                 self._on_progress(rank, message)
@@ -249,6 +250,13 @@ class WorkerGroup:
             case PromptEncoded() if self._watchdog is not None:
                 self._watchdog.answered(rank, now)
         self._hand_on(rank, message)
+
+    def _start_error(self, failed: StartFailed) -> StartError:
+        """What a worker failed with; memory that ran out is told with what was planned."""
+        kind = START_FAILURES.get(failed.code, StartError)
+        if kind is StartOutOfMemory and self._memory is not None:
+            return kind(f"{failed.message} ({self._memory.sizes})")
+        return kind(failed.message)
 
     def _hand_on(self, rank: int, message: Any) -> None:
         awaited = self._awaited.pop((rank, type(message)), None)

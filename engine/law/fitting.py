@@ -13,6 +13,8 @@ from engine.law.rates import frames_per_block
 from engine.placement import Part, PassCosts, Plan, place
 
 GB = 1e9
+NOTABLE_BYTES = 50_000_000
+"""Smaller items are left out of a sentence."""
 COLUMNS = (
     *("device", "stages", "context", "weights", "text encoder", "text buffers", "pages", "graphs", "decoder"),
     *("decoder state", "activations", "slack", "total", "of"),
@@ -69,6 +71,16 @@ class MemoryPlan:
     def fits(self) -> bool:
         """Whether everything has room."""
         return not self.shortfalls
+
+    @property
+    def sizes(self) -> str:
+        """What each worker is planned to hold, in a sentence."""
+        workers = []
+        for worker in self.workers:
+            notable = [f"{item} {size / GB:.1f}" for item, size in worker.held.items() if size >= NOTABLE_BYTES]
+            notable += [f"text encoder on the host {worker.host_bytes / GB:.1f}"] if worker.host_bytes else []
+            workers.append(f"{worker.device.name} {worker.total_bytes / GB:.1f} GB: {', '.join(notable)}")
+        return "planned for " + "; ".join(workers)
 
     @property
     def table(self) -> tuple[tuple[str, ...], ...]:

@@ -9,10 +9,6 @@ from engine.law.fitting import Device, MemoryPlan, plan_memory
 from engine.law.rates import cpu_start_s
 from engine.placement import PassCosts
 
-GB = 1e9
-NOTABLE_BYTES = 50_000_000
-"""Smaller items are left out of a sentence."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -51,7 +47,7 @@ class Verdict:
     def sentence(self) -> str:
         """Why not, what would help and what was planned, for a log."""
         help_ = f"these flags make it fit: {self.flags}" if self.flags else "no flags make it fit"
-        return f"{'; '.join(self.reasons)}; {help_} ({_sizes(self.memory)})"
+        return f"{'; '.join(self.reasons)}; {help_} ({self.memory.sizes})"
 
 
 def judge(config: EngineConfig, site: Site) -> Verdict:
@@ -82,12 +78,3 @@ def _too_slow(config: EngineConfig, site: Site) -> tuple[str, ...]:
         f"the start makes blocks of {width_px}x{height_px} and would take about {start_s / 60:.0f} minutes on "
         f"{site.num_cores} cores (an estimate), with a start timeout of {limit_s:g} s",
     )
-
-
-def _sizes(memory: MemoryPlan) -> str:
-    workers = []
-    for worker in memory.workers:
-        notable = [f"{item} {size / GB:.1f}" for item, size in worker.held.items() if size >= NOTABLE_BYTES]
-        notable += [f"text encoder on the host {worker.host_bytes / GB:.1f}"] if worker.host_bytes else []
-        workers.append(f"{worker.device.name} {worker.total_bytes / GB:.1f} GB: {', '.join(notable)}")
-    return "planned for " + "; ".join(workers)

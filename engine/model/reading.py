@@ -10,6 +10,7 @@ import mmap
 import pickle
 import re
 import struct
+import sys
 import zipfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
@@ -36,7 +37,10 @@ _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _HEADER_BYTES, _LENGTHS, _LENGTHS_AT = 30, "<HH", 26
 """Of a record's header in a zip archive: its size before name and extra field, and those two's lengths in it."""
 _EXPLAINED = (pickle.UnpicklingError, RuntimeError, OSError)
-_DAMAGED = (EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, struct.error)
+_DAMAGED = (
+    *(EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError),
+    *(struct.error, zipfile.BadZipFile),
+)
 """What ``torch.load`` raises with words for people, and what a damaged pickle makes it run into."""
 _UNMAPPED = re.compile(r"unable to mmap (\d+) bytes .*Cannot allocate memory")
 
@@ -189,6 +193,8 @@ def _map_student(path: Path) -> dict[str, Tensor] | None:
 
     For a file with much beside them: Linux maps no more at once, for writing into a copy, than it has memory.
     """
+    if not _has_our_byte_order(path):
+        return None
     tensors = _student(torch.load(path, map_location="meta", weights_only=True))
     if not isinstance(tensors, dict) or not all(
         isinstance(value, Tensor) and _is_plain(value) for value in tensors.values()
@@ -213,6 +219,13 @@ def _map_student(path: Path) -> dict[str, Tensor] | None:
         empty = torch.empty(0, dtype=tensor.dtype)
         mapped[name] = empty.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
     return mapped
+
+
+def _has_our_byte_order(path: Path) -> bool:
+    """Whether the file has numbers as this machine has them. Others torch swaps, and crashes where there are none."""
+    with zipfile.ZipFile(path) as archive:
+        marks = [archive.read(name) for name in archive.namelist() if name.endswith("/byteorder")]
+    return set(marks) <= {sys.byteorder.encode()}
 
 
 def _are_records(path: Path, places: Iterable[tuple[int, int]]) -> bool:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig
-from engine.errors import StartError
+from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
 from engine.machine import free_host_bytes, usable_cores
 from engine.media.decode import Encoder
@@ -203,11 +203,12 @@ def prompts(config: EngineConfig, device: torch.device, progress: Progress) -> P
 
 @contextmanager
 def _room_for(what: str, config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Memory that runs out in the body is a ``StartError`` that names what did not fit."""
+    """Memory that runs out in the body is a ``StartOutOfMemory`` that names what did not fit."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise StartError(f"{device} has no room for {what} of {config.manifest.name}: {_first_line(error)}") from error
+        message = f"{device} has no room for {what} of {config.manifest.name}: {_first_line(error)}"
+        raise StartOutOfMemory(message) from error
 
 
 def noise(config: EngineConfig, device: torch.device) -> Noise:
@@ -232,7 +233,7 @@ def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -
     needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
     free = free_bytes(device)
     if needed > free:
-        raise StartError(
+        raise StartOutOfMemory(
             f"{device} has {free / 1e9:.1f} GB of memory free and {num_pages} pages need {needed / 1e9:.1f} GB; "
             f"free some, or lower --max-videos (now {config.max_videos})"
         )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.errors import HiarError, StartError
+from engine.errors import HiarError, StartOutOfMemory
 from engine.messages import (
     Assign,
     CostsMeasured,
@@ -76,7 +76,8 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
             return
         except torch.OutOfMemoryError as error:
             reason = str(error).splitlines()[0]
-            send(StartFailed(code=StartError.code, message=f"{device} ran out of memory while it started: {reason}"))
+            message = f"{device} ran out of memory while it started: {reason}"
+            send(StartFailed(code=StartOutOfMemory.code, message=message))
             return
         if link is not None:
             serve(link, inbox)
