@@ -137,6 +137,19 @@ def test_the_api_process_does_not_import_torch() -> None:
 
 
 @pytest.mark.slow
+def test_the_process_that_workers_are_forked_from_touches_no_gpu() -> None:
+    """A device that was opened before a fork cannot be used behind it."""
+    run_python(
+        "import torch\n"
+        "def touched(*_): raise AssertionError('CUDA was touched')\n"
+        "torch.cuda._lazy_init = torch.cuda.device_count = torch.cuda.is_available = touched\n"
+        "torch.cuda._is_compiled = lambda: True\n"
+        "for name in ('_cuda_init', '_cuda_getDeviceCount', '_cuda_setDevice', '_cuda_getCurrentRawStream'):\n"
+        "    setattr(torch._C, name, touched)\n"
+        "import engine.stage.preload, engine.model.text, engine.media.encoder, transformers"
+    )
+
+
 def test_workers_need_no_web_package() -> None:
     blocked = f"import sys; sys.modules.update(dict.fromkeys({WEB_PACKAGES!r}))"
     run_python(f"{blocked}; import {', '.join(WITHOUT_WEB)}")

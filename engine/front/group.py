@@ -8,22 +8,20 @@ policy.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.config import EngineConfig
 from engine.errors import START_FAILURES, HiarError, StartError, StartOutOfMemory, WorkerLost
 from engine.front import warm_up
-from engine.front.fit import check_devices
 from engine.front.hosts import Hosts
 from engine.front.link import Link
+from engine.front.planning import plan_by_memory, plan_by_time, tell_plan
 from engine.front.summary import Learned, summarise
 from engine.front.vitals import Vitals
 from engine.front.watchdog import Watchdog
 from engine.law.fitting import MemoryPlan
-from engine.machine import usable_cores
 from engine.messages import (
     Assign,
     Beat,
@@ -43,9 +41,8 @@ from engine.messages import (
     WorkerReady,
 )
 from engine.observe import LossReason, StartTimes
-from engine.placement import PassCosts, Plan, place
+from engine.placement import Plan
 from engine.request import EngineFacts, WorkerLoad
-from engine.schedule import frames_in_block
 
 logger = logging.getLogger(__name__)
 
@@ -145,15 +142,14 @@ class WorkerGroup:
         opened = await asyncio.gather(*(self._expect(rank, DeviceOpened) for rank in range(len(places))))
         measuring_s = 0.0
         if self._costs is None:
-            self._memory = self._plan_memory(places, opened)
+            self._memory = plan_by_memory(self._config, places, opened, None)
             asked_s = time.monotonic()
             found = await self._ask(0, MeasureCosts(), CostsMeasured)
             self._costs, measuring_s = found.costs, time.monotonic() - asked_s - found.load_s
         measured_s = time.monotonic()
-        self._memory = self._plan_memory(places, opened)
-        rollout = self._config.manifest.rollout
-        self.plan = self._memory.plan if self._memory is not None else self._place_by_time(places, self._costs)
-        logger.info("plan: %s", self.plan.describe(frames_in_block(rollout, 1)))
+        self._memory = plan_by_memory(self._config, places, opened, self._costs)
+        self.plan = self._memory.plan if self._memory is not None else plan_by_time(self._config, places, self._costs)
+        tell_plan(self._config, self.plan)
         assigned = [self._ask(rank, self._assignment(rank, self.plan), WorkerReady) for rank in range(len(places))]
         facts = [ready.facts for ready in await asyncio.gather(*assigned)]
         self.learned = Learned(costs=self._costs, attentions=tuple(fact.attentions for fact in facts))
@@ -293,30 +289,6 @@ class WorkerGroup:
             self._on_lost(error.message, self._busy_with.get(rank, frozenset()))
 
     # --- parts of the start ---
-
-    def _plan_memory(self, places: tuple[tuple[int, str], ...], opened: Sequence[DeviceOpened]) -> MemoryPlan | None:
-        """The plan by memory as well as time; None where nothing is computed. Raises ``StartError`` without room."""
-        if self._config.rehearsal is not None:
-            return None
-        costs = self._on_shared_cores(self._costs) if self._costs is not None else None
-        return check_devices(self._config, places, opened, costs)
-
-    def _place_by_time(self, places: tuple[tuple[int, str], ...], costs: PassCosts) -> Plan:
-        names = tuple(device if node_rank == 0 else f"{device}@node{node_rank}" for node_rank, device in places)
-        return place(self._config.manifest.rollout, names, costs)
-
-    def _on_shared_cores(self, costs: PassCosts) -> PassCosts:
-        """What passes cost when all CPU workers of this host compute at once: they share its cores."""
-        config, cores = self._config, usable_cores()
-        if config.on_gpu or config.rehearsal is not None or len(config.devices) == 1:
-            return costs
-        threads = config.num_threads or max(1, cores // len(config.devices))
-        slowdown = max(1.0, len(config.devices) * threads / cores)
-        return replace(
-            costs,
-            denoise_s=tuple(cost_s * slowdown for cost_s in costs.denoise_s),
-            decode_s=costs.decode_s * slowdown,
-        )
 
     def _assignment(self, rank: int, plan: Plan) -> Assign:
         attentions = self.learned.attentions[rank] if self.learned is not None else ()

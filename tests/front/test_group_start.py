@@ -170,3 +170,13 @@ def test_progress_is_no_answer() -> None:
     progress = StartProgress(phase=StartPhase.READING, what="hiar.pt", done=1, total=2)
     with pytest.raises(StartError, match=r"were not ready after 0.2 s"):
         start(Hosts((85.0,), {MeasureCosts: progress}), wan(start_timeout_s=0.2))
+
+
+def test_a_chain_below_realtime_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    slow = PassCosts(denoise_s=(0.2, 0.4, 0.6, 0.9), decode_s=0.1)
+    start(Hosts((85.0,), {MeasureCosts: CostsMeasured(costs=slow, load_s=0.0)} | READY), wan(manifest=LATENTS_ONLY))
+    assert "chain 0 makes 12.0 frames/s and hiar plays at 16: realtime videos stall" in caplog.text
+    caplog.clear()
+    fast = PassCosts(denoise_s=(0.1, 0.2, 0.3, 0.4), decode_s=0.1)
+    start(Hosts((85.0,), {MeasureCosts: CostsMeasured(costs=fast, load_s=0.0)} | READY), wan(manifest=LATENTS_ONLY))
+    assert "realtime videos stall" not in caplog.text
