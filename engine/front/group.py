@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 MIN_BLOCKS_OF_PATIENCE = 10
 """A worker may be silent for this many predicted blocks, however short the stage timeout: slow is not hung."""
+LONGEST_PROMPT = 30
+"""A prompt of full length takes at most this many times as long as the first one, which is short: that one merely reads
+all weights."""
 STACK_DUMP_S = 0.3
 """What a hung worker gets to print where it stands."""
 
@@ -307,9 +310,11 @@ class WorkerGroup:
         manifest = self._config.manifest
         if manifest.decoder is None or (manifest.text is None and self._config.rehearsal is None):
             return
-        answer = self._expect(self._text_rank, PromptEncoded)
+        assert self._watchdog is not None
+        answer, asked_s = self._expect(self._text_rank, PromptEncoded), time.monotonic()
         self.ask(warm_up.QUESTION)
         messages = warm_up.messages(manifest, (await answer).embedding)
+        self._watchdog.allow_text(LONGEST_PROMPT * (time.monotonic() - asked_s))
         closed = [self._expect(part.rank, SessionClosed) for part in plan.parts]
         for chain in range(len(plan.chains)):
             self._on_progress(plan.chains[chain][-1].rank, warm_up.progress(0))

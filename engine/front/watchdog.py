@@ -25,9 +25,15 @@ class Watchdog:
     """Watches the workers of one group."""
 
     def __init__(self, plan: Plan, timeout_s: float) -> None:
+        """Nothing is owed. ``timeout_s``: the longest silence of a worker that owes something."""
         self._plan, self._timeout_s = plan, timeout_s
+        self._text_timeout_s = timeout_s
         self._pulses = [Pulse() for _ in plan.parts]
         self._tickets_sent = [0] * len(plan.chains)
+
+    def allow_text(self, seconds: float) -> None:
+        """Let a worker that embeds a prompt be silent for so long, if that is more than others may."""
+        self._text_timeout_s = max(self._timeout_s, seconds)
 
     def sent(self, chain: int, now: float) -> None:
         """A ticket went to all workers of a chain."""
@@ -65,9 +71,15 @@ class Watchdog:
         silent = [
             (pulse.last_sign_at, rank)
             for rank, pulse in enumerate(self._pulses)
-            if rank in self._owing() and now - pulse.last_sign_at > self._timeout_s
+            if self._owes(rank) and now - pulse.last_sign_at > self._limit_s(rank)
         ]
         return min(silent)[1] if silent else None
+
+    def _limit_s(self, rank: int) -> float:
+        """A thread beside the passes embeds prompts on the host, so that tickets are no reason to be silent there."""
+        embeds = self._pulses[rank].open_questions > 0
+        beside = self._plan.parts[rank].text_on_host and self.owed(rank) > 0
+        return self._text_timeout_s if embeds and not beside else self._timeout_s
 
     def _owing(self) -> set[int]:
         return {part.rank for part in self._plan.parts if self._owes(part.rank)}

@@ -1,8 +1,11 @@
 """Who owes work and who hangs, on invented clocks."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine.front.watchdog import Watchdog
+from engine.placement import Plan
 from tests.front import making
 
 TIMEOUT_S = 20.0
@@ -129,3 +132,28 @@ def test_replicas_owe_only_what_their_own_chain_was_sent() -> None:
     assert watch.hung(AGES_S) is None
     watch.sent(0, 50.0)
     assert watch.hung(70.1) == 0
+
+
+def test_a_worker_that_embeds_a_prompt_may_be_silent_for_longer() -> None:
+    watch = watchdog(1)
+    watch.allow_text(3 * TIMEOUT_S)
+    watch.sent(0, 0.0)
+    watch.asked(0, 0.0)
+    assert watch.hung(60.0) is None and watch.hung(60.1) == 0
+    watch.answered(0, 50.0)
+    assert watch.hung(70.0) is None and watch.hung(70.1) == 0, "the ticket is still owed"
+    watch.allow_text(1.0)
+    watch.asked(0, 60.0)
+    assert watch.hung(70.1) == 0, "never less patience than for passes"
+
+
+def test_prompts_on_the_host_are_no_reason_to_pass_no_tickets() -> None:
+    plan = making.plan(1)
+    watch = Watchdog(Plan(parts=(replace(plan.parts[0], text_on_host=True),)), TIMEOUT_S)
+    watch.allow_text(3 * TIMEOUT_S)
+    watch.asked(0, 0.0)
+    assert watch.hung(60.0) is None
+    watch.sent(0, 10.0)
+    assert watch.hung(30.1) == 0
+    watch.beat(0, 1, 31.0)
+    assert watch.hung(91.0) is None and watch.hung(91.1) == 0
