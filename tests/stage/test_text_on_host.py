@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig, Manifest, VideoConfig
 from engine.messages import (
+    Beat,
     BlockTicket,
     EncodePrompt,
     OpenTicket,
