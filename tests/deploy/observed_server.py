@@ -1,7 +1,7 @@
 """A server with real workers whose passes are sleeps, watched by a real Prometheus while it works and loses a worker.
 
-GPU readings come from the server's own collector beside it, which is given numbers in place of NVML's: so the panels of
-GPUs are tested on machines without one.
+GPU readings come from the server's own collector beside it, which is given numbers in place of NVML's, and so does the
+memory of workers, of which a rehearsal has none worth a plan: so their panels are tested on machines without a GPU.
 """
 
 import contextlib
@@ -15,8 +15,10 @@ from threading import Event, Thread
 import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
+from server.metrics.families import Families
 from server.metrics.gpu import GpuCollector, GpuReading
 from server.metrics.gpu_families import GPU_FAMILIES
+from server.metrics.work import TOTAL
 from tests.deploy.expressions import RULES
 from tests.deploy.real_prometheus import SCRAPE_S, RealPrometheus, real_prometheus
 from tests.server.rehearsed_server import SIZE, RehearsedServer, Viewer, eventually, rehearsed_server
@@ -75,6 +77,10 @@ def _gpu_readings() -> Iterator[str]:
     """Serves readings of two GPUs that grow every second. Yields host:port."""
     registry, collector, stopping = CollectorRegistry(), GpuCollector(), Event()
     registry.register(collector)
+    memory = Families(1).workers.memory
+    registry.register(memory)
+    for source in ("planned", "measured"):
+        memory.labels("0", TOTAL, source).set(60e9)
     collector.is_available = True
 
     def read() -> None:
