@@ -32,7 +32,8 @@ def broken(folder: Path, file: str, old: str, new: str) -> Path:
 
 
 UNFIT = [
-    ("settings", "cpu-demo", POD, 'join ","', 'join ";"'),
+    ("settings", "cpu-demo", POD, 'join "," $devices', 'join ";" $devices'),
+    ("settings", "everything-on", POD, 'join "," .', 'join ";" .'),
     ("settings", "cpu-demo", POD, "server.leadTargetSeconds", "server.stageTimeoutSeconds"),
     ("settings", "everything-on", POD, "HIAR_DECODER", "HIAR_MODEL"),
     ("environment", "cpu-demo", POD, "HIAR_MAX_QUEUE", "HIAR_QUEUE_SIZE"),
