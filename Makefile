@@ -8,7 +8,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-IN_TIME := tests/clients tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
+IN_TIME := tests/clients tests/fleet tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
 	$(addprefix tests/stage/test_,costs.py rehearsal.py resting.py)
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 

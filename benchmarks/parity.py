@@ -34,11 +34,11 @@ from engine.config import (
     TransformerConfig,
     VideoConfig,
 )
+from engine.law.schedule import frames_before_block
 from engine.model.text import load_encoder
 from engine.model.vae import WanVae
 from engine.model.weights import load_decoder, load_transformer
 from engine.oracle import roll_out
-from engine.schedule import frames_before_block
 from engine.stage.noise import RecordedNoise
 
 TOLERANCE = 1e-4

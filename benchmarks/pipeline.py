@@ -31,9 +31,9 @@ from safetensors.torch import save_file
 from benchmarks.timeline import chrome_trace, diagonal_svg
 from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
 from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
+from engine.law.placement import Plan
+from engine.law.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block
 from engine.model.dit import CausalWan
-from engine.placement import Plan
-from engine.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block
 from engine.trace import Phase, Span
 
 SMALL = TransformerConfig(dim=96, ffn_dim=256, num_heads=4, num_layers=2, text_dim=64, text_len=16)

@@ -34,7 +34,7 @@ from engine import (
     SessionRequest,
     read_manifest,
 )
-from engine.schedule import frames_before_block
+from engine.law.schedule import frames_before_block
 
 TOLERANCE = 1e-4
 NUM_VIEWERS = 2

@@ -1,6 +1,7 @@
 """The pipelined engine. Callers use this facade only."""
 
 from engine.config import EngineConfig, Manifest, Nodes, Precision
+from engine.engine import Engine, run_agent
 from engine.errors import (
     CorruptLatents,
     EncoderFailed,
@@ -16,9 +17,8 @@ from engine.errors import (
     WeightsError,
     WorkerLost,
 )
+from engine.fleet.fit import settled
 from engine.forecast import assumed_site, gpu_site, host_site
-from engine.front.engine import Engine, run_agent
-from engine.front.fit import settled
 from engine.front.session import Recovery, Session, SessionState, SessionStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED

@@ -7,7 +7,7 @@ from worker to worker, one tensor a block ticket, so they need no header and no 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.placement import PassCosts, Plan
+from engine.law.placement import PassCosts, Plan
 from engine.request import Output, Quality
 from engine.trace import Rests, Span
 

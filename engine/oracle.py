@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, layer_norm, scaled_dot_product_attention
 
 from engine.config import Order, RolloutConfig
+from engine.law.schedule import Level, attended_blocks, noise_levels
+from engine.law.step import predict_x0, re_noise
 from engine.model.dit import LEAST_SIGMA, Attention, Block, CausalWan
 from engine.model.rope import pairs_by_axis
-from engine.schedule import Level, attended_blocks, noise_levels
 
 NoiseSource = Callable[[int, int], Tensor]
 """``noise(block, stage)``: the noise in the input of ``stage``, [F, C, Y, X]. Stage 0 starts from it alone."""
@@ -84,17 +85,6 @@ def block_first(
         result.latents[b] = x
         _, history[b] = forward(model, x, levels[-1], b, seen, embedding_TX)
     return result
-
-
-def predict_x0(x: Tensor, flow: Tensor, level: Level) -> Tensor:
-    """``x - sigma * flow`` in float64, in the flow's type (spec section 3.3)."""
-    return (x.double() - level.sigma * flow.double()).to(flow.dtype)
-
-
-def re_noise(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
-    """``(1 - sigma) * x0 + sigma * noise`` in float32, in the noise's type (spec section 3.4)."""
-    sigma = torch.tensor(level.sigma, dtype=torch.float32, device=x0.device)
-    return ((1 - sigma) * x0.float() + sigma * noise.float()).to(noise.dtype)
 
 
 def forward(

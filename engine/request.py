@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.config import require
-from engine.placement import Plan
+from engine.law.placement import Plan
 
 
 class Pace(StrEnum):

@@ -9,17 +9,19 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from engine import Engine
-from server.body import body_schema
-from server.envelope import Envelope
 from server.errors import ErrorAnswer, answer_in_one_shape
-from server.limits import BodyLimit
+from server.http.body import body_schema
+from server.http.envelope import Envelope
+from server.http.limits import BodyLimit
+from server.info.routes import InfoRoutes
 from server.metrics.endpoint import PATH, MetricsRoute
 from server.metrics.exchanges import Exchanges
 from server.metrics.families import Families
 from server.metrics.readings import Readings
-from server.routes import InfoRoutes, PlayerRoutes, VideoRoutes
-from server.schemas import GenerateRequest, PromptChange
+from server.player.routes import PlayerRoutes
 from server.settings import Settings
+from server.videos.routes import VideoRoutes
+from server.videos.schemas import GenerateRequest, PromptChange
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -19,15 +19,15 @@ import uvicorn
 
 from engine import Engine, EngineConfig, Manifest, Nodes, Precision, StartError, read_manifest
 from server.app import create_app, metrics_route
-from server.delivery import HideAborts
-from server.listener import address_of, listen
+from server.http.listener import address_of, listen
+from server.http.protocol import HttpConfig
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
 from server.metrics.recorder import Recorder
 from server.plan import print_plan
-from server.protocol import HttpConfig
 from server.settings import SettingError, Settings, settings_from_process
+from server.videos.live import HideAborts
 
 _log = logging.getLogger(__name__)
 

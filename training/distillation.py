@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from engine.config import RolloutConfig, require
+from engine.law.schedule import noise_levels
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows
-from engine.schedule import noise_levels
 from engine.stage.noise import KeyedNoise
 from training.captions import describe
 from training.dmd import Flow, critic_loss, draw_sigmas, forward_kl_loss, matching_gradient, matching_loss

@@ -20,9 +20,9 @@ from transformers import UMT5EncoderModel
 from engine.config import TransformerConfig
 from engine.model.dit import Block, CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
-from kernels.attention import PageTable
-from kernels.attention_choice import PagedAttention
-from kernels.elementwise import rms_norm
+from kernels.attention.choice import PagedAttention
+from kernels.attention.formula import PageTable
+from kernels.elementwise.formula import rms_norm
 
 WINDOW_BLOCKS = 7
 POSITION_SCALE = 0.2

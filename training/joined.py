@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
-from kernels.attention import PageTable, page_table
-from kernels.attention_choice import PagedAttention
+from kernels.attention.choice import PagedAttention
+from kernels.attention.formula import PageTable, page_table
 from training.forward import attend
 
 

@@ -27,12 +27,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from engine.law.schedule import Level, noise_levels
+from engine.law.step import re_noise
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows
 from engine.model.text import load_tokenizer
 from engine.model.tiny_vae import RGB
-from engine.oracle import re_noise
-from engine.schedule import Level, noise_levels
 from training.autoencoder import load_autoencoder
 from training.dmd import per_sample
 from training.forward import text_rows

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from engine.config import Order, RolloutConfig, require
+from engine.law.schedule import Level, attended_blocks, noise_levels
+from engine.law.step import predict_x0, re_noise
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
-from engine.oracle import predict_x0, re_noise
-from engine.schedule import Level, attended_blocks, noise_levels
 from engine.stage.noise import KeyedNoise
-from kernels.attention import PageTable, page_table
+from kernels.attention.formula import PageTable, page_table
 from training.forward import Mask, joined_attention
 
 Cell = tuple[int, int]
@@ -223,7 +223,7 @@ def _repeated(text: TextRows, times: int) -> TextRows:
 def grouped_attention(
     q_GLHK: Tensor, k_GLHK: Tensor, v_GLHK: Tensor, k_pages_PLHK: Tensor, v_pages_PLHK: Tensor, table: PageTable
 ) -> Tensor:
-    """``kernels.attention.paged_attention`` with one call for all segments that read equally many pages.
+    """``kernels.attention.formula.paged_attention`` with one call for all segments that read equally many pages.
 
     It has gradients for queries, keys and values on every device; pages are read as they are.
     """

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine.config import LATENT_STRIDE_PX, TransformerConfig
+from engine.law.schedule import blocks_for_frames
 from engine.model.text import load_tokenizer
-from engine.schedule import blocks_for_frames
 from engine.stage.noise import KeyedNoise
 from training.autoencoder import SIZE_PX, Autoencoder
 from training.forward import text_rows

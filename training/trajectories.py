@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RolloutConfig, TransformerConfig, require
-from engine.schedule import NUM_TRAIN_TIMESTEPS, noise_levels
+from engine.law.schedule import NUM_TRAIN_TIMESTEPS, noise_levels
 from engine.stage.noise import KeyedNoise
 from training.captions import describe
 from training.networks import ROLLOUT, TEXT_LEN, WINDOW_BLOCKS, TextToFlow

@@ -18,9 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.record import Bar, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, Timing
-from kernels.attention import PageTable, page_table, paged_attention
-from kernels.attention_int8 import paged_attention_int8
-from kernels.fp8 import PageScales, quantise_rows_reference
+from kernels.attention.formula import PageTable, page_table, paged_attention
+from kernels.attention.int8 import paged_attention_int8
+from kernels.fp8.formula import PageScales, quantise_rows_reference
 
 OURS, SPECIALISED = "ours", "ours, warp-specialised"
 FP8_PAGES, INT8, BOTH = "ours, fp8 pages", "ours, int8", "ours, int8 over fp8 pages"
@@ -178,7 +178,7 @@ def _works(bench: Bench, operands: Operands) -> dict[str, Callable[[], Tensor]]:
         )
 
     def specialised() -> Tensor:
-        from kernels.triton_attention_ws import paged_attention_specialised  # noqa: PLC0415 - for sm_90 only
+        from kernels.attention.triton_specialised import paged_attention_specialised  # noqa: PLC0415 - for sm_90 only
 
         own, pool = (operands.q_GLHK, operands.k_GLHK, operands.v_GLHK), (operands.k_pages_PLHK, operands.v_pages_PLHK)
         return paged_attention_specialised(*own, *pool, operands.table.pages_GW, operands.table.num_pages_G)

@@ -15,7 +15,7 @@ from benchmarks.gpu.timing import Bench
 from engine.config import DecoderConfig
 from engine.model.decode_graph import GraphedDecoder
 from engine.model.decoder import Decoder, build_decoder, store_channels_last
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 
 COLUMNS = ("decoder", "what", "median ms", "p95 ms", "frames/s")
 WHOLE = "decode, planes, to the host"

@@ -19,8 +19,8 @@ from benchmarks.gpu.ceilings import copy_rate
 from benchmarks.gpu.record import Bar, Panel, Section, Table
 from benchmarks.gpu.timing import Bench
 from engine.model.rope import rotations
-from kernels import elementwise
 from kernels.dispatch import uses_triton
+from kernels.elementwise import formula as formulas
 
 NUM_SEGMENTS = 2
 """A cache pass and a denoise pass."""
@@ -94,11 +94,11 @@ def cases(bench: Bench) -> list[Case]:
 
 def _seconds(bench: Bench, section: Section, case: Case) -> tuple[float, float | None]:
     """Median seconds of our kernel and of the compiled formula; None where that does not run."""
-    formula: Callable[..., object] = inspect.unwrap(getattr(elementwise, case.name))
+    formula: Callable[..., object] = inspect.unwrap(getattr(formulas, case.name))
     kernel = kernel_of(case, formula)
     works: dict[str, Callable[[], object]] = {"ours": lambda: kernel(*case.arguments)}
     # Formulas call one another through the dispatch; inside the compiled one no kernel of ours may run.
-    with patch.object(elementwise, "uses_triton", lambda x: False):
+    with patch.object(formulas, "uses_triton", lambda x: False):
         torch.compiler.reset()
         compiled: Callable[..., object] = torch.compile(formula, dynamic=False, backend=bench.compiler)
         what = f"{case.name}, compiled formula"
@@ -114,7 +114,7 @@ def kernel_of(case: Case, formula: Callable[..., object]) -> Callable[..., objec
     """The Triton kernel where Triton takes the operands, else the formula itself."""
     if not uses_triton(case.arguments[0]):
         return formula
-    from kernels import triton_elementwise  # noqa: PLC0415 - Triton loads only where it runs
+    from kernels.elementwise import triton  # noqa: PLC0415 - Triton loads only where it runs
 
-    kernel: Callable[..., object] = getattr(triton_elementwise, case.name)
+    kernel: Callable[..., object] = getattr(triton, case.name)
     return kernel

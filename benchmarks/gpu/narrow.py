@@ -18,10 +18,11 @@ from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.segments import SegmentBatch
 from engine.stage.pages import PagePool
-from kernels.attention import paged_attention
-from kernels.attention_choice import Choice
-from kernels.attention_int8 import paged_attention_int8
-from kernels.fp8 import FP8, quantise_rows
+from kernels.attention.choice import Choice
+from kernels.attention.formula import paged_attention
+from kernels.attention.int8 import paged_attention_int8
+from kernels.fp8.formula import quantise_rows
+from kernels.numbers import FP8
 
 PLAIN = "none"
 OPTIONS = {

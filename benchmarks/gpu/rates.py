@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from benchmarks.gpu.record import Bar, Cell, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, PassTimes
 from engine.config import RolloutConfig
-from engine.placement import PassCosts, place
-from engine.schedule import frames_before_block, frames_in_block
+from engine.law.placement import PassCosts, place
+from engine.law.schedule import frames_before_block, frames_in_block
 
 NO_DECODER = "none"
 DEVICE_COUNTS = (1, 2, 4, 5, 8)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from kernels.attention import PageTable, page_table, paged_attention_reference
-from kernels.attention_int8 import paged_attention_int8_reference
-from kernels.fp8 import FP8, LARGEST, PageScales, fp8_linear, quantise_rows_reference
+from kernels.attention.formula import PageTable, page_table, paged_attention_reference
+from kernels.attention.int8 import paged_attention_int8_reference
+from kernels.fp8.formula import PageScales, fp8_linear, quantise_rows_reference
+from kernels.numbers import FP8, FP8_MAX
 
 CPU = torch.device("cpu")
 NUM_TOKENS, NUM_PAGES, NUM_HEADS, WIDTH = 1170, 6, 2, 128
@@ -122,7 +123,7 @@ def _per_token_and_head(pages_PLHK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _per_page_and_head(pages_PLHK: Tensor) -> tuple[Tensor, Tensor]:
-    scales_P1H1 = pages_PLHK.abs().amax((1, 3), keepdim=True) / LARGEST
+    scales_P1H1 = pages_PLHK.abs().amax((1, 3), keepdim=True) / FP8_MAX
     return (pages_PLHK / scales_P1H1).to(FP8), scales_P1H1[:, 0].expand(-1, -1, NUM_TOKENS)
 
 

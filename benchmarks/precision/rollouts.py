@@ -13,18 +13,19 @@ from torch import Tensor
 from benchmarks.parity import rollout_manifest
 from benchmarks.precision.operations import relative_error
 from engine.config import LATENT_STRIDE_PX, Manifest, Precision
+from engine.law.schedule import Level, noise_levels
+from engine.law.step import predict_x0, re_noise
 from engine.manifest import read_manifest
 from engine.model.dit import CausalWan
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.text import load_text_encoder
 from engine.model.weights import load_transformer
-from engine.oracle import predict_x0, re_noise
-from engine.schedule import Level, noise_levels
 from engine.stage.noise import KeyedNoise
 from engine.stage.pages import PagePool, SessionPages
 from engine.stage.parts import RecordedPrompt
-from kernels.attention_int8 import paged_attention_int8
-from kernels.fp8 import FP8, quantise_rows_reference
+from kernels.attention.int8 import paged_attention_int8
+from kernels.fp8.formula import quantise_rows_reference
+from kernels.numbers import FP8
 
 CPU = torch.device("cpu")
 SEED = 7

@@ -1,1 +1,1 @@
-"""The part of the engine in the API process: sessions, admission, tickets, supervision. No torch."""
+"""Videos and nothing of processes: sessions, admission, tickets, pacing. No torch."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from engine.config import EngineConfig
 from engine.front.session import Session, SessionState
-from engine.placement import Plan
+from engine.law.placement import Plan
+from engine.law.schedule import frames_in_block
 from engine.request import Pace, SessionRequest
-from engine.schedule import frames_in_block
 
 FULL = 0.95
 """Of a chain's planned rate; the rest is for what the plan cannot see."""

@@ -8,8 +8,8 @@ context that is gone, so what follows resembles the undisturbed video. Pure; kno
 """
 
 from engine.config import RolloutConfig
+from engine.law.schedule import attended_blocks, writes_pages
 from engine.messages import LatentsSaved, PromptTicket, RestoreTicket, TensorBytes
-from engine.schedule import attended_blocks, writes_pages
 
 
 class Course:

@@ -22,6 +22,7 @@ from engine.front.prompts import PromptEncoder
 from engine.front.recovery import Recoveries
 from engine.front.session import Session, SessionState, SessionStatus
 from engine.front.tickets import Workers, block_ticket, open_ticket
+from engine.law.placement import Plan
 from engine.messages import (
     BlockDone,
     BlockRepeated,
@@ -36,7 +37,6 @@ from engine.messages import (
     Ticket,
 )
 from engine.observe import Observer
-from engine.placement import Plan
 from engine.request import EndReason, Fragment
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ law 9). Knows no queue and no clock.
 from dataclasses import dataclass
 
 from engine.config import EngineConfig, RolloutConfig
+from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
 from engine.request import Pace, SessionRequest
-from engine.schedule import blocks_for_frames, frames_before_block, frames_in_block
 
 
 @dataclass(kw_only=True)

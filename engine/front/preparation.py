@@ -11,8 +11,8 @@ from engine.errors import HiarError
 from engine.front.course import Course
 from engine.front.prompts import PromptEncoder
 from engine.front.session import Session, SessionState
+from engine.law.schedule import block_at_frame
 from engine.messages import TensorBytes
-from engine.schedule import block_at_frame
 
 
 class Preparation:

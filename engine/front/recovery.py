@@ -13,7 +13,7 @@ from engine.config import EngineConfig
 from engine.errors import HiarError, WorkerLost
 from engine.front.course import Course
 from engine.front.session import Recovery, Session
-from engine.placement import Plan
+from engine.law.placement import Plan
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from engine.config import LATENT_STRIDE_PX
 from engine.front.session import Session
+from engine.law.schedule import frames_before_block
 from engine.messages import BlockTicket, Cancel, EncodePrompt, OpenTicket, TensorBytes, Ticket
-from engine.schedule import frames_before_block
 
 
 class Workers(Protocol):

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
 from engine.law.memory import Held, Item, Share, held_by, held_while_measuring, text_encoder_bytes
+from engine.law.placement import Part, PassCosts, Plan, place
 from engine.law.rates import frames_per_block
-from engine.placement import Part, PassCosts, Plan, place
 
 GB = 1e9
 NOTABLE_BYTES = 50_000_000

@@ -8,7 +8,7 @@ they are rare, and run without a graph.
 from typing import NamedTuple
 
 from engine.config import RolloutConfig
-from engine.schedule import writes_pages
+from engine.law.schedule import writes_pages
 
 
 class Mix(NamedTuple):

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, EngineConfig, TransformerConfig
 from engine.law.forwards import largest_forward, steady_mixes
+from engine.law.schedule import VAE_TEMPORAL_STRIDE, writes_pages
 from engine.law.sizes import (
     decoder_state_elements,
     decoder_weights,
@@ -19,7 +20,6 @@ from engine.law.sizes import (
     transformer_linear_weights,
     transformer_weights,
 )
-from engine.schedule import VAE_TEMPORAL_STRIDE, writes_pages
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 FLOAT32_BYTES = 4

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from engine.config import DecoderKind, EngineConfig, Order
 from engine.law.memory import most_tokens, weights_bytes
-from engine.placement import PassCosts
-from engine.schedule import VAE_TEMPORAL_STRIDE, frames_in_block
+from engine.law.placement import PassCosts
+from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_in_block
 
 GIB = 2**30
 CPU_CORE_FLOPS = 25e9

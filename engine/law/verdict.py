@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from engine.config import EngineConfig
 from engine.law.advice import Choices, advise
 from engine.law.fitting import Device, MemoryPlan, plan_memory
+from engine.law.placement import PassCosts
 from engine.law.rates import cpu_start_s
-from engine.placement import PassCosts
 
 
 @dataclass(frozen=True, kw_only=True)

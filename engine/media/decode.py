@@ -36,7 +36,7 @@ from engine.model.decoder import Decoder, DecodeState
 from engine.model.tensor_bytes import to_bytes
 from engine.request import Output
 from engine.trace import Phase, Timer
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 
 MAX_WAITING_JOBS = 8
 """Blocks that may wait for the encoder before decoding waits too: memory stays bounded when the encoder is slower."""

@@ -136,7 +136,7 @@ class BlockEncoder:
         """Encode the next block and return its fragment: one ``moof`` and its ``mdat``.
 
         Args:
-            yuv_TPW: uint8 on the CPU, I420 planes as ``kernels.yuv`` lays them out; at least one frame.
+            yuv_TPW: uint8 on the CPU, I420 planes as ``kernels.yuv.formula`` lays them out; at least one frame.
 
         Raises:
             ValueError: shape or type is another one.

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.config import TransformerConfig
+from engine.law.schedule import NUM_TRAIN_TIMESTEPS
 from engine.model.fp8_linear import Fp8Linear
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
-from engine.schedule import NUM_TRAIN_TIMESTEPS
-from kernels.attention import PageTable, paged_attention, text_attention
-from kernels.attention_choice import PagedAttention
-from kernels.elementwise import (
+from kernels.attention.choice import PagedAttention
+from kernels.attention.formula import PageTable, paged_attention, text_attention
+from kernels.elementwise.formula import (
     gated_residual,
     gated_residual_norm,
     linear_gelu,

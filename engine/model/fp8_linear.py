@@ -7,7 +7,7 @@ Letters: X rows of any shape, E width, F width of the product.
 
 from torch import Tensor, nn
 
-from kernels.fp8 import fp8_linear, quantise_rows
+from kernels.fp8.formula import fp8_linear, quantise_rows
 
 
 class Fp8Linear(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.attention import PageTable, page_table
-from kernels.fp8 import PageScales
+from kernels.attention.formula import PageTable, page_table
+from kernels.fp8.formula import PageScales
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from collections.abc import Callable
 import torch
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig, Order
+from engine.law.placement import PassCosts
+from engine.law.schedule import noise_levels
 from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
-from engine.placement import PassCosts
-from engine.schedule import noise_levels
 from engine.stage import parts
 from engine.stage.passes import Network
 from engine.stage.progress import Progress
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 
 NUM_RUNS = 3
 LONG_RUN_S = 5.0

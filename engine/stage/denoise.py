@@ -1,7 +1,7 @@
 """One denoise stage: the tickets that wait in front of it and what it keeps of each session.
 
 Holds state and answers whether a pass may run; the runner decides which passes share a forward, and the law
-(``engine.schedule``) decides what they compute.
+(``engine.law.schedule``) decides what they compute.
 
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """

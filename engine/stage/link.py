@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.law.placement import Part
 from engine.media.decode import DecodeStage
 from engine.messages import (
     Beat,
@@ -39,7 +40,6 @@ from engine.messages import (
 from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.placement import Part
 from engine.stage import parts
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use

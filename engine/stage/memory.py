@@ -15,7 +15,7 @@ from engine.messages import DeviceOpened, MemoryUse
 from engine.model.decode_graph import GraphedDecoder
 from engine.model.graphs import GraphedWan
 from engine.stage.pages import PagePool
-from kernels.fp8 import MIN_CAPABILITY
+from kernels.fp8.formula import MIN_CAPABILITY
 
 STATUS = Path("/proc/self/status")
 KIB = 1024

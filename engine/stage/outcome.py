@@ -1,11 +1,7 @@
-"""What follows a forward: its passes settle, or are undone, and a flow becomes the block at the next noise level."""
+"""What follows a forward: its passes settle, or are undone, and what they took is recorded."""
 
 import time
 
-import torch
-from torch import Tensor
-
-from engine.schedule import Level
 from engine.stage.passes import Passes
 from engine.trace import Phase, Timer
 
@@ -34,13 +30,3 @@ def record(passes: Passes, timer: Timer, began_s: float) -> None:
     for denoise in passes.denoise:
         ticket, index = denoise.ticket, denoise.stage.index
         timer.add(Phase.DENOISE, ticket.session, ticket.block, began_s, stage=index, ended_s=ended_s)
-
-
-def predict_x0(x: Tensor, flow: Tensor, level: Level) -> Tensor:
-    """The clean block, ``x - sigma * flow`` in float64, in the flow's type (spec section 3.3)."""
-    return (x.double() - level.sigma * flow.double()).to(flow.dtype)
-
-
-def re_noise(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
-    """The block at a level, ``(1 - sigma) * x0 + sigma * noise`` in float32, in x0's type (spec section 3.4)."""
-    return torch.lerp(x0.float(), noise.float(), level.sigma).to(x0.dtype)

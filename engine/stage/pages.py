@@ -9,9 +9,9 @@ Letters: N layers, P pages, L tokens of a page, H heads, K channels of a head.
 import torch
 
 from engine.config import RolloutConfig
+from engine.law.schedule import attended_blocks, evicted_block
 from engine.model.segments import PagedCache
-from engine.schedule import attended_blocks, evicted_block
-from kernels.fp8 import FP8
+from kernels.numbers import FP8
 
 
 def page_bytes(num_layers: int, page_tokens: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
+from engine.law.schedule import writes_pages
 from engine.machine import free_host_bytes, usable_cores
 from engine.media.decode import Encoder
 from engine.messages import OpenTicket
@@ -27,16 +28,15 @@ from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.weights import load_decoder, load_transformer
 from engine.request import Quality
-from engine.schedule import writes_pages
 from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
 from engine.stage.pages import PagePool, page_bytes
 from engine.stage.passes import Network
 from engine.stage.precision import objection_on
 from engine.stage.progress import Progress
 from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
-from kernels.attention_choice import UNTRIED, Choice, NoAttentionError, choose_attention, seconds_by_events
-from kernels.attention_int8 import paged_attention_int8
-from kernels.fp8 import FP8
+from kernels.attention.choice import UNTRIED, Choice, NoAttentionError, choose_attention, seconds_by_events
+from kernels.attention.int8 import paged_attention_int8
+from kernels.numbers import FP8
 
 logger = logging.getLogger(__name__)
 

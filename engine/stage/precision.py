@@ -5,7 +5,7 @@ from importlib.util import find_spec
 import torch
 
 from engine.config import Precision, TransformerConfig
-from kernels.fp8 import MIN_CAPABILITY, MULTIPLE
+from kernels.fp8.formula import MIN_CAPABILITY, MULTIPLE
 
 
 def objection(

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from engine.config import LATENT_STRIDE_PX, Fault, FaultKind, Rehearsal, TransformerConfig
+from engine.law.schedule import NUM_TRAIN_TIMESTEPS, VAE_TEMPORAL_STRIDE
 from engine.model.decode_state import DecodeState
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
-from engine.schedule import NUM_TRAIN_TIMESTEPS, VAE_TEMPORAL_STRIDE
 
 NUM_BARS = 16
 """Bits of a painted frame number; a longer number loses its high bits."""

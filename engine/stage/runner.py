@@ -19,6 +19,8 @@ from torch import Tensor
 
 from engine.config import RolloutConfig
 from engine.errors import EngineOutOfMemory
+from engine.law.schedule import Level, attended_blocks, context_stage, noise_levels, writes_pages
+from engine.law.step import predict_x0, re_noise
 from engine.messages import (
     BlockTicket,
     CloseTicket,
@@ -32,10 +34,9 @@ from engine.messages import (
 )
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.schedule import Level, attended_blocks, context_stage, noise_levels, writes_pages
 from engine.stage.denoise import Arrival, CachePass, DenoiseStage, StageSession
 from engine.stage.noise import Noise
-from engine.stage.outcome import predict_x0, re_noise, record, settle, undo
+from engine.stage.outcome import record, settle, undo
 from engine.stage.pages import PagePool, SessionPages
 from engine.stage.passes import DenoisePass, Network, Passes
 from engine.stage.rehearsal import Faults

@@ -11,14 +11,14 @@ import torch
 
 from engine.config import LATENT_STRIDE_PX, EngineConfig
 from engine.law.forwards import Mix, steady_mixes
+from engine.law.schedule import noise_levels
 from engine.messages import StartPhase
 from engine.model.graphs import GraphedWan
 from engine.model.segments import SegmentBatch, TextContext
-from engine.schedule import noise_levels
 from engine.stage import parts
 from engine.stage.pages import PagePool
 from engine.stage.progress import Progress
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 
 
 def warm_forwards(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartOutOfMemory
+from engine.law.placement import Part
 from engine.messages import (
     Assign,
     CostsMeasured,
@@ -35,14 +36,13 @@ from engine.messages import (
 )
 from engine.model.decoder import Decoder
 from engine.model.dit import CausalWan
-from engine.placement import Part
 from engine.stage import costs, parts
 from engine.stage.handover import join
 from engine.stage.link import ChainLink
 from engine.stage.memory import describe
 from engine.stage.passes import Network
 from engine.stage.progress import Progress
-from kernels.attention_choice import UNTRIED
+from kernels.attention.choice import UNTRIED
 
 logger = logging.getLogger(__name__)
 

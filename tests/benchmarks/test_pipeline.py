@@ -10,7 +10,7 @@ import pytest
 from benchmarks import pipeline
 from benchmarks.pipeline import Run, Setup, ideal_passes, manifest_of, measure, random_setup, report
 from engine.config import Order, Rehearsal
-from engine.placement import PassCosts, place
+from engine.law.placement import PassCosts, place
 from engine.trace import Phase, Span
 
 PASS_S = 0.02

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clients import boxes as client_boxes
 from clients.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, split, timescale
-from server import boxes as server_boxes
+from server.videos import boxes as server_boxes
 from tests.server.fake_engine import TIMESCALE, box, fragment_bytes, init_segment
 
 STREAM = (

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import clients.cli
-import server.download
-from engine.front.hello import TOKEN_VARIABLE
-from server.model_folder import COMPLETE_NAME, PARTIAL_NAME
+import server.download.command
+from engine.fleet.hello import TOKEN_VARIABLE
+from server.download.folder import COMPLETE_NAME, PARTIAL_NAME
 from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 from tests.deploy.chart import ROOT, Pods, Rendered, environment_of, pods_of
@@ -20,7 +20,7 @@ SETTINGS = {option.env for option in OPTIONS}
 LIBRARIES = {"TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR"}
 CLIENTS = {"HIAR_URL", "HF_TOKEN"}
 COMMANDS = {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"], "sh"}
-PARSERS = {"hiar": clients.cli._parser, "hiar-download": server.download._parser}
+PARSERS = {"hiar": clients.cli._parser, "hiar-download": server.download.command._parser}
 _SCALES = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 

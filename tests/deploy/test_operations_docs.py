@@ -8,10 +8,11 @@ import torch
 import yaml
 
 from engine.config import RolloutConfig, TransformerConfig
+from engine.law.schedule import pages_per_session
 from engine.manifest import UMT5_XXL
-from engine.schedule import pages_per_session
 from engine.stage.pages import page_bytes
-from server import download, settings
+from server import settings
+from server.download import command
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text()
@@ -32,7 +33,7 @@ def page(dtype: torch.dtype) -> int:
 
 
 def help_of(capsys: pytest.CaptureFixture[str]) -> str:
-    for parse in (download.main, settings.settings_from_process):
+    for parse in (command.main, settings.settings_from_process):
         with pytest.raises(SystemExit):
             parse(["--help"])
     return capsys.readouterr().out

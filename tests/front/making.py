@@ -11,11 +11,11 @@ from engine.config import EngineConfig, RolloutConfig
 from engine.front.course import Course
 from engine.front.pacing import Progress
 from engine.front.session import Session, SessionState
+from engine.law.placement import PassCosts, Plan, place
+from engine.law.schedule import writes_pages
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved, TensorBytes
-from engine.placement import PassCosts, Plan, place
 from engine.request import Pace, PromptAt, SessionRequest
-from engine.schedule import writes_pages
 
 TINY = read_manifest(Path("models/tiny"))
 

@@ -11,8 +11,8 @@ from engine.errors import Overloaded
 from engine.front.admission import chain_with_room, num_startable, retry_after_s, share
 from engine.front.dispatch import Dispatcher
 from engine.front.session import Session, SessionState
+from engine.law.placement import Plan
 from engine.observe import Observer
-from engine.placement import Plan
 from engine.request import Pace
 from tests.front import making
 from tests.front.making import request, session

@@ -4,8 +4,8 @@ import pytest
 
 from engine.config import Order, RolloutConfig
 from engine.front.course import Course
+from engine.law.schedule import attended_blocks
 from engine.messages import PromptTicket, RestoreTicket
-from engine.schedule import attended_blocks
 from tests.front import making
 
 WINDOWS = [(7, 0), (7, 1), (4, 2), (2, 0), (3, 2), (1, 0)]

@@ -27,7 +27,7 @@ from engine import (
     read_manifest,
 )
 from engine.config import Rehearsal
-from engine.front import supervisor
+from engine.fleet import supervisor
 from engine.trace import Phase
 from tests.front import making
 

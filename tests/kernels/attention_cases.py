@@ -52,7 +52,7 @@ def paged(
     whole = (*scales, *SCALE_STRIDES[:1]) if fp8_pages else ()
     return Case(
         name=f"paged-{kind}-{width}{'-fp8' if fp8_pages else ''}{'-descriptors' if descriptors else ''}",
-        kernel="kernels.triton_attention:paged_attention_kernel",
+        kernel="kernels.attention.triton:paged_attention_kernel",
         signature=signature,
         constants={
             **_constants(width, queries, keys),
@@ -87,7 +87,7 @@ def int8(
         whole = (*whole, "v_scales_ptr", "scale_page_stride")
     return Case(
         name=f"int8-{kind}{'-fp8' if fp8_pages else ''}{'-descriptors' if descriptors else ''}",
-        kernel="kernels.triton_attention_int8:int8_attention_kernel",
+        kernel="kernels.attention.triton_int8:int8_attention_kernel",
         signature={
             **dict.fromkeys(("q_ptr", "out_ptr"), f"*{kind}"),
             "k_ints": rows("i8"),
@@ -115,7 +115,7 @@ def int8(
 def smooth_keys(kind: str, targets: tuple[int, ...], *, fp8_pages: bool = False) -> Case:
     return Case(
         name=f"smooth-keys-{kind}{'-fp8' if fp8_pages else ''}",
-        kernel="kernels.triton_attention_int8:smooth_keys_kernel",
+        kernel="kernels.attention.triton_int8:smooth_keys_kernel",
         signature={
             "k_own_ptr": f"*{kind}",
             "k_pages_ptr": "*fp8e4nv" if fp8_pages else f"*{kind}",
@@ -141,7 +141,7 @@ def text(kind: str, targets: tuple[int, ...], tiling: tuple[int, int, int, int],
     tensors = ("q_ptr", "k_ptr", "v_ptr", "out_ptr")
     return Case(
         name=f"text-{kind}",
-        kernel="kernels.triton_text_attention:text_attention_kernel",
+        kernel="kernels.attention.triton_text:text_attention_kernel",
         signature={
             **dict.fromkeys(tensors, f"*{kind}"),
             "bias_ptr": "*fp32",
@@ -163,7 +163,7 @@ def specialised_pages(kind: str, width: int = 128) -> Case:
     queries, keys, num_warps, num_stages = SPECIALISED
     return Case(
         name=f"specialised-pages-{kind}-{width}",
-        kernel="kernels.triton_attention_ws:pages_kernel",
+        kernel="kernels.attention.triton_specialised:pages_kernel",
         signature={
             **dict.fromkeys(tensors, f"*{kind}"),
             **dict.fromkeys(results, "*fp32"),
@@ -184,7 +184,7 @@ def specialised_own_tokens(kind: str) -> Case:
     sources, results, strides = ("k_own", "v_own"), ("mean_ptr", "log_total_ptr"), STRIDES[:2]
     return Case(
         name=f"specialised-own-{kind}",
-        kernel="kernels.triton_attention_ws:own_tokens_kernel",
+        kernel="kernels.attention.triton_specialised:own_tokens_kernel",
         signature={
             **dict.fromkeys(("q_ptr", "out_ptr"), f"*{kind}"),
             **dict.fromkeys(sources, f"tensordesc<{kind}[1, {keys}, 128]>"),
@@ -200,9 +200,9 @@ def specialised_own_tokens(kind: str) -> Case:
 
 
 HOPPER, HALF, FLOAT32 = (128, 128, 8, 2), (128, 64, 8, 3), (32, 32, 8, 2)
-"""The tilings of ``kernels.triton_softmax``, which this module cannot import without Triton; a test compares them."""
+"""The tilings of ``kernels.attention.triton_softmax``, which is not imported without Triton; a test compares them."""
 SPECIALISED = (128, 128, 4, 2)
-"""That of ``kernels.triton_attention_ws``."""
+"""That of ``kernels.attention.triton_specialised``."""
 
 WAYS = {"": (False, False), "-fp8": (True, False), "-int8": (False, True), "-fp8-int8": (True, True)}
 """Whether pages are held, and queries and keys multiplied, in 8 bits."""
@@ -210,7 +210,7 @@ WAYS = {"": (False, False), "-fp8": (True, False), "-int8": (False, True), "-fp8
 
 def chosen(target: int, fp8_pages: bool, int8_products: bool) -> list[Case]:
     """Paged attention in bfloat16 as the choice of tilings has it for a target. Where Triton may be imported."""
-    from kernels.triton_softmax import tilings_on  # noqa: PLC0415 - see the module's text
+    from kernels.attention.triton_softmax import tilings_on  # noqa: PLC0415 - see the module's text
 
     make = int8 if int8_products else paged
     return [

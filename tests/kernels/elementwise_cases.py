@@ -39,7 +39,7 @@ def _norm(name: str, residual: bool, gated: bool, affine: bool) -> Case:
     tensors = ("x_ptr", "y_ptr", "gate_ptr", "shift_ptr", "scale_ptr", "sum_ptr", "out_ptr")
     strides = ("gate_stride", "shift_stride", "scale_stride")
     flags = {"RESIDUAL": residual, "GATED": gated, "AFFINE": affine}
-    kernel = "kernels.triton_elementwise:norm_kernel"
+    kernel = "kernels.elementwise.triton:norm_kernel"
     return _case(name, kernel, dict.fromkeys(tensors, "*bf16"), strides, ("eps",), WIDTH | flags)
 
 
@@ -52,7 +52,7 @@ def _norm_rotate(name: str, store: bool, fp8_pages: bool = False) -> Case:
         pointers |= dict.fromkeys(scales, "*fp32") | dict.fromkeys(("k_pages_ptr", "v_pages_ptr"), "*fp8e4nv")
     case = _case(
         name,
-        "kernels.triton_elementwise:norm_rotate_kernel",
+        "kernels.elementwise.triton:norm_rotate_kernel",
         pointers,
         ("page_stride", "scale_page_stride", "scale_head_stride"),
         ("eps",),
@@ -67,7 +67,7 @@ def _norm_rotate(name: str, store: bool, fp8_pages: bool = False) -> Case:
 def _quantise_rows(width: int, of_gelu: bool) -> Case:
     case = _case(
         f"quantise_rows_{width}",
-        "kernels.triton_fp8:quantise_rows_kernel",
+        "kernels.fp8.triton:quantise_rows_kernel",
         {"x_ptr": "*bf16", "out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"},
         (),
         (),
@@ -78,13 +78,13 @@ def _quantise_rows(width: int, of_gelu: bool) -> Case:
 
 def _row(name: str, kernel: str, tensors: tuple[str, ...], integers: tuple[str, ...], floats: tuple[str, ...]) -> Case:
     pointers = dict.fromkeys(tensors, "*bf16")
-    return _case(name, f"kernels.triton_elementwise:{kernel}", pointers, integers, floats, WIDTH)
+    return _case(name, f"kernels.elementwise.triton:{kernel}", pointers, integers, floats, WIDTH)
 
 
 def _yuv(strip: int) -> Case:
     pointers = {"pixels_ptr": "*fp32", "out_ptr": "*u8"}
     sizes = ("frame_stride", "channel_stride", "row_stride", "H", "W")
-    return _case(f"yuv_{strip}", "kernels.triton_yuv:yuv_kernel", pointers, sizes, (), {"STRIP": strip})
+    return _case(f"yuv_{strip}", "kernels.yuv.triton:yuv_kernel", pointers, sizes, (), {"STRIP": strip})
 
 
 ELEMENTWISE_CASES = [

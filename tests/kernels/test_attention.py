@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.attention import (
+from kernels.attention.formula import (
     page_table,
     paged_attention,
     paged_attention_reference,
@@ -80,7 +80,7 @@ def tensors(scene: Scene) -> list[Tensor]:
 
 def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
     """What the kernel gives for all segments or the first ones, float64."""
-    from kernels.triton_attention import Tiling, paged_attention_triton  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.triton import Tiling, paged_attention_triton  # noqa: PLC0415 - not in the tests' process
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=scene.descriptors)
     lists = scene.page_lists[:num_segments]
@@ -94,7 +94,7 @@ def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
 
 def attend_text(num_rows: tuple[int, ...], dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor]:
     """What the text kernel gives and what it should give, float64; rows behind a segment's own are NaN."""
-    from kernels.triton_text_attention import text_attention_triton  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.triton_text import text_attention_triton  # noqa: PLC0415 - not in the tests' process
 
     random = torch.Generator().manual_seed(4)
     rows = (len(num_rows), max(num_rows), HEADS, width)
@@ -122,13 +122,13 @@ def call_public() -> tuple[float, float, bool]:
     return (
         error(paged.double().cpu(), expected_of(scene)),
         error(text.double().cpu(), text_expected),
-        "kernels.triton_attention" in sys.modules,
+        "kernels.attention.triton" in sys.modules,
     )
 
 
 def tilings() -> list[tuple[int, int, int, int]]:
     """Tilings that are shipped."""
-    from kernels import triton_softmax as shipped  # noqa: PLC0415 - not in the tests' process
+    import kernels.attention.triton_softmax as shipped  # noqa: PLC0415 - not in the tests' process
 
     shipped_tilings = (shipped.HOPPER_TILING, shipped.HALF_TILING, shipped.FLOAT32_TILING)
     return [(t.queries, t.keys, t.num_warps, t.num_stages) for t in shipped_tilings]
@@ -198,7 +198,7 @@ def test_text_rows_differ_by_segment(dtype: torch.dtype, run: Call) -> None:
 @pytest.mark.parametrize("name", ["HOPPER_TILING", "HALF_TILING"])
 def test_full_window_of_the_published_model(name: str) -> None:
     """4680 tokens, 12 heads of 128, six pages: against the same numbers in float32."""
-    import kernels.triton_attention as shipped  # noqa: PLC0415 - not where there is no GPU
+    import kernels.attention.triton as shipped  # noqa: PLC0415 - not where there is no GPU
 
     tiling = getattr(shipped, name)
     if tiling.descriptors and torch.cuda.get_device_capability()[0] not in (9, 10):
@@ -232,7 +232,7 @@ def test_compiled_tilings_are_those_that_are_shipped(compiling: Call) -> None:
 @pytest.mark.slow
 def test_cpu_tensors_do_not_load_triton() -> None:
     program = (
-        "import sys, torch, kernels.attention as a; x = torch.zeros(1, 3, 2, 8);"
+        "import sys, torch, kernels.attention.formula as a; x = torch.zeros(1, 3, 2, 8);"
         "a.paged_attention(x, x, x, x, x, a.page_table(((0,),), (), x.device));"
         "a.text_attention(x, x, x, torch.zeros(1, 3), torch.tensor([2], dtype=torch.int32));"
         "assert 'triton' not in sys.modules"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.attention import page_table, paged_attention_reference
-from kernels.attention_choice import GATES, Work, candidates_on, choose_attention
-from kernels.attention_int8 import paged_attention_int8, paged_attention_int8_reference
-from kernels.fp8 import PageScales, quantise_rows_reference
+from kernels.attention.choice import GATES, Work, candidates_on, choose_attention
+from kernels.attention.formula import page_table, paged_attention_reference
+from kernels.attention.int8 import paged_attention_int8, paged_attention_int8_reference
+from kernels.fp8.formula import PageScales, quantise_rows_reference
 from tests.kernels.conftest import Call
 from tests.kernels.test_attention import CPU, DEVICE, ON_GPU, TOLERANCE, UNLISTED, Scene, error, tensors
 
@@ -42,9 +42,9 @@ def operands(scene: Scene, fp8_pages: bool) -> tuple[list[Tensor], tuple[PageSca
 
 def attend(scene: Scene, fp8_pages: bool, int8: bool, num_segments: int | None = None) -> Tensor:
     """What the kernels give for all segments or the first ones, float64."""
-    from kernels.triton_attention import paged_attention_triton  # noqa: PLC0415 - not in the tests' process
-    from kernels.triton_attention_int8 import int8_attention_triton  # noqa: PLC0415
-    from kernels.triton_softmax import Tiling  # noqa: PLC0415
+    from kernels.attention.triton import paged_attention_triton  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.triton_int8 import int8_attention_triton  # noqa: PLC0415
+    from kernels.attention.triton_softmax import Tiling  # noqa: PLC0415
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=scene.descriptors)
     lists = scene.page_lists[:num_segments]

@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
-from kernels.attention import paged_attention_reference
-from kernels.attention_apart import outcome_of, refusal_apart
-from kernels.attention_choice import Candidate, choose_attention, seconds_by_clock
+from kernels.attention.apart import outcome_of, refusal_apart
+from kernels.attention.choice import Candidate, choose_attention, seconds_by_clock
+from kernels.attention.formula import paged_attention_reference
 
 CPU = torch.device("cpu")
 

@@ -13,9 +13,8 @@ from engine.model.capture import Captures
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.stage.parts import attention_name
-from kernels import attention_choice
-from kernels.attention import PageTable, page_table, paged_attention_reference
-from kernels.attention_choice import (
+from kernels.attention import choice as choice_module
+from kernels.attention.choice import (
     GATES,
     Candidate,
     Choice,
@@ -28,6 +27,7 @@ from kernels.attention_choice import (
     seconds_by_clock,
     seconds_by_events,
 )
+from kernels.attention.formula import PageTable, page_table, paged_attention_reference
 from kernels.dispatch import uses_triton
 from tests.kernels.conftest import Call
 from tests.stage import micro
@@ -161,7 +161,7 @@ def test_what_passed_before_is_tried_alone_and_in_this_process(monkeypatch: pyte
     def refuse(*_: object) -> str:
         raise AssertionError("a process was made")
 
-    monkeypatch.setattr(attention_choice, "refusal_apart", refuse)
+    monkeypatch.setattr(choice_module, "refusal_apart", refuse)
     ways = [
         Candidate("never seen", raising(RuntimeError("must not run"))),
         Candidate("could stand still", right, apart_first=True),

@@ -1,7 +1,7 @@
 """The kernels with specialised warps against the formula in float64, in Triton's interpreter: it runs their arithmetic.
 
 What the interpreter does not show, the split of the warps, is in ``test_compile``; a GPU's numbers are checked where
-the kernel is a candidate of ``kernels.attention_choice``. What only a GPU can show: that the warps never wait for each
+the kernel is a candidate of ``kernels.attention.choice``. What only a GPU can show: that the warps never wait for each
 other for good, and that a CUDA graph repeats descriptors that are made on the device.
 """
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.attention import page_table
-from kernels.attention_scene import scenes
+from kernels.attention.formula import page_table
+from kernels.attention.scene import scenes
 from tests.kernels.attention_cases import SPECIALISED
 from tests.kernels.conftest import Call
 from tests.kernels.test_attention import CPU, TOLERANCE, UNLISTED, Scene, error, expected_of, tensors
@@ -20,8 +20,8 @@ from tests.kernels.test_attention import CPU, TOLERANCE, UNLISTED, Scene, error,
 
 def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
     """What the kernels give for all segments or the first ones, float64."""
-    from kernels.triton_attention import Tiling  # noqa: PLC0415 - not in the tests' process
-    from kernels.triton_attention_ws import paged_attention_specialised  # noqa: PLC0415
+    from kernels.attention.triton import Tiling  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.triton_specialised import paged_attention_specialised  # noqa: PLC0415
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=True)
     lists = scene.page_lists[:num_segments]
@@ -38,7 +38,7 @@ def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
 
 def trials(capability: tuple[int, int], dtype: torch.dtype, width: int) -> dict[str, str | None]:
     """What a GPU of this capability would try, and why it would leave it out. Rows have 0, 1 and 2 pages of 3."""
-    from kernels.attention_choice import check, kernels_on  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.choice import check, kernels_on  # noqa: PLC0415 - not in the tests' process
 
     tried = scenes(CPU, dtype, (19, 2, width), 3, 3, fp8_pages=False, int8=False)
     return {one.name: check(one, tried).refusal for one in kernels_on(capability, dtype)}
@@ -48,7 +48,7 @@ def specialised_on(
     capability: tuple[int, int], dtype: torch.dtype, fp8_pages: bool, int8: bool
 ) -> list[tuple[bool, bool]]:
     """Of the candidate with specialised warps: whether it takes any table, and whether it is tried apart."""
-    from kernels.attention_choice import kernels_on  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.choice import kernels_on  # noqa: PLC0415 - not in the tests' process
 
     found = kernels_on(capability, dtype, fp8_pages=fp8_pages, int8=int8)
     return [(one.takes_any_table, one.apart_first) for one in found if one.name == "triton-specialised"]
@@ -58,7 +58,7 @@ def lent() -> tuple[bool, bool]:
     """Whether two calls give Triton the same memory, and whether other contexts have none."""
     from triton.runtime import _allocation  # noqa: PLC0415 - not in the tests' process
 
-    from kernels.triton_attention_ws import _lend_scratch  # noqa: PLC0415
+    from kernels.attention.triton_specialised import _lend_scratch  # noqa: PLC0415
 
     def take(size: int) -> int:
         _lend_scratch(CPU)
@@ -69,7 +69,7 @@ def lent() -> tuple[bool, bool]:
 
 
 def shipped() -> tuple[int, int, int, int]:
-    from kernels.triton_attention_ws import PAGES_TILING as TILING  # noqa: PLC0415 - not in the tests' process
+    from kernels.attention.triton_specialised import PAGES_TILING as TILING  # noqa: PLC0415 - not in the tests' process
 
     return TILING.queries, TILING.keys, TILING.num_warps, TILING.num_stages
 

@@ -2,7 +2,7 @@
 
 Every tensor a kernel may read lies between NaNs, and so does every tensor it allocates.
 
-Letters as in ``kernels.elementwise``.
+Letters as in ``kernels.elementwise.formula``.
 """
 
 import importlib
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from kernels import elementwise
 from kernels.dispatch import is_interpreted, uses_triton
-from kernels.fp8 import FP8, PageScales, load_page
+from kernels.elementwise import formula as ours
+from kernels.fp8.formula import PageScales, load_page
+from kernels.numbers import FP8
 
 EPS = 1e-6
 ON_GPU = torch.cuda.is_available()
@@ -123,30 +124,30 @@ class Step:
 
 STEPS = {
     "modulated_norm": Step(
-        lambda i, _: elementwise.modulated_norm(i.x_GLE, i.shift_G1E, i.scale_G1E, EPS),
+        lambda i, _: ours.modulated_norm(i.x_GLE, i.shift_G1E, i.scale_G1E, EPS),
         lambda i, _: (normed(i.x_GLE) * (1 + i.scale_G1E) + i.shift_G1E,),
     ),
     "gated_residual": Step(
-        lambda i, _: elementwise.gated_residual(i.x_GLE, i.y_GLE, i.gate_G1E),
+        lambda i, _: ours.gated_residual(i.x_GLE, i.y_GLE, i.gate_G1E),
         lambda i, _: (i.x_GLE + i.y_GLE * i.gate_G1E,),
     ),
     "gated_residual_norm": Step(
-        lambda i, _: elementwise.gated_residual_norm(i.x_GLE, i.y_GLE, i.gate_G1E, i.weight_E, i.bias_E, EPS),
+        lambda i, _: ours.gated_residual_norm(i.x_GLE, i.y_GLE, i.gate_G1E, i.weight_E, i.bias_E, EPS),
         lambda i, _: (
             i.x_GLE + i.y_GLE * i.gate_G1E,
             normed(i.x_GLE + i.y_GLE * i.gate_G1E) * i.weight_E + i.bias_E,
         ),
     ),
     "residual_modulated_norm": Step(
-        lambda i, _: elementwise.residual_modulated_norm(i.x_GLE, i.y_GLE, i.shift_G1E, i.scale_G1E, EPS),
+        lambda i, _: ours.residual_modulated_norm(i.x_GLE, i.y_GLE, i.shift_G1E, i.scale_G1E, EPS),
         lambda i, _: (i.x_GLE + i.y_GLE, normed(i.x_GLE + i.y_GLE) * (1 + i.scale_G1E) + i.shift_G1E),
     ),
     "rms_norm": Step(
-        lambda i, _: elementwise.rms_norm(i.x_GLE, i.weight_E, EPS),
+        lambda i, _: ours.rms_norm(i.x_GLE, i.weight_E, EPS),
         lambda i, _: (i.x_GLE / (i.x_GLE.square().mean(-1, keepdim=True) + EPS).sqrt() * i.weight_E,),
     ),
     "norm_rotate": Step(
-        lambda i, heads: elementwise.norm_rotate(i.x_GLE, i.weight_E, i.rotations_GLR, heads, EPS),
+        lambda i, heads: ours.norm_rotate(i.x_GLE, i.weight_E, i.rotations_GLR, heads, EPS),
         lambda i, heads: (rotated(i.x_GLE, i.weight_E, i.rotations_GLR, heads),),
     ),
 }
@@ -180,7 +181,7 @@ def store(shape: Shape, dtype: torch.dtype, device: torch.device, write_pages: t
     pages = [*write_pages, *[-1] * (len(inputs.x_GLE) - len(write_pages))]
     pages_G = torch.tensor(pages, dtype=torch.int32, device=device)
     with rounding_as_gpus_do():
-        keys, values = elementwise.norm_rotate_store(
+        keys, values = ours.norm_rotate_store(
             *(inputs.x_GLE, inputs.y_GLE, inputs.weight_E, inputs.rotations_GLR, num_heads, EPS, *pool, pages_G)
         )
     return keys.cpu(), values.cpu(), pool.cpu()
@@ -199,7 +200,7 @@ def store_in_8_bits(
     pages_G = torch.tensor(pages, dtype=torch.int32, device=device)
     before = (inputs.x_GLE, inputs.y_GLE, inputs.weight_E, inputs.rotations_GLR, num_heads, EPS, *pool, pages_G)
     with rounding_as_gpus_do():
-        keys, values = elementwise.norm_rotate_store(*before, PageScales(*scales))
+        keys, values = ours.norm_rotate_store(*before, PageScales(*scales))
     return keys.cpu(), values.cpu(), pool.cpu(), scales.cpu()
 
 
@@ -333,6 +334,6 @@ def test_linear_gelu_is_the_tanh_form(dtype: torch.dtype) -> None:
     weight_FE = (torch.randn(160, 64, generator=generator) / 8).to(DEVICE, dtype)
     bias_F = torch.randn(160, generator=generator).to(DEVICE, dtype)
     wide = x_GLE.double() @ weight_FE.double().T + bias_F.double()
-    out_GLF = elementwise.linear_gelu(x_GLE, weight_FE, bias_F)
+    out_GLF = ours.linear_gelu(x_GLE, weight_FE, bias_F)
     assert (out_GLF.dtype, out_GLF.shape) == (dtype, (2, 9, 160))
     assert error(out_GLF, gelu(wide, approximate="tanh")) <= TOLERANCE[dtype]

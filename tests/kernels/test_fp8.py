@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from kernels.fp8 import FP8, MULTIPLE, fp8_linear, load_page, quantise_rows, quantise_rows_reference, store_page
+from kernels.fp8.formula import MULTIPLE, fp8_linear, load_page, quantise_rows, quantise_rows_reference, store_page
+from kernels.numbers import FP8
 from tests.kernels.conftest import Call
 from tests.kernels.test_elementwise import CPU, DEVICE, ON_GPU, error, rounding_as_gpus_do
 

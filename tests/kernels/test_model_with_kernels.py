@@ -18,7 +18,7 @@ def roll_out() -> tuple[list[Tensor], bool]:
     for block in range(NUM_BLOCKS):
         bench.block("a", block, last=block + 1 == NUM_BLOCKS)
     bench.run()
-    return [bench.latents["a", block] for block in range(NUM_BLOCKS)], "kernels.triton_attention" in sys.modules
+    return [bench.latents["a", block] for block in range(NUM_BLOCKS)], "kernels.attention.triton" in sys.modules
 
 
 @pytest.mark.slow

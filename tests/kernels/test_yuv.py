@@ -1,6 +1,6 @@
 """The colour twin against an independent float64 formula and known colours. Its way through a decoder: tests/media.
 
-Shape letters as in ``kernels.yuv``.
+Shape letters as in ``kernels.yuv.formula``.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 
 BT709 = np.array(
     [

@@ -1,6 +1,6 @@
 """The colour kernel gives the bytes of its twin, in Triton's interpreter or on a CUDA device.
 
-What the bytes must be is tested in ``test_yuv``. Shape letters as in ``kernels.yuv``.
+What the bytes must be is tested in ``test_yuv``. Shape letters as in ``kernels.yuv.formula``.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.dispatch import uses_triton
-from kernels.yuv import rgb_to_yuv420p, rgb_to_yuv420p_reference
+from kernels.yuv.formula import rgb_to_yuv420p, rgb_to_yuv420p_reference
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")

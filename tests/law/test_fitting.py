@@ -8,7 +8,7 @@ import pytest
 from engine.config import EngineConfig, Precision
 from engine.law.fitting import Device, MemoryPlan, plan_memory, room_for_videos
 from engine.law.memory import Item, text_encoder_bytes
-from engine.placement import PassCosts
+from engine.law.placement import PassCosts
 from tests.law.published import WAN, wan
 
 GB = 10**9

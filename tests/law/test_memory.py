@@ -29,7 +29,7 @@ from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch, TextContext, lay_out
 from engine.stage import parts
 from engine.stage.progress import Progress
-from kernels.attention_choice import PagedAttention
+from kernels.attention.choice import PagedAttention
 from tests import fused_meta
 from tests.law.published import WAN, wan
 from tests.live_bytes import LiveBytes

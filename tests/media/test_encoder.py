@@ -14,7 +14,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from engine.media.boxes import split_boxes
 from engine.media.encoder import BlockEncoder, max_bits_per_s
 from engine.request import Quality
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 from tests.media.mp4_reading import FragmentFields, decode, media_timescale, read_fragment
 
 FPS = 16

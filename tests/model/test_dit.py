@@ -13,14 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.config import RolloutConfig, TransformerConfig
+from engine.law.schedule import Level, noise_levels
+from engine.law.step import predict_x0
 from engine.model.dit import CausalWan
 from engine.model.names import transformer_names
 from engine.model.rope import pairs_by_axis, rotations
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from engine.model.weights import load_strictly, load_transformer
-from engine.oracle import KeysValues, exact_rotations, predict_x0
+from engine.oracle import KeysValues, exact_rotations
 from engine.oracle import forward as oracle_forward
-from engine.schedule import Level, noise_levels
 from engine.stage.noise import KeyedNoise
 from engine.stage.pages import PagePool
 

@@ -28,7 +28,7 @@ from engine import (
     WorkerLoad,
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
-from engine.placement import PassCosts, place
+from engine.law.placement import PassCosts, place
 
 CODECS = "avc1.64000d"
 TIMESCALE = 16384

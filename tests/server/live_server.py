@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from server.app import create_app
+from server.http.protocol import HttpConfig
 from server.main import DrainingServer
 from server.metrics.families import Families
-from server.protocol import HttpConfig
 from server.settings import Settings, TransportLimits
 from tests.server.fake_engine import FakeEngine
 

@@ -14,8 +14,8 @@ import pytest
 from huggingface_hub import constants
 
 from engine import StartError, read_manifest
-from server import download
-from server.hub import SAFE_SUFFIXES
+from server.download import command
+from server.download.hub import SAFE_SUFFIXES
 from tests.server.hub_site import COMMIT, HubSite, hub_site
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -66,7 +66,7 @@ def run(tmp_path: Path) -> Run:
 
     def start(*arguments: str) -> Path:
         folder = tmp_path / "model"
-        download.main([*arguments, "--to", str(folder)])
+        command.main([*arguments, "--to", str(folder)])
         return folder
 
     return start
@@ -175,7 +175,7 @@ def test_a_cut_download_goes_on_where_it_was(site: HubSite, run: Run, tmp_path: 
 
 def test_two_at_once_fetch_once(site: HubSite, tmp_path: Path) -> None:
     site.gate = threading.Event()
-    command = [sys.executable, "-m", "server.download", "someone/small", "--to", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "server.download.command", "someone/small", "--to", str(tmp_path / "model")]
     environment = {**os.environ, "HF_ENDPOINT": site.url}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     lines = [next(iter(process.stdout or ())) for process in both]
@@ -268,5 +268,5 @@ def test_a_folder_that_cannot_be_written(site: HubSite, run: Run, tmp_path: Path
 
 
 def test_it_needs_no_torch() -> None:
-    program = "import sys, server.download; sys.exit('torch' in sys.modules)"
+    program = "import sys, server.download.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

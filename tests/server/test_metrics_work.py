@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from engine import LossReason, Pace, Phase, Rests, Span, StartPhase, StartProgress, StartTimes, WorkerMemoryFacts
-from engine.placement import PassCosts, place
+from engine.law.placement import PassCosts, place
 from server.metrics.families import Families
 from server.metrics.recorder import Recorder
 from tests.server.fake_engine import FakeEngine

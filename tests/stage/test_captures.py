@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig, Order
 from engine.law.forwards import Mix, steady_mixes
+from engine.law.placement import PassCosts, place
 from engine.manifest import read_manifest
 from engine.messages import (
     Assign,
@@ -32,7 +33,6 @@ from engine.messages import (
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.model.tensor_bytes import to_tensor
-from engine.placement import PassCosts, place
 from engine.request import Output, Quality
 from engine.stage.link import ChainLink
 from engine.stage.worker import Worker

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from engine.config import EngineConfig, Manifest, Rehearsal, VideoConfig
 from engine.errors import StartError
+from engine.law.placement import Part
 from engine.messages import BlockTicket, Rendezvous
-from engine.placement import Part
 from engine.stage import handover
 from engine.stage.handover import Inlet, Outlet, join
 from engine.stage.link import ChainLink

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import DecoderConfig, DecoderKind, EngineConfig, Manifest, VideoConfig
+from engine.law.placement import Part
 from engine.media.decode import DecodeStage
 from engine.messages import (
     BlockDone,
@@ -28,7 +29,6 @@ from engine.messages import (
 from engine.model.decode_state import DecodeState
 from engine.model.decoder import Decoder, build_decoder
 from engine.model.tensor_bytes import to_bytes
-from engine.placement import Part
 from engine.request import Output, Quality
 from engine.stage.link import ChainLink
 from engine.stage.progress import Progress

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from engine.config import RolloutConfig
-from engine.schedule import attended_blocks
+from engine.law.schedule import attended_blocks
 from engine.stage.pages import PagePool, SessionPages, page_bytes
-from kernels.fp8 import FP8
+from kernels.numbers import FP8
 
 
 def make_pool(num_pages: int, *, poison: bool = False, dtype: torch.dtype = torch.float32) -> PagePool:

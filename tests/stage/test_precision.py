@@ -20,8 +20,8 @@ from engine.model.tensor_bytes import to_bytes
 from engine.stage import parts
 from engine.stage.precision import objection
 from engine.stage.progress import Progress
-from kernels.attention_int8 import paged_attention_int8
-from kernels.fp8 import FP8
+from kernels.attention.int8 import paged_attention_int8
+from kernels.numbers import FP8
 from tests.stage import micro
 
 CPU = torch.device("cpu")

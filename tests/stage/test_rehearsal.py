@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from engine.config import Fault, FaultKind, Order, Rehearsal
+from engine.law.schedule import frames_before_block, frames_in_block, noise_levels
+from engine.law.step import predict_x0
 from engine.media.encoder import BlockEncoder
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.request import Quality
-from engine.schedule import frames_before_block, frames_in_block, noise_levels
-from engine.stage.outcome import predict_x0
 from engine.stage.rehearsal import (
     EXIT_STATUS,
     Faults,
@@ -24,7 +24,7 @@ from engine.stage.rehearsal import (
     RehearsedPrompt,
     paint_frame_numbers,
 )
-from kernels.yuv import rgb_to_yuv420p
+from kernels.yuv.formula import rgb_to_yuv420p
 from tests.media.painted import frame_numbers, frame_times
 from tests.stage.micro import TRANSFORMER, rollout
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.config import Fault, FaultKind, Order
+from engine.law.schedule import pages_per_session
 from engine.messages import CloseTicket, SessionBroken
-from engine.schedule import pages_per_session
 from tests.stage import micro
 from tests.stage.micro import Bench, oracle
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from engine.config import Order, RolloutConfig
 from engine.front.course import Course
+from engine.law.schedule import attended_blocks, writes_pages
 from engine.messages import CloseTicket, LatentsSaved, OpenTicket
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.schedule import attended_blocks, writes_pages
 from engine.trace import Phase
 from tests.stage import micro
 from tests.stage.micro import Bench, chain, oracle

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig, Manifest, VideoConfig
+from engine.law.placement import Part
 from engine.messages import (
     Beat,
     BlockTicket,
@@ -20,7 +21,6 @@ from engine.messages import (
     PromptEncoded,
 )
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.placement import Part
 from engine.request import Output, Quality
 from engine.stage.link import ChainLink
 from engine.stage.progress import Progress

@@ -9,11 +9,11 @@ from torch.nn.functional import pad
 from transformers import UMT5EncoderModel
 
 from engine.config import TextConfig, TransformerConfig
+from engine.law.schedule import Level
 from engine.model.dit import CausalWan
 from engine.model.text import umt5_encoder
 from engine.oracle import KeysValues
 from engine.oracle import forward as oracle_forward
-from engine.schedule import Level
 from training.forward import Mask, flow, text_rows, trainable_wan
 
 TEXT = TextConfig(vocab_size=20, dim=8, dim_attn=8, dim_ffn=16, num_heads=2, num_layers=2, num_buckets=8, text_len=6)

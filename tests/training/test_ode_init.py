@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from engine.law.schedule import attended_blocks, noise_levels
 from engine.model.segments import stack_text
 from engine.oracle import KeysValues
 from engine.oracle import forward as oracle_forward
-from engine.schedule import attended_blocks, noise_levels
 from tests.stage.micro import HEIGHT, TRANSFORMER, WIDTH, embedding, rollout
 from tests.training.small_site import Site, logged, parts, same
 from training import ode_init, trajectories

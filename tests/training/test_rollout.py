@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.config import Order, RolloutConfig
+from engine.law.schedule import attended_blocks, noise_levels
+from engine.law.step import predict_x0, re_noise
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows, stack_text
-from engine.oracle import KeysValues, forward, predict_x0, re_noise
+from engine.oracle import KeysValues, forward
 from engine.oracle import roll_out as oracle_roll_out
-from engine.schedule import attended_blocks, noise_levels
 from engine.stage.noise import KeyedNoise
-from kernels.attention import page_table, paged_attention_reference
+from kernels.attention.formula import page_table, paged_attention_reference
 from tests.stage.micro import CPU, HEIGHT, TRANSFORMER, WIDTH, embedding, model, rollout
 from training.rollout import Context, Plan, SelfRollout, exit_x0, grouped_attention, roll_out, sample_noise
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks.gpu.smoke.apart import missing
 from engine import EngineConfig, Manifest, Output, Pace, PromptAt, SessionRequest, read_manifest
 from engine.config import LATENT_STRIDE_PX
-from engine.schedule import blocks_for_frames
+from engine.law.schedule import blocks_for_frames
 from engine.stage.noise import KeyedNoise
 
 PROMPT = "a red fox runs through fresh snow"

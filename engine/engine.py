@@ -1,0 +1,195 @@
+"""The engine as its caller sees it: start, open sessions, drain, stop.
+
+Joins the supervisor, which keeps a worker group alive, and the dispatcher, which keeps it busy. Runs on one event loop,
+never blocks it, and imports no torch.
+"""
+
+import asyncio
+import secrets
+import time
+from typing import Any
+
+from engine.config import EngineConfig, Manifest
+from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
+from engine.fleet.fit import settled
+from engine.fleet.supervisor import Supervisor
+from engine.front.dispatch import Clock, Dispatcher
+from engine.front.pacing import Progress
+from engine.front.session import Session
+from engine.observe import Observer
+from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest, WorkerLoad
+from engine.trace import Span
+
+RETRY_WHILE_STARTING_S = 5.0
+
+
+async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) -> None:
+    """Lend this host's devices to the front on another (``config.nodes``) until that stops.
+
+    When ``leave`` is set it returns as soon as the front has stopped the workers here. Cancelling ends them at once.
+
+    Raises:
+        StartError: the front cannot be reached or refuses this node.
+    """
+    from engine.fleet.agent import run_agent as run  # noqa: PLC0415 - needs pydantic; one host does not
+
+    await run(config, leave)
+
+
+class Engine:
+    """A model, served. Create it anywhere; use it on one event loop."""
+
+    def __init__(self, config: EngineConfig, clock: Clock = time.monotonic, observer: Observer | None = None) -> None:
+        """``clock`` gives monotonic seconds; ``observer`` is told of what happens."""
+        config = settled(config)
+        self._config, self._clock = config, clock
+        observer = observer or Observer()
+        self._draining = False
+        self._supervisor = Supervisor(
+            config, observer, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
+        )
+        self._dispatcher = Dispatcher(config, self._supervisor, clock, observer)
+
+    async def start(self) -> None:
+        """Start the workers; returns while they load. State is ``starting``, later ``ready``.
+
+        Raises:
+            StartError: a port for the other nodes is taken.
+        """
+        await self._supervisor.start()
+
+    async def wait_ready(self) -> None:
+        """Return when the model is loaded and warm.
+
+        Raises:
+            StartError: a setting, a device or a file is wrong (``WeightsError`` for weights).
+        """
+        await self._supervisor.wait_ready()
+
+    async def drain(self) -> None:
+        """Take no new session, end running ones at a block boundary, return when none is left."""
+        self._draining = True
+        self._dispatcher.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
+        await self._dispatcher.emptied()
+
+    async def stop(self) -> None:
+        """End the workers; sessions that still run end with ``WorkerLost``. Idempotent."""
+        await self._supervisor.stop()
+        self._dispatcher.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine stands as a whole."""
+        if self._draining and self._supervisor.state == EngineState.READY:
+            return EngineState.DRAINING
+        return self._supervisor.state
+
+    @property
+    def failure(self) -> StartError | None:
+        """Why the state is ``failed``."""
+        return self._supervisor.failure
+
+    @property
+    def start_progress(self) -> str | None:
+        """How far the start of the workers is, for people; None when none start."""
+        return self._supervisor.start_progress
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model."""
+        return self._config.manifest
+
+    @property
+    def facts(self) -> EngineFacts | None:
+        """What the workers said of themselves; None until the first group serves."""
+        return self._supervisor.facts
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy it is."""
+        facts = self.facts
+        chains = len(facts.plan.chains) if facts else 1
+        return EngineLoad(
+            running=self._dispatcher.num_running,
+            waiting=self._dispatcher.num_waiting,
+            slots=self._config.max_videos * chains,
+            pages_used=self._supervisor.pages_used,
+            num_pages=facts.num_pages if facts else 0,
+            restarts=len(self._supervisor.recovery_times_s),
+            blocks_buffered=self._dispatcher.blocks_buffered,
+        )
+
+    @property
+    def worker_loads(self) -> tuple[WorkerLoad, ...]:
+        """How busy each worker is, by rank; empty while no group serves."""
+        return self._supervisor.worker_loads
+
+    @property
+    def worker_pids(self) -> tuple[int | None, ...]:
+        """Process ids of the workers by rank, for operators and tests; None for those of other nodes."""
+        return self._supervisor.worker_pids
+
+    @property
+    def recovery_times_s(self) -> tuple[float, ...]:
+        """Of each lost worker group: seconds until the next one served."""
+        return tuple(self._supervisor.recovery_times_s)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """What the workers did lately, for a trace."""
+        return tuple(self._supervisor.spans)
+
+    async def open(self, request: SessionRequest) -> Session:
+        """Take a session; it may wait in the queue for pages.
+
+        Raises:
+            RequestError: the model does not make such a video; names the field.
+            Overloaded: the queue is full.
+            EngineUnavailable: starting, restarting, draining or failed.
+        """
+        self._check_serving()
+        self._check_request(request)
+        session = Session(
+            f"s_{secrets.token_hex(12)}",
+            Progress(request=request, rollout=self.manifest.rollout, opened_at=self._clock()),
+            on_taken=self._dispatcher.taken,
+            on_close=self._dispatcher.cancel,
+            on_prompt=self._dispatcher.change_prompt,
+            on_status=self._dispatcher.status,
+        )
+        self._dispatcher.admit(session)
+        return session
+
+    def session(self, session_id: str) -> Session:
+        """A session that has not ended. Raises ``UnknownSession``."""
+        return self._dispatcher.session(session_id)
+
+    def _check_serving(self) -> None:
+        match self.state:
+            case EngineState.READY:
+                return
+            case EngineState.STARTING:
+                raise EngineUnavailable("the model is loading", RETRY_WHILE_STARTING_S, "starting")
+            case EngineState.DRAINING:
+                raise EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining")
+            case state:
+                raise EngineUnavailable(f"the engine is {state}", RETRY_WHILE_STARTING_S)
+
+    def _check_request(self, request: SessionRequest) -> None:
+        video = self.manifest.video
+        if (request.width_px, request.height_px) not in video.sizes:
+            sizes = ", ".join(f"{width}x{height}" for width, height in video.sizes)
+            asked = f"{request.width_px}x{request.height_px}"
+            raise RequestError(f"model {self.manifest.name} makes no {asked} video; choose one of {sizes}", "size")
+        if request.fps > video.max_fps:
+            raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
+
+    def _receive(self, rank: int, message: Any) -> None:
+        self._dispatcher.receive(rank, message)
+
+    def _group_ready(self, facts: EngineFacts) -> None:
+        self._dispatcher.serve(facts.plan)
+
+    def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
+        for_good = self._supervisor.state == EngineState.FAILED
+        self._dispatcher.group_lost(WorkerLost(sentence), suspects, for_good=for_good)

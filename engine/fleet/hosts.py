@@ -1,0 +1,41 @@
+"""Where the devices of an engine are: on this host, or on this and others (``engine.fleet.nodes``)."""
+
+from typing import Protocol
+
+from engine.config import EngineConfig
+from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+
+
+class Hosts(Protocol):
+    """Where devices are: this host's, or those of several nodes (``engine.fleet.nodes``)."""
+
+    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
+        """(node rank, device) of every device, in node order. Raises ``StartError`` when a node does not come."""
+        ...
+
+    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+        """Start a worker there."""
+        ...
+
+    async def stop(self) -> None:
+        """Let other nodes go."""
+        ...
+
+
+class ThisHost:
+    """The devices of one host."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+
+    async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
+        """All devices, of node 0."""
+        await prepare_workers(self._config)
+        return tuple((0, device) for device in self._config.devices)
+
+    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+        """Start a worker process."""
+        return WorkerLink(self._config, device, on_message, on_lost)
+
+    async def stop(self) -> None:
+        """There is no other node."""

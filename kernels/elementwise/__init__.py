@@ -1,0 +1,1 @@
+"""Norms, rotations and residuals: one pass over memory each."""

@@ -1,0 +1,1 @@
+"""Numbers in 8 bits with scales: pages and linear layers."""

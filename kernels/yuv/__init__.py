@@ -1,0 +1,1 @@
+"""RGB pictures to the planes that a video encoder takes."""

@@ -1,0 +1,1 @@
+"""``hiar-download``: fetches public model folders, whole and checked."""

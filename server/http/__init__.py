@@ -1,0 +1,1 @@
+"""What any HTTP API needs: bodies, limits, errors in one shape, connections, the listening socket. Knows no video."""

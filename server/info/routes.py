@@ -1,0 +1,120 @@
+"""What the server can do and how it is."""
+
+from dataclasses import asdict
+
+from engine import Engine, EngineFacts, EngineLoad, EngineState, EngineUnavailable
+from server.info.schemas import (
+    CapabilitiesAnswer,
+    DtypesAnswer,
+    FactsAnswer,
+    HealthAnswer,
+    LimitsAnswer,
+    LoadAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    WorkerAnswer,
+)
+from server.settings import Settings
+from server.videos.schemas import size_names
+
+FRAMES_PER_LATENT_FRAME = 4
+_STARTING_RETRY_S = 5.0
+
+
+class InfoRoutes:
+    """What the server can do and how it is."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def models(self) -> ModelsAnswer:
+        """List the models that can be asked for."""
+        manifest = self._engine.manifest
+        model = ModelAnswer(
+            name=manifest.name,
+            description=manifest.description,
+            sizes=size_names(manifest),
+            fps=manifest.video.fps,
+            max_fps=manifest.video.max_fps,
+        )
+        return ModelsAnswer(models=[model])
+
+    async def capabilities(self) -> CapabilitiesAnswer:
+        """Tell what a player needs before it asks for a video."""
+        manifest, facts, load = self._engine.manifest, self._engine.facts, self._engine.load
+        block_frames = manifest.rollout.latent_frames_per_block * FRAMES_PER_LATENT_FRAME
+        return CapabilitiesAnswer(
+            state=self._engine.state,
+            model=manifest.name,
+            mime=f'video/mp4; codecs="{facts.codecs}"' if facts else None,
+            sizes=size_names(manifest),
+            fps=manifest.video.fps,
+            max_fps=manifest.video.max_fps,
+            block_seconds=block_frames / manifest.video.fps,
+            limits=self._limits(),
+            load=_load(load),
+            facts=_facts(facts) if facts else None,
+        )
+
+    async def livez(self) -> HealthAnswer:
+        """Tell whether the process should go on living."""
+        if self._engine.state is EngineState.FAILED:
+            raise EngineUnavailable(self._failure(), retry_after_s=_STARTING_RETRY_S)
+        return HealthAnswer(status="alive")
+
+    async def readyz(self) -> HealthAnswer:
+        """Tell whether new work would be taken now."""
+        state = self._engine.state
+        if state is EngineState.READY:
+            return HealthAnswer(status="ready")
+        if state is EngineState.FAILED:
+            raise EngineUnavailable(self._failure(), retry_after_s=_STARTING_RETRY_S)
+        code = state.value if state in (EngineState.STARTING, EngineState.DRAINING) else "engine_unavailable"
+        progress = self._engine.start_progress
+        detail = f"the engine is {state.value}" + (f": {progress}" if progress else "")
+        raise EngineUnavailable(detail, retry_after_s=_STARTING_RETRY_S, code=code)
+
+    def _failure(self) -> str:
+        failure = self._engine.failure
+        return failure.message if failure else "the engine has failed"
+
+    def _limits(self) -> LimitsAnswer:
+        return LimitsAnswer(
+            max_videos=self._settings.max_videos,
+            max_queue=self._settings.max_queue,
+            max_seconds=self._settings.max_seconds,
+            body_bytes=self._settings.transport.body_bytes,
+        )
+
+
+def _facts(facts: EngineFacts) -> FactsAnswer:
+    parts = zip(facts.plan.parts, facts.device_names, strict=True)
+    return FactsAnswer(
+        workers=[
+            WorkerAnswer(
+                rank=part.rank,
+                device=part.device if part.device == name else f"{part.device} ({name})",
+                chain=part.chain,
+                stages=list(part.names),
+                load_s=round(part.load_s, 4),
+            )
+            for part, name in parts
+        ],
+        frames_per_second=round(facts.frames_per_s, 2),
+        attention=facts.attention,
+        dtypes=DtypesAnswer(**asdict(facts.dtypes)),
+        decoder=facts.decoder,
+        encoder=facts.encoder,
+    )
+
+
+def _load(load: EngineLoad) -> LoadAnswer:
+    return LoadAnswer(
+        running=load.running,
+        waiting=load.waiting,
+        slots=load.slots,
+        pages_used=load.pages_used,
+        num_pages=load.num_pages,
+        restarts=load.restarts,
+    )

@@ -1,0 +1,1 @@
+"""The browser player over HTTP; its files are those of ``clients/player``."""

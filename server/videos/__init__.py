@@ -1,0 +1,1 @@
+"""Videos over HTTP: routes, shapes of requests and answers, the live stream."""

@@ -1,0 +1,248 @@
+"""Delivers one session as an MP4 stream while it is being generated.
+
+Knows no route and no schema. The life of an answer: open the session; wait for its first fragment (every failure until
+then is a real status code); send headers, init segment and first fragment at once; then a fragment at a time; then an
+end box and a clean end, or an error box and an aborted connection. A client that leaves, at any point, closes the
+session.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine import (
+    EndReason,
+    Engine,
+    EngineUnavailable,
+    Fragment,
+    HiarError,
+    Session,
+    SessionRequest,
+    SessionState,
+)
+from server.errors import ApiError, NoPlace
+from server.metrics.families import Families
+from server.metrics.streams import StreamRecord
+from server.settings import TransportLimits
+from server.videos.boxes import KEEP_ALIVE, end_box, error_box
+
+_log = logging.getLogger(__name__)
+
+_QUEUE_RETRY_S = 10.0
+_DRAIN_RETRY_S = 5.0
+
+
+class StreamAborted(Exception):
+    """Ends the connection without the final chunk, so that a transport error follows the in-band one."""
+
+
+class SlowClient(StreamAborted):
+    """The client took nothing for too long."""
+
+
+class HideAborts(logging.Filter):
+    """Drops log records of exceptions that only carry the abort to the HTTP server: they have been logged already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to keep the record."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, StreamAborted | asyncio.CancelledError)
+
+
+class LiveVideo(Response):
+    """The answer to one generate request. It owns the session from opening to closing."""
+
+    def __init__(
+        self, engine: Engine, request: SessionRequest, limits: TransportLimits, families: Families, *, cut: bool
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._request = request
+        self._limits = limits
+        self._record = StreamRecord(families)
+        self._cut = cut
+        """The caller asked for an endless video and the server's limit ends it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
+        session = await self._engine.open(self._request)
+        _log.info("session %s opened: %dx%d", session.id, self._request.width_px, self._request.height_px)
+        reason = "internal_error"
+        try:
+            reason = await self._attend(session, receive, send)
+        except (HiarError, ApiError, StreamAborted) as error:
+            reason = finish_reason(error)
+            if reason == "engine_error":
+                self._record.failed(_code(error))
+            raise
+        except asyncio.CancelledError:
+            reason = "drain"  # the server leaves without waiting
+            raise
+        finally:
+            await session.close()
+            self._record.ended(reason)
+
+    async def _attend(self, session: Session, receive: Receive, send: Send) -> str:
+        """Deliver while the client listens. Returns why it ended, as metrics call it."""
+        if await _while_connected(receive, self._deliver(session, send)):
+            reason = self._end_reason(session)
+            return "client_cancel" if reason == EndReason.CANCELLED else reason
+        _log.info("session %s: the client left after %d blocks", session.id, session.next_block)
+        return "client_disconnect"
+
+    async def _deliver(self, session: Session, send: Send) -> None:
+        arrivals = _Arrivals(session.fragments())
+        try:
+            first = await self._first(session, arrivals)
+            await self._begin(session, first, send)
+            await self._go_on(session, arrivals, send)
+        finally:
+            await arrivals.abandon()
+
+    async def _first(self, session: Session, arrivals: "_Arrivals") -> Fragment:
+        timeout_s = self._limits.first_fragment_timeout_s
+        try:
+            first = await arrivals.next(timeout_s)
+        except TimeoutError:
+            raise _too_late(session, timeout_s) from None
+        if first is None:
+            raise _ended_early(session)
+        return first
+
+    async def _begin(self, session: Session, first: Fragment, send: Send) -> None:
+        facts = self._engine.facts
+        assert facts is not None and session.init_segment is not None and session.codecs is not None
+        headers = {
+            "Content-Type": f'video/mp4; codecs="{session.codecs}"',
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            "Accept-Ranges": "none",
+            "X-Session-Id": session.id,
+            "X-Decoder": facts.decoder,
+            "Access-Control-Expose-Headers": "X-Request-Id, X-Session-Id, X-Decoder",
+        }
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send(send, session.init_segment + first.data)
+        self._record.first_segment_sent()
+        self._record.delivered(first.duration_s)
+
+    async def _go_on(self, session: Session, arrivals: "_Arrivals", send: Send) -> None:
+        try:
+            while (fragment := await self._next(arrivals, send)) is not None:
+                await self._send(send, fragment.data)
+                self._record.delivered(fragment.duration_s)
+        except HiarError as error:
+            _log.warning("session %s failed after %d blocks: %s", session.id, session.next_block, error.message)
+            last_block = session.next_block - 1
+            box = error_box(error.code, error.message, retryable=error.retryable, last_block=last_block)
+            await self._send(send, box)
+            raise StreamAborted(error.code) from error
+        reason = self._end_reason(session)
+        _log.info("session %s ended: %s after %d blocks", session.id, reason, session.next_block)
+        await self._send(send, end_box(reason, session.next_block - 1), more=False)
+
+    async def _next(self, arrivals: "_Arrivals", send: Send) -> Fragment | None:
+        while True:
+            try:
+                return await arrivals.next(self._limits.keep_alive_s)
+            except TimeoutError:
+                await self._send(send, KEEP_ALIVE)
+
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        began_s, num_sent = time.monotonic(), 0
+        try:
+            async with asyncio.timeout(self._limits.send_timeout_s):
+                await send({"type": "http.response.body", "body": data, "more_body": more})
+            num_sent = len(data)
+        except TimeoutError:
+            _log.warning("a client took nothing for %g s and is cut off", self._limits.send_timeout_s)
+            raise SlowClient("slow_client") from None
+        finally:
+            self._record.sent(num_sent, time.monotonic() - began_s)
+
+    def _end_reason(self, session: Session) -> str:
+        assert session.end_reason is not None
+        return "limit" if self._cut and session.end_reason is EndReason.COMPLETED else session.end_reason.value
+
+
+class _Arrivals:
+    """The fragments of a session, waited for in slices: a wait that runs out loses nothing."""
+
+    def __init__(self, fragments: AsyncIterator[Fragment]) -> None:
+        self._fragments = fragments
+        self._pending: asyncio.Task[Fragment | None] | None = None
+
+    async def next(self, timeout_s: float) -> Fragment | None:
+        """Return the next fragment, or None at the end. Raises ``TimeoutError``, and what the session failed with."""
+        if self._pending is None:
+            self._pending = asyncio.create_task(self._pull())
+        await asyncio.wait({self._pending}, timeout=timeout_s)
+        if not self._pending.done():
+            raise TimeoutError
+        arrived, self._pending = self._pending, None
+        return arrived.result()
+
+    async def abandon(self) -> None:
+        """Stop waiting."""
+        if self._pending is not None:
+            self._pending.cancel()
+            await asyncio.gather(self._pending, return_exceptions=True)
+
+    async def _pull(self) -> Fragment | None:
+        return await anext(self._fragments, None)
+
+
+async def _while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Run ``work`` until it ends (True, or its exception) or until the client leaves (False)."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_client_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+_FINISHES: tuple[tuple[type[Exception], str], ...] = (
+    (SlowClient, "slow_client"),
+    (NoPlace, "timeout"),
+    (EngineUnavailable, "drain"),
+)
+_FINISHES_BY_STATUS = {504: "timeout", 410: "client_cancel"}
+
+
+def finish_reason(error: HiarError | ApiError | StreamAborted) -> str:
+    """Why a session ended with an error, as metrics call it."""
+    if isinstance(error, ApiError):
+        return _FINISHES_BY_STATUS[error.status]
+    return next((reason for kind, reason in _FINISHES if isinstance(error, kind)), "engine_error")
+
+
+def _code(error: HiarError | ApiError | StreamAborted) -> str:
+    return str(error) if isinstance(error, StreamAborted) else error.code
+
+
+def _too_late(session: Session, waited_s: float) -> Exception:
+    if session.status().state is SessionState.QUEUED:
+        return NoPlace(f"no place became free within {waited_s:g} s; try again later", retry_after_s=_QUEUE_RETRY_S)
+    return ApiError(504, "first_segment_timeout", f"there was no video within {waited_s:g} s; try again")
+
+
+def _ended_early(session: Session) -> Exception:
+    if session.end_reason is EndReason.DRAIN:
+        return EngineUnavailable("the server is shutting down", retry_after_s=_DRAIN_RETRY_S, code="draining")
+    return ApiError(410, "gone", "the session was closed before its first fragment")
