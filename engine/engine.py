@@ -7,7 +7,6 @@ never blocks it, and imports no torch.
 import asyncio
 import secrets
 import time
-from typing import Any
 
 from engine.config import EngineConfig, Manifest
 from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
@@ -16,6 +15,7 @@ from engine.fleet.supervisor import Supervisor
 from engine.front.dispatch import Clock, Dispatcher
 from engine.front.pacing import Progress
 from engine.front.session import Session
+from engine.messages import ForFront
 from engine.observe import Observer
 from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest, WorkerLoad
 from engine.trace import Span
@@ -184,7 +184,7 @@ class Engine:
         if request.fps > video.max_fps:
             raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
 
-    def _receive(self, rank: int, message: Any) -> None:
+    def _receive(self, rank: int, message: ForFront) -> None:
         self._dispatcher.receive(rank, message)
 
     def _group_ready(self, facts: EngineFacts) -> None:

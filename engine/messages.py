@@ -322,3 +322,13 @@ class SessionClosed:
 
     session: str
     pages_used: int
+
+
+# --- what may cross ---
+
+ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
+OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
+OfSession = InitReady | BlockDone | BlockRepeated | LatentsSaved | SessionBroken | SessionClosed
+ForFront = PromptEncoded | OfSession
+"""What is about a video; the rest is about the worker."""
+FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

@@ -10,14 +10,13 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 from engine.config import EngineConfig, Nodes
 from engine.errors import StartError
 from engine.fleet import wire
 from engine.fleet.hello import hello_of
 from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
-from engine.messages import Shutdown
+from engine.messages import Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ class _Visit:
             elif isinstance(message, Shutdown):
                 return await self._stop_all()
 
-    def _pass_on(self, number: int, message: Any) -> None:
+    def _pass_on(self, number: int, message: wire.Message) -> None:
         """Take a message for a worker, which may have ended while it was on the way."""
         if isinstance(message, wire.StartWorker):
             self._start(number, message.device)
@@ -138,7 +137,7 @@ class _Visit:
                     stop = asyncio.create_task(self._stop(number, link))
                     self._stops.add(stop)
                     stop.add_done_callback(self._stops.discard)
-                case _:
+                case _ if isinstance(message, ToWorker):
                     link.send(message)
 
     def _start(self, number: int, device: str) -> None:

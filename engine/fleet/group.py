@@ -31,6 +31,7 @@ from engine.messages import (
     CostsMeasured,
     DeviceOpened,
     EncodePrompt,
+    FromWorker,
     MeasureCosts,
     PromptEncoded,
     Rendezvous,
@@ -38,6 +39,7 @@ from engine.messages import (
     StartFailed,
     StartProgress,
     Ticket,
+    ToWorker,
     WorkBegins,
     WorkerReady,
 )
@@ -69,7 +71,7 @@ class WorkerGroup:
         generation: int,
         learned: Learned | None,
         *,
-        on_message: Callable[[int, Any], None],
+        on_message: Callable[[int, FromWorker], None],
         on_progress: Callable[[int, StartProgress], None],
         on_lost: Callable[[str, frozenset[str]], None],
     ) -> None:
@@ -224,7 +226,7 @@ class WorkerGroup:
             lambda sentence: self._lose(WorkerLost(sentence), rank),
         )
 
-    def _receive(self, rank: int, message: Any) -> None:
+    def _receive(self, rank: int, message: FromWorker) -> None:
         if self._failure is not None:
             return
         now = time.monotonic()
@@ -257,7 +259,7 @@ class WorkerGroup:
             return kind(f"{failed.message} ({self._memory.sizes})")
         return kind(failed.message)
 
-    def _hand_on(self, rank: int, message: Any) -> None:
+    def _hand_on(self, rank: int, message: FromWorker) -> None:
         awaited = self._awaited.pop((rank, type(message)), None)
         if awaited is not None:
             awaited.set_result(message)
@@ -274,7 +276,7 @@ class WorkerGroup:
         self._awaited[rank, kind] = future
         return future
 
-    async def _ask(self, rank: int, question: Any, kind: type[Answer]) -> Answer:
+    async def _ask(self, rank: int, question: ToWorker, kind: type[Answer]) -> Answer:
         future = self._expect(rank, kind)
         self._links[rank].send(question)
         return await future

@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 from engine.config import EngineConfig
 from engine.errors import StartError
-from engine.messages import Shutdown
+from engine.messages import FromWorker, Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_GRACE_S = 5.0
 
-OnMessage = Callable[[Any], None]
+OnMessage = Callable[[FromWorker], None]
 OnLost = Callable[[str], None]
 """Called once with a sentence, on the loop, when the worker has ended without being asked to."""
 
@@ -37,7 +37,7 @@ class Link(Protocol):
         """Process id, if it runs on this host."""
         ...
 
-    def send(self, message: Any) -> None:
+    def send(self, message: ToWorker) -> None:
         """Queue a message; never blocks."""
         ...
 
@@ -87,7 +87,7 @@ class WorkerLink:
         self._loop = asyncio.get_running_loop()
         self._device, self._on_message, self._on_lost = device, on_message, on_lost
         self._stopping = False
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
         context = _fork_server(config)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
@@ -103,7 +103,7 @@ class WorkerLink:
         """Process id of the worker."""
         return self._process.pid
 
-    def send(self, message: Any) -> None:
+    def send(self, message: ToWorker) -> None:
         """Queue a message; never blocks."""
         self._outbox.put(message)
 

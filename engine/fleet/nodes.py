@@ -8,14 +8,13 @@ lost with all its workers, and may join again. Knows no session and no restart p
 import asyncio
 import logging
 import os
-from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import StartError
 from engine.fleet import wire
 from engine.fleet.hello import hello_of, objection
 from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
-from engine.messages import Shutdown
+from engine.messages import FromWorker, Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class RemoteLink:
         self._stopping = False
         self._ended = asyncio.Event()
 
-    def send(self, message: Any) -> None:
+    def send(self, message: ToWorker | wire.KillWorker | wire.AbortWorker) -> None:
         """Queue a message; never blocks. What is sent to a worker that has ended is lost."""
         if not self._ended.is_set():
             self._node.write(message, self._number)
@@ -64,7 +63,7 @@ class RemoteLink:
             self.kill()
             self.ended("")
 
-    def receive(self, message: Any) -> None:
+    def receive(self, message: FromWorker) -> None:
         """Take a message of the worker."""
         if not self._ended.is_set():
             self._on_message(message)
@@ -107,11 +106,11 @@ class _Node:
         """The sentence for a lost node."""
         return f"node {self.rank} at {self.address} was lost"
 
-    def write(self, message: Any, worker: int = wire.NODE) -> None:
+    def write(self, message: wire.Message, worker: int = wire.NODE) -> None:
         """Queue a message; never blocks."""
         wire.write(self._writer, message, worker)
 
-    def receive(self, worker: int, message: Any) -> None:
+    def receive(self, worker: int, message: wire.Message) -> None:
         """Take a frame. Its worker may have ended here while it was on the way."""
         self.heard.set()
         link = self.links.get(worker)
@@ -119,7 +118,7 @@ class _Node:
             return
         if isinstance(message, wire.WorkerEnded):
             link.ended(f"node {self.rank}: {message.sentence}")
-        else:
+        elif isinstance(message, FromWorker):
             link.receive(message)
 
     def lose(self) -> None:

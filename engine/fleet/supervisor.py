@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartError, WorkerLost
@@ -30,7 +29,7 @@ from engine.fleet.group import WorkerGroup
 from engine.fleet.hosts import Hosts, ThisHost
 from engine.fleet.starting import StartReport
 from engine.fleet.summary import Learned
-from engine.messages import Beat, Cancel, EncodePrompt, Idle, StartProgress, Ticket
+from engine.messages import Beat, Cancel, EncodePrompt, ForFront, FromWorker, Idle, StartProgress, Ticket
 from engine.observe import Observer, StartTimes
 from engine.request import EngineFacts, EngineState, WorkerLoad
 from engine.trace import Span
@@ -53,7 +52,7 @@ class Supervisor:
         config: EngineConfig,
         observer: Observer,
         *,
-        on_message: Callable[[int, Any], None],
+        on_message: Callable[[int, ForFront], None],
         on_ready: Callable[[EngineFacts], None],
         on_lost: Callable[[str, frozenset[str]], None],
     ) -> None:
@@ -231,12 +230,12 @@ class Supervisor:
             await asyncio.sleep(CHECK_EVERY_S)
             await group.check_progress()
 
-    def _receive(self, rank: int, message: Any) -> None:
+    def _receive(self, rank: int, message: FromWorker) -> None:
         if isinstance(message, Beat | Idle):
             spans = tuple(span for span in message.spans if span.session != warm_up.SESSION)
             self.spans.extend(spans)
             self._observer.worker_worked(rank, spans, message.rests)
-        else:
+        elif isinstance(message, ForFront):
             self._on_message(rank, message)
 
     def _start_was_lost(self, error: HiarError) -> None:

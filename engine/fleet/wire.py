@@ -16,12 +16,12 @@ import json
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
-from engine import messages
 from engine.config import Precision, Rehearsal
+from engine.messages import FromWorker, ToWorker
 
 MAX_FRAME_BYTES = 256 * 2**20
 LENGTH_BYTES = 4
@@ -109,27 +109,21 @@ class NodeBeat:
     """The node lives."""
 
 
-MESSAGES: tuple[type[Any], ...] = (
-    *(Hello, Welcome, Refusal, StartWorker, KillWorker, AbortWorker, WorkerEnded, NodeBeat),
-    *(messages.MeasureCosts, messages.Assign, messages.EncodePrompt, messages.Cancel, messages.Shutdown),
-    *(messages.OpenTicket, messages.RestoreTicket, messages.BlockTicket, messages.PromptTicket, messages.CloseTicket),
-    *(messages.CostsMeasured, messages.WorkerReady, messages.StartFailed, messages.Beat, messages.PromptEncoded),
-    *(messages.DeviceOpened, messages.StartProgress, messages.WorkBegins, messages.Idle),
-    *(messages.InitReady, messages.BlockDone, messages.BlockRepeated, messages.LatentsSaved),
-    *(messages.SessionBroken, messages.SessionClosed),
-)
+OfNodes = Hello | Welcome | Refusal | StartWorker | KillWorker | AbortWorker | WorkerEnded | NodeBeat
+Message = OfNodes | ToWorker | FromWorker
+MESSAGES: tuple[type[Any], ...] = get_args(Message)
 """Every class that may cross. ``TensorBytes``, ``Plan`` and the like cross inside these."""
 
 _STRICT = ConfigDict(
     strict=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
 )
-_ADAPTERS: dict[str, TypeAdapter[tuple[int, Any]]] = {
+_ADAPTERS: dict[str, TypeAdapter[tuple[int, Message]]] = {
     kind.__name__: TypeAdapter(tuple[int, kind], config=_STRICT)  # type: ignore[valid-type]
     for kind in MESSAGES
 }
 
 
-def pack(message: Any, worker: int = NODE) -> bytes:
+def pack(message: Message, worker: int = NODE) -> bytes:
     """One frame. Raises ``ValueError`` for a class that may not cross, a field of another type, or an oversize."""
     adapter = _ADAPTERS.get(type(message).__name__)
     if adapter is None or type(message) not in MESSAGES:
@@ -141,7 +135,7 @@ def pack(message: Any, worker: int = NODE) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def unpack(payload: bytes) -> tuple[int, Any]:
+def unpack(payload: bytes) -> tuple[int, Message]:
     """Worker and message of a frame without its length. Raises ``ValueError`` for anything but a known message."""
     name, newline, body = payload.partition(b"\n")
     adapter = _ADAPTERS.get(name.decode("ascii", "replace"))
@@ -150,7 +144,7 @@ def unpack(payload: bytes) -> tuple[int, Any]:
     return adapter.validate_json(body)
 
 
-async def read(reader: asyncio.StreamReader, limit_bytes: int = MAX_FRAME_BYTES) -> tuple[int, Any]:
+async def read(reader: asyncio.StreamReader, limit_bytes: int = MAX_FRAME_BYTES) -> tuple[int, Message]:
     """The next frame's worker and message.
 
     Raises:
@@ -164,7 +158,7 @@ async def read(reader: asyncio.StreamReader, limit_bytes: int = MAX_FRAME_BYTES)
     return unpack(await reader.readexactly(num_bytes))
 
 
-def write(writer: asyncio.StreamWriter, message: Any, worker: int = NODE) -> None:
+def write(writer: asyncio.StreamWriter, message: Message, worker: int = NODE) -> None:
     """Queue a message; never blocks, and does nothing on a connection that is closing.
 
     What waits in the queue is bounded by the tickets in flight, and a peer that takes nothing is soon lost.

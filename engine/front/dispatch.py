@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from engine.config import EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
@@ -28,6 +27,7 @@ from engine.messages import (
     BlockRepeated,
     Cancel,
     CloseTicket,
+    ForFront,
     InitReady,
     LatentsSaved,
     PromptEncoded,
@@ -171,7 +171,7 @@ class Dispatcher:
         if for_good:
             self._prompts.fail(error)
 
-    def receive(self, rank: int, message: Any) -> None:
+    def receive(self, rank: int, message: ForFront) -> None:
         """Route a worker's message."""
         if isinstance(message, PromptEncoded):
             self._prompts.answer(message)

@@ -13,7 +13,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from engine.messages import (
     Cancel,
     CloseTicket,
     EncodePrompt,
+    FromWorker,
     Idle,
     MemoryUse,
     OpenTicket,
@@ -64,7 +64,7 @@ class ChainLink:
         decoder: Decoder | None,
         prompts: parts.Prompts | None,
         progress: Progress,
-        send: Callable[[Any], None],
+        send: Callable[[FromWorker], None],
     ) -> None:
         """Allocate what the part needs, and capture its forwards. ``send`` must be thread-safe.
 

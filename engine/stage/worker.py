@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +27,11 @@ from engine.law.placement import Part
 from engine.messages import (
     Assign,
     CostsMeasured,
+    FromWorker,
     MeasureCosts,
     Shutdown,
     StartFailed,
+    ToWorker,
     WorkerFacts,
     WorkerReady,
 )
@@ -50,8 +51,7 @@ PR_SET_PDEATHSIG = 1
 IDLE_BEAT_S = 1.0
 """A worker that waits says so this often."""
 
-Send = Callable[[Any], None]
-Inbox = queue.SimpleQueue[Any]
+Send = Callable[[FromWorker], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class LatentsArrived:
     """Put into the inbox by the inlet: the next block's latents."""
 
     latents_FCYX: Tensor
+
+
+Message = ToWorker | LatentsArrived
+Inbox = queue.SimpleQueue[Message]
 
 
 def run_worker(config: EngineConfig, device: str, connection: Connection) -> None:
@@ -196,6 +200,8 @@ def serve(link: ChainLink, inbox: Inbox) -> None:
                     return
                 case LatentsArrived():
                     link.receive(message.latents_FCYX)
+                case MeasureCosts() | Assign():
+                    raise AssertionError(f"{message} came to a worker that serves")
                 case _:
                     link.accept(message)
         busy = link.work()
@@ -205,7 +211,7 @@ def _sender(connection: Connection) -> Send:
     """A ``send`` that threads may share. A front that is gone ends this process through the reader."""
     lock = threading.Lock()
 
-    def send(message: Any) -> None:
+    def send(message: FromWorker) -> None:
         with lock:
             try:
                 connection.send(message)
@@ -239,7 +245,7 @@ def _read_in_background(connection: Connection) -> Inbox:
     return inbox
 
 
-def _await_some(inbox: Inbox, link: ChainLink) -> list[Any]:
+def _await_some(inbox: Inbox, link: ChainLink) -> list[Message]:
     """Everything that waits in the inbox, at least one message; until it comes, signs of life are sent."""
     while True:
         began_s = time.monotonic()
@@ -253,7 +259,7 @@ def _await_some(inbox: Inbox, link: ChainLink) -> list[Any]:
         return [message, *_waiting(inbox)]
 
 
-def _waiting(inbox: Inbox) -> list[Any]:
+def _waiting(inbox: Inbox) -> list[Message]:
     """Everything that waits in the inbox."""
     messages = []
     while not inbox.empty():
