@@ -11,15 +11,14 @@ from collections import deque
 from collections.abc import Callable
 
 from engine.config import EngineConfig
-from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession
+from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession, WorkerLost
 from engine.front.admission import HOLDING, chain_with_room, num_inflight, num_startable, retry_after_s
-from engine.front.course import Course
 from engine.front.milestones import Milestones
 from engine.front.pacing import ready_at, urgency
 from engine.front.preparation import Preparation
 from engine.front.prompts import PromptEncoder
 from engine.front.recovery import Recoveries
-from engine.front.session import Session, SessionState, SessionStatus
+from engine.front.session import Closing, Session, SessionState, SessionStatus
 from engine.front.tickets import Workers, block_ticket, open_ticket
 from engine.law.placement import Plan
 from engine.messages import (
@@ -51,15 +50,10 @@ class Dispatcher:
         self._config, self._workers, self._clock, self._observer = config, workers, clock, observer
         self._milestones = Milestones(observer)
         self._prompts = PromptEncoder(workers.ask, observer)
-        self._preparation = Preparation(self._prompts, config.manifest.rollout, self._prepared)
-        self._recoveries = Recoveries(config, self._give_up)
+        self._preparation = Preparation(self._prompts, config.manifest.rollout, self._pump, self._give_up)
+        self._recoveries = Recoveries(config)
         self._sessions: dict[str, Session] = {}
         self._waiting: deque[Session] = deque()
-        self._courses: dict[str, Course] = {}
-        """Of sessions that are prepared: only these may start."""
-        self._closing_reason: dict[str, EndReason] = {}
-        self._still_open: dict[str, set[int]] = {}
-        """Workers that have not passed a session's close ticket, by rank."""
         self._timer: asyncio.TimerHandle | None = None
         self._plan: Plan | None = None
         """What is served; None while no group is."""
@@ -103,10 +97,10 @@ class Dispatcher:
         if session.state not in {SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING}:
             raise UnknownSession(f"session {session.id} takes no more prompts: it is {session.state}", "id")
         block = max(session.progress.issued, session.progress.done)
-        if session.id in self._courses:
-            self._courses[session.id].set_prompt(block, embedding)
+        if session.course is not None:
+            session.course.set_prompt(block, embedding)
         else:
-            self._preparation.change_first_prompt(session, embedding)
+            session.first_prompt = embedding
         self._milestones.prompt_changed(session, block, asked_at)
         return block
 
@@ -150,7 +144,11 @@ class Dispatcher:
         """A worker group serves: take up what the last one lost, and go on."""
         self._plan = plan
         self._prompts.ask_again()
-        for session, block in self._recoveries.resume(plan):
+        for session in [one for one in self._sessions.values() if one.state == SessionState.RECOVERING]:
+            block = self._recoveries.way_back(session, plan)
+            if block is None:
+                self._give_up(session, WorkerLost("too little is known of the video to go on with new workers"))
+                continue
             self._reopen(session, block)
             self._observer.session_recovered(exact=block == 0)
         self._pump()
@@ -161,7 +159,6 @@ class Dispatcher:
         ``suspects`` are the sessions that the worker at fault was busy with.
         """
         self._plan = None
-        self._still_open.clear()
         for session in list(self._sessions.values()):
             if for_good:
                 session.finish(error)
@@ -170,6 +167,7 @@ class Dispatcher:
                 self._lose(session, error, suspected=session.id in suspects)
         if for_good:
             self._prompts.fail(error)
+        self._pump()
 
     def receive(self, rank: int, message: ForFront) -> None:
         """Route a worker's message."""
@@ -187,8 +185,8 @@ class Dispatcher:
             case BlockRepeated():
                 session.progress.returned = message.block + 1
             case LatentsSaved():
-                self._courses[session.id].save(message)
-                self._courses[session.id].forget_before(session.progress.done)
+                session.told.save(message)
+                session.told.forget_before(session.progress.done)
             case SessionBroken():
                 session.finish(SESSION_FAILURES.get(message.code, SessionFailed)(message.message))
                 self._abandon(session)
@@ -203,7 +201,7 @@ class Dispatcher:
             return  # cancelled or broken: its reader takes no more
         assert message.block == progress.done, f"block {message.block} came, {progress.done} is next"
         progress.done += 1
-        self._recoveries.note_progress(session, self._courses[session.id], self._plan)
+        self._recoveries.note_progress(session, self._plan)
         fragment = Fragment(
             block=message.block,
             data=message.data if message.latents is None else message.latents.data,
@@ -218,28 +216,29 @@ class Dispatcher:
 
     def _closed_at(self, session: Session, rank: int) -> None:
         """A worker has freed the session's pages; the last one to do so ends it."""
-        waiting_for = self._still_open[session.id]
-        waiting_for.discard(rank)
-        if not waiting_for:
-            session.finish(self._closing_reason.get(session.id, EndReason.CANCELLED))
+        assert session.closing is not None, f"session {session.id} was closed by nobody"
+        session.closing.open_ranks.discard(rank)
+        if not session.closing.open_ranks:
+            session.finish(session.closing.reason)
             self._remove(session)
 
     # --- tickets ---
 
-    def _prepared(self, session: Session, course: Course) -> None:
-        self._courses[session.id] = course
-        self._pump()
-
     def _pump(self) -> None:
-        if self._plan is None:
-            return
-        self._start_waiting(self._plan)
-        next_at = self._issue_all()
+        for session in self._recoveries.overdue(self._sessions.values(), self._clock()):
+            self._give_up(session, self._recoveries.too_late)
+        moments = [self._recoveries.next_overdue_at(self._sessions.values())]
+        if self._plan is not None:
+            self._start_waiting(self._plan)
+            moments.append(self._issue_all())
+        self._set_timer(min((moment for moment in moments if moment is not None), default=None))
+
+    def _set_timer(self, at: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if next_at is not None:
-            delay_s = max(0.0, next_at - self._clock())
+        if at is not None:
+            delay_s = max(0.0, at - self._clock())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._pump)
 
     def _num_queued_with(self, session: Session) -> int:
@@ -251,12 +250,12 @@ class Dispatcher:
 
     def _start_waiting(self, plan: Plan) -> None:
         """Start sessions in the order they came, passing over those whose prompts are still being embedded."""
-        for session in [waiting for waiting in self._waiting if waiting.id in self._courses]:
+        for session in [waiting for waiting in self._waiting if waiting.course is not None]:
             chain = chain_with_room(self._config, plan, self._sessions.values(), session.request)
             if chain is None:
                 return
             self._waiting.remove(session)
-            self._open(session, chain, self._courses[session.id].prompt_at(0))
+            self._open(session, chain, session.told.prompt_at(0))
             self._milestones.started(session, self._clock())
 
     def _open(self, session: Session, chain: int, embedding: TensorBytes) -> None:
@@ -267,7 +266,7 @@ class Dispatcher:
     def _reopen(self, session: Session, block: int) -> None:
         """Open a lost session again: made again from block 0, or restored to where ``block`` is the next."""
         assert self._plan is not None
-        course, progress = self._courses[session.id], session.progress
+        course, progress = session.told, session.progress
         chain = chain_with_room(self._config, self._plan, self._sessions.values(), session.request)
         self._open(session, session.chain or 0 if chain is None else chain, course.opening_prompt(block))
         for ticket in course.restoring_tickets(block):
@@ -294,7 +293,7 @@ class Dispatcher:
 
     def _issue(self, session: Session) -> None:
         progress, block = session.progress, session.progress.issued
-        change = self._courses[session.id].prompt_change(block)
+        change = session.told.prompt_change(block)
         if change is not None:
             self._send(session, change)
         progress.issued += 1
@@ -314,8 +313,8 @@ class Dispatcher:
         """Send the close ticket: blocks that have tickets are still made."""
         assert self._plan is not None and session.chain is not None
         session.move(SessionState.CLOSING)
-        self._closing_reason[session.id] = reason
-        self._still_open[session.id] = {part.rank for part in self._plan.chains[session.chain]}
+        ranks = {part.rank for part in self._plan.chains[session.chain]}
+        session.closing = Closing(reason=reason, open_ranks=ranks)
         self._send(session, CloseTicket(session=session.id))
 
     def _abandon(self, session: Session) -> None:
@@ -333,11 +332,12 @@ class Dispatcher:
 
     def _lose(self, session: Session, error: HiarError, *, suspected: bool) -> None:
         """Its workers are gone. One that was ending anyway ends here, at a block boundary."""
-        reason = self._closing_reason.pop(session.id, EndReason.COMPLETED)
+        reason = EndReason.COMPLETED if session.closing is None else session.closing.reason
+        session.closing = None
         if session.has_outcome or reason != EndReason.COMPLETED or session.progress.all_done:
             session.finish(reason)
             self._remove(session)
-        elif self._recoveries.may_wait(session, self._courses[session.id], suspected=suspected):
+        elif self._recoveries.may_wait(session, self._clock(), suspected=suspected):
             session.move(SessionState.RECOVERING)
         else:
             self._give_up(session, error)
@@ -348,11 +348,6 @@ class Dispatcher:
 
     def _remove(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
-        self._courses.pop(session.id, None)
-        self._preparation.forget(session)
-        self._closing_reason.pop(session.id, None)
-        self._still_open.pop(session.id, None)
-        self._recoveries.forget(session)
         self._milestones.ended(session)
         if session in self._waiting:
             self._waiting.remove(session)

@@ -1,4 +1,4 @@
-"""One session as its reader sees it, and the states it passes.
+"""Everything that is known of one session, as its reader sees it and as the front keeps it; and the states it passes.
 
 ==========  =============================================  ===========================
 state       meaning                                        next
@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.errors import HiarError
+from engine.front.course import Course
 from engine.front.pacing import Progress, realtime_factor
+from engine.messages import TensorBytes
 from engine.request import EndReason, Fragment, SessionRequest
 
 
@@ -52,6 +54,36 @@ class Recovery:
     """The first block made by the new workers that its reader got."""
     exact: bool
     """Whether the video goes on as if nothing had happened, or merely resembles that."""
+
+
+@dataclass(frozen=True)
+class PromptChange:
+    """A prompt that was changed while the video ran."""
+
+    block: int
+    """The first that follows it."""
+    asked_at: float
+
+
+@dataclass
+class Closing:
+    """A close ticket that is under way."""
+
+    reason: EndReason
+    open_ranks: set[int]
+    """Workers that have not passed it."""
+
+
+@dataclass
+class Loss:
+    """The last loss of workers that the session was part of."""
+
+    block: int
+    """Blocks that were done then."""
+    num_vain: int
+    """Workers that died over it since it had them."""
+    until: float
+    """When it ends unless new workers serve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +122,16 @@ class Session:
         self.state = SessionState.QUEUED
         self.chain: int | None = None
         """The chain that makes it; None while it has no pages."""
+        self.course: Course | None = None
+        """What its chain was told; None until its prompts are embedded: only then may it start."""
+        self.first_prompt: TensorBytes | None = None
+        """A prompt that came before that and holds from the first block."""
+        self.prompt_changes: deque[PromptChange] = deque()
+        """Those that its reader has not seen yet."""
+        self.started_at: float | None = None
+        """When it left the queue."""
+        self.closing: Closing | None = None
+        self.loss: Loss | None = None
         self.recoveries: list[Recovery] = []
         self.codecs: str | None = None
         self.init_segment: bytes | None = None
@@ -109,6 +151,12 @@ class Session:
     def has_outcome(self) -> bool:
         """Whether how it ended is decided."""
         return self.end_reason is not None or self.failure is not None
+
+    @property
+    def told(self) -> Course:
+        """What its chain was told. Only for one that is prepared."""
+        assert self.course is not None, f"session {self.id} is not prepared"
+        return self.course
 
     @property
     def next_block(self) -> int:

@@ -1,65 +1,60 @@
 """Which way back a lost session takes, how long it waits, and when it ends."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from engine.config import EngineConfig, RolloutConfig
-from engine.errors import HiarError, WorkerLost
-from engine.front.course import Course
 from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
-from engine.front.session import Recovery, Session
+from engine.front.session import Recovery, Session, SessionState
+from engine.law.placement import Plan
 from tests.front import making
 
 PLAN = making.plan(block_s=0.25)
 GRACE_S, MAX_VIDEOS = 10.0, 2
 REPLAYABLE = 20  # 10 s of 0.25 s blocks, and of two sessions
+NOW = 500.0
 
 
 class Place:
-    """Recoveries, and the sessions they gave up; those are forgotten as the engine does."""
+    """Recoveries, and sessions that are lost and found again as the engine does."""
 
     def __init__(self, grace_s: float = GRACE_S, rollout: RolloutConfig = making.TINY.rollout) -> None:
         self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_videos=MAX_VIDEOS)
-        self.recoveries = Recoveries(self.config, self._give_up)
-        self.given_up: list[tuple[Session, HiarError]] = []
-        self.ended = asyncio.Event()
+        self.recoveries = Recoveries(self.config)
 
-    def _give_up(self, session: Session, error: HiarError) -> None:
-        self.given_up.append((session, error))
-        self.recoveries.forget(session)
-        self.ended.set()
+    def session(self, name: str = "a", *prompts: int) -> Session:
+        made = making.session(name, chain=0)
+        made.course = making.course(self.config.manifest.rollout, *prompts)
+        return made
 
-    def make_blocks(self, session: Session, course: Course, until: int, *, saved: bool = True) -> None:
+    def make_blocks(self, session: Session, until: int, *, saved: bool = True) -> None:
         for block in range(session.progress.done, until):
             if saved and self.recoveries.needs_saving(block, PLAN):
-                making.save_blocks(course, range(block, block + 1), self.config.manifest.rollout)
+                making.save_blocks(session.told, range(block, block + 1), self.config.manifest.rollout)
             session.progress.done = block + 1
-            self.recoveries.note_progress(session, course, PLAN)
+            self.recoveries.note_progress(session, PLAN)
+
+    def lose(self, session: Session, *, suspected: bool, now: float = NOW) -> bool:
+        """Whether it waits."""
+        waits = self.recoveries.may_wait(session, now, suspected=suspected)
+        if waits:
+            session.move(SessionState.RECOVERING)
+        return waits
+
+    def find(self, session: Session, plan: Plan = PLAN) -> int | None:
+        block = self.recoveries.way_back(session, plan)
+        session.move(SessionState.RUNNING)
+        return block
 
 
-def run(body: Callable[[], Awaitable[None]]) -> None:
-    async def main() -> None:
-        await body()
-
-    asyncio.run(main())
-
-
-def resume_at(done: int, *, saved: bool = True, rollout: RolloutConfig = making.TINY.rollout) -> tuple[int, Recovery]:
+def resume_at(
+    done: int, *, saved: bool = True, rollout: RolloutConfig = making.TINY.rollout
+) -> tuple[int | None, Recovery]:
     """The block at which a session goes on that was lost with ``done`` blocks, and what is remembered of it."""
-    resumed: list[tuple[Session, int]] = []
-
-    async def body() -> None:
-        here = Place(rollout=rollout)
-        session, course = making.session("a", chain=0), making.course(rollout)
-        here.make_blocks(session, course, done, saved=saved)
-        assert here.recoveries.may_wait(session, course, suspected=False)
-        resumed.extend(here.recoveries.resume(PLAN))
-        assert here.recoveries.resume(PLAN) == [], "it resumes once"
-
-    run(body)
-    [(session, block)] = resumed
+    here = Place(rollout=rollout)
+    session = here.session()
+    here.make_blocks(session, done, saved=saved)
+    assert here.lose(session, suspected=False)
+    block = here.find(session)
     [recovery] = session.recoveries
     return block, recovery
 
@@ -99,113 +94,106 @@ def test_blocks_are_saved_once_a_session_could_become_too_old() -> None:
 def test_prompts_are_kept_while_the_video_may_be_made_again_and_then_as_restoring_needs_them() -> None:
     oldest = REPLAYABLE + 2 - making.TINY.rollout.window_blocks  # that block REPLAYABLE + 1 attends to
     before, after = oldest - 3, oldest + 1
-    here, session, course = Place(), making.session("a"), making.course(making.TINY.rollout, 2, before, after)
-    here.make_blocks(session, course, REPLAYABLE)
-    assert set(course._prompts) == {0, 2, before, after}
-    here.make_blocks(session, course, REPLAYABLE + 1)
-    assert set(course._prompts) == {before, after}
-    here.make_blocks(session, course, 60)
-    assert set(course._prompts) == {after}
+    here = Place()
+    session = here.session("a", 2, before, after)
+    here.make_blocks(session, REPLAYABLE)
+    assert set(session.told._prompts) == {0, 2, before, after}
+    here.make_blocks(session, REPLAYABLE + 1)
+    assert set(session.told._prompts) == {before, after}
+    here.make_blocks(session, 60)
+    assert set(session.told._prompts) == {after}
 
 
 def test_prompts_of_a_video_that_cannot_be_restored_are_kept() -> None:
-    here, session, course = Place(), making.session("a"), making.course(making.TINY.rollout, 2, 12)
-    here.make_blocks(session, course, 60, saved=False)
-    assert set(course._prompts) == {0, 2, 12}
+    here = Place()
+    session = here.session("a", 2, 12)
+    here.make_blocks(session, 60, saved=False)
+    assert set(session.told._prompts) == {0, 2, 12}
 
 
 def test_a_video_whose_first_prompts_are_forgotten_is_not_made_again() -> None:
     """The next workers may be planned quicker, so that it counts as young again."""
+    here = Place()
+    session = here.session("a", 12)
+    here.make_blocks(session, REPLAYABLE + 5)
+    assert here.lose(session, suspected=False)
+    block = here.find(session, making.plan(num_devices=4, block_s=0.25))
+    assert block == REPLAYABLE + 5 and session.told.opening_prompt(block) == making.embedding("prompt 12")
 
-    async def body() -> None:
-        here, session, course = Place(), making.session("a"), making.course(making.TINY.rollout, 12)
-        here.make_blocks(session, course, REPLAYABLE + 5)
-        assert here.recoveries.may_wait(session, course, suspected=False)
-        [(_, block)] = here.recoveries.resume(making.plan(num_devices=4, block_s=0.25))
-        assert course.opening_prompt(block) == making.embedding("prompt 12")
-        assert block == REPLAYABLE + 5
 
-    run(body)
+def test_a_video_of_which_too_little_is_known_has_no_way_back() -> None:
+    here = Place()
+    session = here.session("a", 12)
+    here.make_blocks(session, REPLAYABLE + 5)
+    session.told.forget_before(200)
+    session.progress.done = 150
+    assert here.lose(session, suspected=False)
+    assert here.recoveries.way_back(session, PLAN) is None and session.recoveries == []
 
 
 def test_workers_that_die_over_the_same_block_end_its_session() -> None:
-    async def body() -> None:
-        here, session, course = Place(), making.session("a"), making.course()
-        for _ in range(MAX_VAIN_LOSSES):
-            assert here.recoveries.may_wait(session, course, suspected=True)
-            here.recoveries.resume(PLAN)
-        assert not here.recoveries.may_wait(session, course, suspected=True)
-        assert here.recoveries.resume(PLAN) == [], "a session that was refused does not wait"
-        assert session.recoveries == [Recovery(block=0, exact=True)] * MAX_VAIN_LOSSES
-
-    run(body)
+    here = Place()
+    session = here.session()
+    for _ in range(MAX_VAIN_LOSSES):
+        assert here.lose(session, suspected=True)
+        here.find(session)
+    assert not here.lose(session, suspected=True)
+    assert here.recoveries.next_overdue_at([session]) is None, "a session that was refused does not wait"
+    assert session.recoveries == [Recovery(block=0, exact=True)] * MAX_VAIN_LOSSES
 
 
 def test_a_session_that_is_not_suspected_outlives_any_number_of_losses() -> None:
-    async def body() -> None:
-        here, session, course = Place(), making.session("a"), making.course()
-        for _ in range(10):
-            assert here.recoveries.may_wait(session, course, suspected=False)
-            here.recoveries.resume(PLAN)
-        for _ in range(MAX_VAIN_LOSSES):
-            assert here.recoveries.may_wait(session, course, suspected=True)
-            here.recoveries.resume(PLAN)
-            assert here.recoveries.may_wait(session, course, suspected=False)
-            here.recoveries.resume(PLAN)
-        assert not here.recoveries.may_wait(session, course, suspected=True)
-
-    run(body)
+    here = Place()
+    session = here.session()
+    for _ in range(10):
+        assert here.lose(session, suspected=False)
+        here.find(session)
+    for _ in range(MAX_VAIN_LOSSES):
+        assert here.lose(session, suspected=True)
+        here.find(session)
+        assert here.lose(session, suspected=False)
+        here.find(session)
+    assert not here.lose(session, suspected=True)
 
 
 def test_a_new_block_between_losses_clears_a_session() -> None:
-    async def body() -> None:
-        here, session, course = Place(), making.session("a"), making.course()
-        for loss in range(3 * MAX_VAIN_LOSSES):
-            session.progress.done += loss % MAX_VAIN_LOSSES == 0
-            assert here.recoveries.may_wait(session, course, suspected=True)
-            here.recoveries.resume(PLAN)
-        assert not here.recoveries.may_wait(session, course, suspected=True)
-
-    run(body)
+    here = Place()
+    session = here.session()
+    for loss in range(3 * MAX_VAIN_LOSSES):
+        session.progress.done += loss % MAX_VAIN_LOSSES == 0
+        assert here.lose(session, suspected=True)
+        here.find(session)
+    assert not here.lose(session, suspected=True)
 
 
 def test_losses_of_one_session_are_not_another_ones() -> None:
-    async def body() -> None:
-        here, first, second = Place(), making.session("a"), making.session("b")
-        for _ in range(MAX_VAIN_LOSSES):
-            assert here.recoveries.may_wait(first, making.course(), suspected=True)
-            here.recoveries.resume(PLAN)
-        assert here.recoveries.may_wait(second, making.course(), suspected=True)
-        assert not here.recoveries.may_wait(first, making.course(), suspected=True)
-        assert [session.id for session, _ in here.recoveries.resume(PLAN)] == ["b"]
-
-    run(body)
+    here = Place()
+    first, second = here.session("a"), here.session("b")
+    for _ in range(MAX_VAIN_LOSSES):
+        assert here.lose(first, suspected=True)
+        here.find(first)
+    assert here.lose(second, suspected=True)
+    assert not here.lose(first, suspected=True)
 
 
 def test_a_session_ends_when_the_grace_is_over() -> None:
-    async def body() -> None:
-        here, session = Place(grace_s=0.01), making.session("a")
-        assert here.recoveries.may_wait(session, making.course(), suspected=False)
-        await here.ended.wait()
-        [(ended, error)] = here.given_up
-        assert ended is session and isinstance(error, WorkerLost)
-        assert error.message == "no new workers served within 0.01 s after the loss"
-        assert here.recoveries.resume(PLAN) == []
+    here = Place()
+    first, second = here.session("a"), here.session("b")
+    assert here.lose(first, suspected=False) and here.lose(second, suspected=False, now=NOW + 3)
+    both = [first, second]
+    assert here.recoveries.next_overdue_at(both) == NOW + GRACE_S
+    assert here.recoveries.overdue(both, NOW + GRACE_S - 0.01) == []
+    assert here.recoveries.overdue(both, NOW + GRACE_S) == [first]
+    assert here.recoveries.overdue(both, NOW + GRACE_S + 3) == both
+    assert here.recoveries.too_late.message == "no new workers served within 10 s after the loss"
 
-    run(body)
 
-
-@pytest.mark.parametrize("ends", [False, True])
-def test_one_that_resumed_or_ended_is_not_given_up(ends: bool) -> None:
-    async def body() -> None:
-        here, session, other = Place(grace_s=0.01), making.session("a"), making.session("b")
-        assert here.recoveries.may_wait(session, making.course(), suspected=False)
-        if ends:
-            here.recoveries.forget(session)
-        else:
-            here.recoveries.resume(PLAN)
-        assert here.recoveries.may_wait(other, making.course(), suspected=False)
-        await here.ended.wait()  # the timer of ``session`` would have been first
-        assert [one for one, _ in here.given_up] == [other]
-
-    run(body)
+def test_one_that_resumed_or_ended_is_not_given_up() -> None:
+    here = Place()
+    resumed, ended = here.session("a"), here.session("b")
+    for session in (resumed, ended):
+        assert here.lose(session, suspected=False)
+    here.find(resumed)
+    ended.move(SessionState.ENDED)
+    assert here.recoveries.overdue([resumed, ended], NOW + 100) == []
+    assert here.recoveries.next_overdue_at([resumed, ended]) is None
