@@ -1,6 +1,17 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import EngineConfig, Manifest, Nodes, Precision
+from engine.config import (
+    DTYPES,
+    MAX_MASTER_PORT,
+    NARROW_DTYPES,
+    SIDE_STEP_PX,
+    DecoderKind,
+    EngineConfig,
+    Manifest,
+    Nodes,
+    Precision,
+    is_device,
+)
 from engine.engine import Engine, run_agent
 from engine.errors import (
     CorruptLatents,
@@ -19,7 +30,8 @@ from engine.errors import (
 )
 from engine.fleet.fit import settled
 from engine.forecast import assumed_site, gpu_site, host_site
-from engine.front.session import Recovery, Session, SessionState, SessionStatus
+from engine.front.session import Session
+from engine.front.video import Recovery, SessionState, SessionStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
 from engine.law.verdict import Site, Verdict, judge
@@ -45,7 +57,12 @@ from engine.trace import Phase, Rests, Span
 
 __all__ = [
     "ASSUMED",
+    "DTYPES",
+    "MAX_MASTER_PORT",
+    "NARROW_DTYPES",
+    "SIDE_STEP_PX",
     "CorruptLatents",
+    "DecoderKind",
     "Dtypes",
     "EncoderFailed",
     "EndReason",
@@ -93,6 +110,7 @@ __all__ = [
     "assumed_site",
     "gpu_site",
     "host_site",
+    "is_device",
     "judge",
     "read_manifest",
     "room_for_videos",

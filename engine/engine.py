@@ -1,20 +1,18 @@
 """The engine as its caller sees it: start, open sessions, drain, stop.
 
-Joins the supervisor, which keeps a worker group alive, and the dispatcher, which keeps it busy. Runs on one event loop,
+Joins the supervisor, which keeps a worker group alive, and the desk, which keeps it busy. Runs on one event loop,
 never blocks it, and imports no torch.
 """
 
 import asyncio
-import secrets
 import time
 
 from engine.config import EngineConfig, Manifest
 from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
-from engine.front.dispatch import Clock, Dispatcher
-from engine.front.pacing import Progress
 from engine.front.session import Session
+from engine.front.shell import Clock, Shell
 from engine.messages import ForFront
 from engine.observe import Observer
 from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest, WorkerLoad
@@ -48,7 +46,7 @@ class Engine:
         self._supervisor = Supervisor(
             config, observer, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
         )
-        self._dispatcher = Dispatcher(config, self._supervisor, clock, observer)
+        self._shell = Shell(config, self._supervisor, clock, observer)
 
     async def start(self) -> None:
         """Start the workers; returns while they load. State is ``starting``, later ``ready``.
@@ -69,13 +67,12 @@ class Engine:
     async def drain(self) -> None:
         """Take no new session, end running ones at a block boundary, return when none is left."""
         self._draining = True
-        self._dispatcher.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
-        await self._dispatcher.emptied()
+        await self._shell.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
 
     async def stop(self) -> None:
         """End the workers; sessions that still run end with ``WorkerLost``. Idempotent."""
         await self._supervisor.stop()
-        self._dispatcher.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
+        self._shell.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
 
     @property
     def state(self) -> EngineState:
@@ -110,13 +107,13 @@ class Engine:
         facts = self.facts
         chains = len(facts.plan.chains) if facts else 1
         return EngineLoad(
-            running=self._dispatcher.num_running,
-            waiting=self._dispatcher.num_waiting,
+            running=self._shell.desk.num_running,
+            waiting=self._shell.desk.num_waiting,
             slots=self._config.max_videos * chains,
             pages_used=self._supervisor.pages_used,
             num_pages=facts.num_pages if facts else 0,
             restarts=len(self._supervisor.recovery_times_s),
-            blocks_buffered=self._dispatcher.blocks_buffered,
+            blocks_buffered=self._shell.desk.blocks_buffered,
         )
 
     @property
@@ -149,20 +146,11 @@ class Engine:
         """
         self._check_serving()
         self._check_request(request)
-        session = Session(
-            f"s_{secrets.token_hex(12)}",
-            Progress(request=request, rollout=self.manifest.rollout, opened_at=self._clock()),
-            on_taken=self._dispatcher.taken,
-            on_close=self._dispatcher.cancel,
-            on_prompt=self._dispatcher.change_prompt,
-            on_status=self._dispatcher.status,
-        )
-        self._dispatcher.admit(session)
-        return session
+        return self._shell.open(request)
 
     def session(self, session_id: str) -> Session:
         """A session that has not ended. Raises ``UnknownSession``."""
-        return self._dispatcher.session(session_id)
+        return self._shell.session(session_id)
 
     def _check_serving(self) -> None:
         match self.state:
@@ -185,11 +173,11 @@ class Engine:
             raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
 
     def _receive(self, rank: int, message: ForFront) -> None:
-        self._dispatcher.receive(rank, message)
+        self._shell.receive(rank, message)
 
     def _group_ready(self, facts: EngineFacts) -> None:
-        self._dispatcher.serve(facts.plan)
+        self._shell.serve(facts.plan)
 
     def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
         for_good = self._supervisor.state == EngineState.FAILED
-        self._dispatcher.group_lost(WorkerLost(sentence), suspects, for_good=for_good)
+        self._shell.group_lost(WorkerLost(sentence), suspects, for_good=for_good)

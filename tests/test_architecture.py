@@ -122,7 +122,7 @@ def test_imports_point_down(path: Path) -> None:
         ("clients.cli", "from server.settings import Settings"),
         ("clients.cli", "import engine"),
         ("engine.oracle", "from server import app"),
-        ("engine.front.dispatch", "from engine.fleet.group import WorkerGroup"),
+        ("engine.front.desk", "from engine.fleet.group import WorkerGroup"),
         ("engine.fleet.group", "from engine.front.session import Session"),
         ("engine.law.memory", "from engine.messages import Ticket"),
     ],

@@ -1,4 +1,4 @@
-"""What a chain was told of one session, kept to tell it again to the next worker group.
+"""What a chain was told of one video, kept to tell it again to the next worker group.
 
 Two ways back. *Exact*: every block is made again from its noise keys, with the same prompts at the same blocks; what
 its reader has is not encoded again. That takes as long as making it did, so it suits a young video. *Approximate*: the
@@ -13,12 +13,12 @@ from engine.messages import LatentsSaved, PromptTicket, RestoreTicket, TensorByt
 
 
 class Course:
-    """Prompts and saved latents of a session, by block."""
+    """Prompts and saved latents of a video, by block."""
 
-    def __init__(self, session: str, rollout: RolloutConfig, prompts: dict[int, TensorBytes]) -> None:
+    def __init__(self, video: str, rollout: RolloutConfig, prompts: dict[int, TensorBytes]) -> None:
         """``prompts``: embeddings by the block from which they hold; block 0 has one."""
-        assert 0 in prompts, "a session begins with a prompt"
-        self._session, self._rollout = session, rollout
+        assert 0 in prompts, "a video begins with a prompt"
+        self._video, self._rollout = video, rollout
         self._prompts = dict(prompts)
         self._saved: dict[int, dict[int, TensorBytes]] = {}
         self._writers = {stage for stage in range(rollout.num_stages) if writes_pages(rollout, stage)}
@@ -35,10 +35,10 @@ class Course:
         """The ticket to send before ``block``, if another prompt begins there."""
         if block == 0 or block not in self._prompts:
             return None
-        return PromptTicket(session=self._session, embedding=self._prompts[block])
+        return PromptTicket(session=self._video, embedding=self._prompts[block])
 
     def save(self, message: LatentsSaved) -> None:
-        """Keep what a cache pass read, as long as a restored session would need it."""
+        """Keep what a cache pass read, as long as a restored video would need it."""
         self._saved.setdefault(message.block, {})[message.stage] = message.latents
 
     def forget_before(self, block: int) -> None:
@@ -57,21 +57,21 @@ class Course:
         return 0 in self._prompts
 
     def can_restore(self, block: int) -> bool:
-        """Whether all latents that a session needs to go on at ``block`` are saved."""
+        """Whether all latents that a video needs to go on at ``block`` are saved."""
         needed = attended_blocks(self._rollout, block)
         return all(self._saved.get(at, {}).keys() >= self._writers for at in needed)
 
     def opening_prompt(self, block: int) -> TensorBytes:
-        """The prompt to open a restored session with, before ``restoring_tickets``."""
+        """The prompt to open a restored video with, before ``restoring_tickets``."""
         return self.prompt_at(min(attended_blocks(self._rollout, block), default=block))
 
     def restoring_tickets(self, block: int) -> list[RestoreTicket | PromptTicket]:
-        """What brings a newly opened session to where ``block`` is the next one."""
+        """What brings a newly opened video to where ``block`` is the next one."""
         tickets: list[RestoreTicket | PromptTicket] = []
         needed = attended_blocks(self._rollout, block)
         for index, at in enumerate(needed):
             if index > 0 and self.prompt_at(at) is not self.prompt_at(needed[index - 1]):
-                tickets.append(PromptTicket(session=self._session, embedding=self.prompt_at(at)))
+                tickets.append(PromptTicket(session=self._video, embedding=self.prompt_at(at)))
             latents = tuple(sorted(self._saved[at].items(), key=lambda item: item[0]))
-            tickets.append(RestoreTicket(session=self._session, block=at, latents=latents))
+            tickets.append(RestoreTicket(session=self._video, block=at, latents=latents))
         return tickets

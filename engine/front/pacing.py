@@ -1,6 +1,6 @@
-"""When a session may have its next block, and which session goes first: pure functions of progress and time.
+"""When a video may have its next block, and which video goes first: pure functions of progress and time.
 
-A realtime session runs at most ``lead_target_s`` ahead of its viewer; every session stops while too much encoded video
+A realtime video runs at most ``lead_target_s`` ahead of its viewer; every video stops while too much encoded video
 waits for its reader. Among those that may go, the higher priority wins, then the earlier playback deadline (design,
 law 9). Knows no queue and no clock.
 """
@@ -14,13 +14,13 @@ from engine.request import Pace, SessionRequest
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far one session has come. Counts are blocks, times are seconds of the injected clock."""
+    """How far one video has come. Counts are blocks, times are seconds of the injected clock."""
 
     request: SessionRequest
     rollout: RolloutConfig
     opened_at: float
     issued: int = 0
-    """The next block to send down the chain. Behind ``done`` while a lost session is made again."""
+    """The next block to send down the chain. Behind ``done`` while a lost video is made again."""
     returned: int = 0
     """The block after the last one that left the chain."""
     done: int = 0
@@ -121,7 +121,7 @@ def urgency(progress: Progress, now: float) -> tuple[int, float]:
 
 
 def realtime_factor(progress: Progress, now: float) -> float | None:
-    """Seconds of video made per second since the session opened; None before the first block."""
+    """Seconds of video made per second since the video opened; None before the first block."""
     if progress.done == 0 or progress.last_done_at is None:
         return None
     end = progress.last_done_at if progress.all_issued else now

@@ -1,60 +1,108 @@
-"""Prompt embeddings for the front: asked of a worker, remembered by text.
+"""Prompts and their embeddings: known by text, or asked of a worker; new videos get theirs, running ones new ones.
 
-Requests outlive a worker: what was not answered is asked again of the next one. Knows no session.
+Questions outlive a worker: what was not answered is asked again of the next one. Pure; returns what is to be done.
 """
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from engine.errors import HiarError
+from engine.config import RolloutConfig
+from engine.errors import HiarError, UnknownSession
+from engine.front.course import Course
+from engine.front.events import Ask, Command, PromptRefused, PromptSet
+from engine.front.video import PromptChange, SessionState, Video
+from engine.law.schedule import block_at_frame
 from engine.messages import EncodePrompt, PromptEncoded, TensorBytes
 from engine.observe import Observer
 
 REMEMBERED_PROMPTS = 64
+TAKES_PROMPTS = frozenset({SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING})
 
 
-class PromptEncoder:
-    """Embeddings by prompt text."""
+@dataclass(frozen=True)
+class Wanted:
+    """A prompt that a video needs embedded."""
 
-    def __init__(self, send: Callable[[EncodePrompt], None], observer: Observer) -> None:
-        self._send, self._observer = send, observer
+    text: str
+    video: Video
+    number: int | None
+    """Of the ``PromptAsked`` that it answers; None for a prompt of the request."""
+    asked_at: float
+
+
+class Prompts:
+    """Embeddings by prompt text, and open questions by their number."""
+
+    def __init__(self, rollout: RolloutConfig, observer: Observer) -> None:
+        self._rollout, self._observer = rollout, observer
         self._remembered: OrderedDict[str, TensorBytes] = OrderedDict()
-        self._asked: dict[int, tuple[str, asyncio.Future[TensorBytes]]] = {}
+        self._open: dict[int, Wanted] = {}
         self._next_request = 0
 
-    async def embed(self, text: str) -> TensorBytes:
-        """The embedding of a prompt: its valid rows [num_tokens, text_dim]. Raises what ``fail`` was given."""
-        self._observer.prompt_asked(remembered=text in self._remembered)
-        if text in self._remembered:
-            self._remembered.move_to_end(text)
-            return self._remembered[text]
-        request, self._next_request = self._next_request, self._next_request + 1
-        future: asyncio.Future[TensorBytes] = asyncio.get_running_loop().create_future()
-        self._asked[request] = (text, future)
-        self._send(EncodePrompt(request=request, text=text))
-        try:
-            return await future
-        finally:
-            self._asked.pop(request, None)
+    def begin(self, video: Video, now: float) -> list[Command]:
+        """Have the prompts of a new video embedded, one after the other: it has a course then."""
+        prompts = video.request.prompts
+        if len(video.embedded) < len(prompts):
+            return self._want(Wanted(prompts[len(video.embedded)].text, video, None, now))
+        fps = video.request.fps
+        blocks = [block_at_frame(self._rollout, round(prompt.at_s * fps)) for prompt in prompts]
+        told = dict(zip(blocks, video.embedded, strict=True))
+        if video.first_prompt is not None:
+            told[0] = video.first_prompt
+        video.course = Course(video.id, self._rollout, told)
+        return []
 
-    def answer(self, message: PromptEncoded) -> None:
+    def change(self, video: Video, text: str, number: int, now: float) -> list[Command]:
+        """Have a video follow another prompt, from the next block that has no ticket when it is embedded."""
+        return self._want(Wanted(text, video, number, now))
+
+    def answer(self, message: PromptEncoded, now: float) -> list[Command]:
         """A worker's answer; one that nobody waits for any more is dropped."""
-        text, future = self._asked.pop(message.request, (None, None))
-        if text is None or future is None or future.done():
-            return
-        self._remembered[text] = message.embedding
+        wanted = self._open.pop(message.request, None)
+        if wanted is None:
+            return []
+        self._remembered[wanted.text] = message.embedding
         if len(self._remembered) > REMEMBERED_PROMPTS:
             self._remembered.popitem(last=False)
-        future.set_result(message.embedding)
+        return self._embedded(wanted, message.embedding, now)
 
-    def ask_again(self) -> None:
+    def ask_again(self) -> list[Command]:
         """Put all open questions to a new worker."""
-        for request, (text, _) in self._asked.items():
-            self._send(EncodePrompt(request=request, text=text))
+        return [Ask(EncodePrompt(request=request, text=wanted.text)) for request, wanted in self._open.items()]
 
-    def fail(self, error: HiarError) -> None:
+    def give_up(self, error: HiarError) -> list[Command]:
         """No worker will answer any more."""
-        for _, future in self._asked.values():
-            if not future.done():
-                future.set_exception(error)
+        left, self._open = list(self._open.values()), {}
+        return [PromptRefused(wanted.number, error) for wanted in left if wanted.number is not None]
+
+    def _want(self, wanted: Wanted) -> list[Command]:
+        known = self._remembered.get(wanted.text)
+        self._observer.prompt_asked(remembered=known is not None)
+        if known is not None:
+            self._remembered.move_to_end(wanted.text)
+            return self._embedded(wanted, known, wanted.asked_at)
+        request, self._next_request = self._next_request, self._next_request + 1
+        self._open[request] = wanted
+        return [Ask(EncodePrompt(request=request, text=wanted.text))]
+
+    def _embedded(self, wanted: Wanted, embedding: TensorBytes, now: float) -> list[Command]:
+        video = wanted.video
+        if wanted.number is not None:
+            return [_change(video, wanted.number, embedding, wanted.asked_at)]
+        if video.state != SessionState.QUEUED:
+            return []  # closed meanwhile
+        video.embedded.append(embedding)
+        return self.begin(video, now)
+
+
+def _change(video: Video, number: int, embedding: TensorBytes, asked_at: float) -> PromptSet | PromptRefused:
+    if video.state not in TAKES_PROMPTS:
+        error = UnknownSession(f"session {video.id} takes no more prompts: it is {video.state}", "id")
+        return PromptRefused(number, error)
+    block = max(video.progress.issued, video.progress.done)
+    if video.course is not None:
+        video.course.set_prompt(block, embedding)
+    else:
+        video.first_prompt = embedding
+    video.prompt_changes.append(PromptChange(block, asked_at))
+    return PromptSet(number, block)

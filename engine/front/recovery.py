@@ -1,8 +1,8 @@
-"""What a lost worker group means to sessions: who waits for the next one, for how long, and which way back each takes.
+"""What a lost worker group means to videos: who waits for the next one, for how long, and which way back each takes.
 
 A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
-saved latents (``engine.front.course``). A session over which one worker after the other dies, without a new block in
-between, ends: it is the cause. Pure: times are given, what is known of a session is in it, and nothing is sent.
+saved latents (``engine.front.course``). A video over which one worker after the other dies, without a new block in
+between, ends: it is the cause. Pure: times are given, what is known of a video is in it, and nothing is sent.
 """
 
 import logging
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 from engine.config import EngineConfig
 from engine.errors import WorkerLost
-from engine.front.session import Loss, Recovery, Session, SessionState
+from engine.front.video import Loss, Recovery, SessionState, Video
 from engine.law.placement import Plan
 
 logger = logging.getLogger(__name__)
 
 MAX_VAIN_LOSSES = 2
-"""Workers that may die while busy with one session, without one new block of it in between."""
+"""Workers that may die while busy with one video, without one new block of it in between."""
 
 
 class Recoveries:
@@ -31,57 +31,57 @@ class Recoveries:
         return int(self._config.recovery_grace_s / (slowest_s * self._config.max_videos))
 
     def needs_saving(self, block: int, plan: Plan) -> bool:
-        """Whether a restored session could need what the cache passes of ``block`` read."""
+        """Whether a restored video could need what the cache passes of ``block`` read."""
         rollout = self._config.manifest.rollout
         return block < rollout.sink_blocks or block >= self.replayable_blocks(plan) - rollout.window_blocks
 
-    def note_progress(self, session: Session, plan: Plan | None) -> None:
-        """A session made a new block: keep no more of its course than a way back can need."""
-        done, course = session.progress.done, session.told
+    def note_progress(self, video: Video, plan: Plan | None) -> None:
+        """A video made a new block: keep no more of its course than a way back can need."""
+        done, course = video.progress.done, video.told
         course.forget_before(done)
         if plan is not None and done > self.replayable_blocks(plan) and course.can_restore(done):
             course.forget_prompts_before(done)
 
-    def may_wait(self, session: Session, now: float, *, suspected: bool) -> bool:
-        """Let a session wait for the next workers; False when too many were lost over the same block of it."""
-        done, last = session.progress.done, session.loss
+    def may_wait(self, video: Video, now: float, *, suspected: bool) -> bool:
+        """Let a video wait for the next workers; False when too many were lost over the same block of it."""
+        done, last = video.progress.done, video.loss
         num_vain = (last.num_vain if last is not None and last.block == done else 0) + suspected
         if num_vain > MAX_VAIN_LOSSES:
             return False
-        session.loss = Loss(block=done, num_vain=num_vain, until=now + self._config.recovery_grace_s)
+        video.loss = Loss(block=done, num_vain=num_vain, until=now + self._config.recovery_grace_s)
         return True
 
-    def overdue(self, sessions: Iterable[Session], now: float) -> list[Session]:
+    def overdue(self, videos: Iterable[Video], now: float) -> list[Video]:
         """Those that waited for too long."""
-        return [session for session, until in _waiting(sessions) if until <= now]
+        return [video for video, until in _waiting(videos) if until <= now]
 
-    def next_overdue_at(self, sessions: Iterable[Session]) -> float | None:
+    def next_overdue_at(self, videos: Iterable[Video]) -> float | None:
         """When the next one will have; None if none waits."""
-        return min((until for _, until in _waiting(sessions)), default=None)
+        return min((until for _, until in _waiting(videos)), default=None)
 
     @property
     def too_late(self) -> WorkerLost:
-        """What an overdue session ends with."""
+        """What an overdue video ends with."""
         return WorkerLost(f"no new workers served within {self._config.recovery_grace_s:g} s after the loss")
 
-    def way_back(self, session: Session, plan: Plan) -> int | None:
-        """Workers serve again: the block at which a session goes on, 0 to make it again; None without a way back."""
-        block = self._first_block(session, plan)
+    def way_back(self, video: Video, plan: Plan) -> int | None:
+        """Workers serve again: the block at which a video goes on, 0 to make it again; None without a way back."""
+        block = self._first_block(video, plan)
         if block is None:
             return None
         exact = block == 0
-        session.recoveries.append(Recovery(block=session.progress.done, exact=exact))
+        video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
         way = "made again exactly" if exact else "restored approximately, from saved latents,"
-        logger.warning("session %s is %s to go on at block %d", session.id, way, session.progress.done)
+        logger.warning("video %s is %s to go on at block %d", video.id, way, video.progress.done)
         return block
 
-    def _first_block(self, session: Session, plan: Plan) -> int | None:
-        done, course = session.progress.done, session.told
+    def _first_block(self, video: Video, plan: Plan) -> int | None:
+        done, course = video.progress.done, video.told
         if course.can_make_again() and (done <= self.replayable_blocks(plan) or not course.can_restore(done)):
             return 0
         return done if course.can_restore(done) else None
 
 
-def _waiting(sessions: Iterable[Session]) -> list[tuple[Session, float]]:
+def _waiting(videos: Iterable[Video]) -> list[tuple[Video, float]]:
     """Sessions that wait for new workers, and until when."""
-    return [(s, s.loss.until) for s in sessions if s.state == SessionState.RECOVERING and s.loss is not None]
+    return [(s, s.loss.until) for s in videos if s.state == SessionState.RECOVERING and s.loss is not None]

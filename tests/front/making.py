@@ -10,7 +10,7 @@ from engine import Engine
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.course import Course
 from engine.front.pacing import Progress
-from engine.front.session import Session, SessionState
+from engine.front.video import SessionState, Video
 from engine.law.placement import PassCosts, Plan, place
 from engine.law.schedule import writes_pages
 from engine.manifest import read_manifest
@@ -45,18 +45,20 @@ def request(
     )
 
 
-async def _nothing(*_: object) -> Any:
-    raise AssertionError("the engine was called")
+class Silence:
+    """A bell for videos that nobody waits for."""
+
+    def ring(self) -> None:
+        pass
+
+    async def rung(self) -> None:
+        raise AssertionError("somebody waits")
 
 
-def _unexpected(*_: object) -> Any:
-    raise AssertionError("the engine was called")
-
-
-def session(name: str, wanted: SessionRequest | None = None, *, chain: int | None = None, done: int = 0) -> Session:
-    """A session that runs on a chain, or waits in the queue when that is None."""
+def session(name: str, wanted: SessionRequest | None = None, *, chain: int | None = None, done: int = 0) -> Video:
+    """A video that runs on a chain, or waits in the queue when that is None."""
     progress = Progress(request=wanted or request(), rollout=TINY.rollout, opened_at=100.0, issued=done, done=done)
-    made = Session(name, progress, on_taken=_unexpected, on_close=_nothing, on_prompt=_nothing, on_status=_unexpected)
+    made = Video(name, progress, Silence())
     if chain is not None:
         made.move(SessionState.RUNNING)
         made.chain = chain

@@ -1,6 +1,5 @@
 """Who may start where: places, shares of a chain's rate, and who is refused."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,9 @@ import pytest
 from engine.config import EngineConfig
 from engine.errors import Overloaded
 from engine.front.admission import chain_with_room, num_startable, retry_after_s, share
-from engine.front.dispatch import Dispatcher
-from engine.front.session import Session, SessionState
+from engine.front.desk import Desk
+from engine.front.events import Asked, GroupServes
+from engine.front.video import SessionState, Video
 from engine.law.placement import Plan
 from engine.observe import Observer
 from engine.request import Pace
@@ -120,39 +120,24 @@ def test_the_shortest_remaining_video_says_when_to_ask_again() -> None:
 # --- who is refused ---
 
 
-class NoWorkers:
-    """Takes everything and answers nothing."""
-
-    def send_chain(self, chain: int, message: Any) -> None:
-        pass
-
-    def ask(self, question: Any) -> None:
-        pass
-
-
-def admitted(config: EngineConfig, plan: Plan | None, sessions: list[Session]) -> list[bool]:
-    """Whether each of the sessions is let in, one after the other; refused ones say when to ask again."""
-    answers = []
-
-    async def body() -> None:
-        dispatcher = Dispatcher(config, NoWorkers(), lambda: 100.0, Observer())
-        if plan is not None:
-            dispatcher.serve(plan)
-        for one in sessions:
-            try:
-                dispatcher.admit(one)
-            except Overloaded as refusal:
-                assert refusal.retry_after_s == 10.0 and refusal.code == "overloaded"
-                assert one.state == SessionState.QUEUED
-                answers.append(False)
-            else:
-                answers.append(True)
-
-    asyncio.run(body())
+def admitted(config: EngineConfig, plan: Plan | None, sessions: list[Video]) -> list[bool]:
+    """Whether each of the videos is let in, one after the other; refused ones say when to ask again."""
+    desk, answers = Desk(config, Observer()), []
+    if plan is not None:
+        desk.handle(GroupServes(plan), 100.0)
+    for one in sessions:
+        try:
+            desk.handle(Asked(one), 100.0)
+        except Overloaded as refusal:
+            assert refusal.retry_after_s == 10.0 and refusal.code == "overloaded"
+            assert one.state == SessionState.QUEUED and one not in desk.videos
+            answers.append(False)
+        else:
+            answers.append(True)
     return answers
 
 
-def several(count: int, make: Callable[[], Any] = request) -> list[Session]:
+def several(count: int, make: Callable[[], Any] = request) -> list[Video]:
     return [session(str(index), make()) for index in range(count)]
 
 

@@ -1,7 +1,7 @@
 """What an observer is told of sessions, block by block."""
 
 from engine.front.milestones import Milestones
-from engine.front.session import Session
+from engine.front.video import PromptChange, Video
 from engine.observe import Observer
 from engine.request import Fragment, Pace
 from tests.front.making import request, session
@@ -57,18 +57,18 @@ def test_the_lead_is_what_is_left_until_a_block_must_play() -> None:
 def test_a_changed_prompt_is_followed_when_its_first_block_is_taken() -> None:
     notes, one = Notes(), session("a")
     milestones = Milestones(notes)
-    milestones.prompt_changed(one, 1, asked_at=10.0)
-    milestones.prompt_changed(one, 1, asked_at=11.0)
-    milestones.prompt_changed(one, 3, asked_at=12.0)
+    one.prompt_changes.append(PromptChange(1, asked_at=10.0))
+    one.prompt_changes.append(PromptChange(1, asked_at=11.0))
+    one.prompt_changes.append(PromptChange(3, asked_at=12.0))
     followed = [take(milestones, one, notes, now) for now in (13.0, 14.0, 15.0, 16.0)]
     assert followed == [[], [4.0, 3.0], [], [4.0]]
-    milestones.prompt_changed(one, 9, asked_at=17.0)
+    one.prompt_changes.append(PromptChange(9, asked_at=17.0))
     milestones.ended(one)
     one.progress.taken = 20
     assert take(milestones, one, notes, 18.0) == []
 
 
-def take(milestones: Milestones, one: Session, notes: Notes, now: float) -> list[object]:
+def take(milestones: Milestones, one: Video, notes: Notes, now: float) -> list[object]:
     """How late each prompt was that begins to be followed now."""
     notes.told.clear()
     milestones.taken(one, one.progress.take(now), now)

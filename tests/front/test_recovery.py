@@ -4,7 +4,7 @@ import pytest
 
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
-from engine.front.session import Recovery, Session, SessionState
+from engine.front.video import Recovery, SessionState, Video
 from engine.law.placement import Plan
 from tests.front import making
 
@@ -21,26 +21,26 @@ class Place:
         self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_videos=MAX_VIDEOS)
         self.recoveries = Recoveries(self.config)
 
-    def session(self, name: str = "a", *prompts: int) -> Session:
+    def session(self, name: str = "a", *prompts: int) -> Video:
         made = making.session(name, chain=0)
         made.course = making.course(self.config.manifest.rollout, *prompts)
         return made
 
-    def make_blocks(self, session: Session, until: int, *, saved: bool = True) -> None:
+    def make_blocks(self, session: Video, until: int, *, saved: bool = True) -> None:
         for block in range(session.progress.done, until):
             if saved and self.recoveries.needs_saving(block, PLAN):
                 making.save_blocks(session.told, range(block, block + 1), self.config.manifest.rollout)
             session.progress.done = block + 1
             self.recoveries.note_progress(session, PLAN)
 
-    def lose(self, session: Session, *, suspected: bool, now: float = NOW) -> bool:
+    def lose(self, session: Video, *, suspected: bool, now: float = NOW) -> bool:
         """Whether it waits."""
         waits = self.recoveries.may_wait(session, now, suspected=suspected)
         if waits:
             session.move(SessionState.RECOVERING)
         return waits
 
-    def find(self, session: Session, plan: Plan = PLAN) -> int | None:
+    def find(self, session: Video, plan: Plan = PLAN) -> int | None:
         block = self.recoveries.way_back(session, plan)
         session.move(SessionState.RUNNING)
         return block

@@ -88,13 +88,13 @@ def test_two_chains_share_the_sessions_and_the_loss_of_one_worker_replaces_all()
             reading = [asyncio.create_task(read(session)) for session in sessions]
             while any(session.next_block < 2 for session in sessions):
                 await asyncio.sleep(0.01)
-            assert {session.chain for session in sessions} == {0, 1}
+            assert {video.chain for video in engine._shell.desk.videos} == {0, 1}
             assert engine.worker_pids[4] is not None
             os.kill(engine.worker_pids[4], signal.SIGKILL)
             before = [session.next_block for session in sessions]
             while any(s.next_block < had + 8 for s, had in zip(sessions, before, strict=True)):
                 await asyncio.sleep(0.01)
-            assert [len(session.recoveries) for session in sessions] == [1, 1]
+            assert [len(session.status().recoveries) for session in sessions] == [1, 1]
             await asyncio.gather(*(session.close() for session in sessions))
             await asyncio.gather(*reading)
             assert engine.load.pages_used == 0

@@ -1,0 +1,131 @@
+"""What happens to videos, and what is to be done about it: all that goes into the desk and all that comes out."""
+
+from dataclasses import dataclass
+
+from engine.errors import HiarError
+from engine.front.video import Video
+from engine.law.placement import Plan
+from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
+
+# --- events ---
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Somebody wants a video; it is refused or queued."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class PromptAsked:
+    """A video is to follow another prompt; answered by ``PromptSet`` or ``PromptRefused`` with this number."""
+
+    video: Video
+    text: str
+    number: int
+
+
+@dataclass(frozen=True)
+class BlockTaken:
+    """The reader took the oldest fragment."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Left:
+    """Nobody waits for the video any more."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Drained:
+    """No more new work: running videos end at a block boundary, queued ones with this refusal."""
+
+    refusal: HiarError
+
+
+@dataclass(frozen=True)
+class GroupServes:
+    """Workers are ready, by this plan."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class GroupLost:
+    """All workers are gone, and with them all pages."""
+
+    error: HiarError
+    suspects: frozenset[str]
+    """Videos that the worker at fault was busy with."""
+    for_good: bool
+    """Whether no other group will come."""
+
+
+@dataclass(frozen=True)
+class WorkerSaid:
+    """A message about a prompt or a video."""
+
+    rank: int
+    message: ForFront
+
+
+@dataclass(frozen=True)
+class TimePassed:
+    """The moment of the last ``SetTimer`` has come."""
+
+
+Event = Asked | PromptAsked | BlockTaken | Left | Drained | GroupServes | GroupLost | WorkerSaid | TimePassed
+
+# --- commands ---
+
+
+@dataclass(frozen=True)
+class SendChain:
+    """Send to every worker of a chain."""
+
+    chain: int
+    message: Ticket | Cancel
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Have a prompt embedded."""
+
+    question: EncodePrompt
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Something changed for who waits for a video."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The video follows the prompt from this block on."""
+
+    number: int
+    block: int
+
+
+@dataclass(frozen=True)
+class PromptRefused:
+    """The video takes no more prompts."""
+
+    number: int
+    error: HiarError
+
+
+@dataclass(frozen=True)
+class SetTimer:
+    """Come back at this moment if nothing happens before; None: only when something happens."""
+
+    at: float | None
+
+
+Command = SendChain | Ask | Wake | PromptSet | PromptRefused | SetTimer

@@ -1,0 +1,416 @@
+"""The desk, driven by events and a clock: no loop, no process, no waiting."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.errors import EngineUnavailable, Overloaded, SessionFailed, UnknownSession, WorkerLost
+from engine.front.desk import Desk
+from engine.front.events import (
+    Ask,
+    Asked,
+    BlockTaken,
+    Command,
+    Drained,
+    Event,
+    GroupLost,
+    GroupServes,
+    Left,
+    PromptAsked,
+    PromptRefused,
+    PromptSet,
+    SendChain,
+    SetTimer,
+    TimePassed,
+    Wake,
+    WorkerSaid,
+)
+from engine.front.recovery import MAX_VAIN_LOSSES
+from engine.front.video import SessionState, Video
+from engine.law.placement import Plan
+from engine.law.schedule import frames_in_block
+from engine.messages import (
+    BlockDone,
+    BlockRepeated,
+    BlockTicket,
+    Cancel,
+    CloseTicket,
+    EncodePrompt,
+    OpenTicket,
+    PromptEncoded,
+    PromptTicket,
+    RestoreTicket,
+    SessionBroken,
+    SessionClosed,
+)
+from engine.observe import Observer
+from engine.request import EndReason, Pace, PromptAt, SessionRequest
+from tests.front import making
+
+FAST = making.request(Pace.FAST)
+LOSS = WorkerLost("worker 0 died")
+
+
+class Stage:
+    """A desk, its clock, and workers that do what they are told when they are let."""
+
+    def __init__(self, plan: Plan | None = None, **settings: Any) -> None:
+        self.config: EngineConfig = making.config(**settings)
+        self.plan = plan or making.plan()
+        self.desk = Desk(self.config, Observer())
+        self.now = 1000.0
+        self.timer: float | None = None
+        self.questions: list[EncodePrompt] = []
+        self.tickets: list[tuple[int, Any]] = []
+        """Not executed yet: chain and ticket."""
+        self.sent: list[Any] = []
+        """Every ticket ever sent."""
+        self.answers: dict[int, int | Exception] = {}
+        self.woken: list[str] = []
+        self._first_block: dict[str, int] = {}
+
+    def tell(self, event: Event) -> list[Command]:
+        commands = self.desk.handle(event, self.now)
+        assert isinstance(commands[-1], SetTimer) and not any(isinstance(one, SetTimer) for one in commands[:-1])
+        for command in commands:
+            match command:
+                case SendChain(chain, message):
+                    self.tickets.append((chain, message))
+                    self.sent.append(message)
+                case Ask(question):
+                    self.questions.append(question)
+                case PromptSet(number, block):
+                    self.answers[number] = block
+                case PromptRefused(number, error):
+                    self.answers[number] = error
+                case Wake(video):
+                    self.woken.append(video.id)
+                case SetTimer(at):
+                    self.timer = at
+        return commands
+
+    def serve(self) -> None:
+        self.tell(GroupServes(self.plan))
+
+    def open(self, name: str, request: SessionRequest = FAST) -> Video:
+        video = making.session(name, request)
+        video.progress.opened_at = self.now
+        self.tell(Asked(video))
+        return video
+
+    def embed(self) -> None:
+        while self.questions:
+            question = self.questions.pop(0)
+            self.tell(WorkerSaid(0, PromptEncoded(request=question.request, embedding=making.embedding(question.text))))
+
+    def execute(self, most: int | None = None) -> None:
+        """Let workers execute tickets, also those that follow from them."""
+        while self.tickets and most != 0:
+            chain, ticket = self.tickets.pop(0)
+            self._execute(chain, ticket)
+            most = None if most is None else most - 1
+
+    def _execute(self, chain: int, ticket: Any) -> None:
+        ranks = [part.rank for part in self.plan.chains[chain]]
+        if isinstance(ticket, OpenTicket):
+            self._first_block[ticket.session] = ticket.first_block
+        elif isinstance(ticket, BlockTicket):
+            self.tell(WorkerSaid(ranks[-1], self._block(ticket)))
+        elif isinstance(ticket, CloseTicket):
+            for rank in ranks:
+                self.tell(WorkerSaid(rank, SessionClosed(session=ticket.session, pages_used=0)))
+
+    def _block(self, ticket: BlockTicket) -> BlockDone | BlockRepeated:
+        if ticket.block < self._first_block[ticket.session]:
+            return BlockRepeated(session=ticket.session, block=ticket.block)
+        return BlockDone(
+            session=ticket.session,
+            block=ticket.block,
+            num_frames=ticket.num_frames,
+            data=f"{ticket.session}{ticket.block}".encode(),
+            latents=None,
+            decode_s=0.0,
+            encode_s=0.0,
+        )
+
+    def take(self, video: Video, count: int = 1) -> list[bytes]:
+        """The reader takes fragments."""
+        taken = []
+        for _ in range(count):
+            taken.append(video.ready.popleft().data)
+            self.tell(BlockTaken(video))
+        return taken
+
+    def lose(self, *suspects: str, for_good: bool = False) -> None:
+        self.tickets.clear()
+        self.tell(GroupLost(LOSS, frozenset(suspects), for_good))
+
+    def pass_time(self) -> float:
+        """Until the timer; returns the moment."""
+        assert self.timer is not None, "nothing waits for time"
+        self.now = self.timer
+        self.tell(TimePassed())
+        return self.now
+
+    def kinds(self, video: Video) -> list[str]:
+        return [type(ticket).__name__ for ticket in self.sent if ticket.session == video.id]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    made = Stage()
+    made.serve()
+    return made
+
+
+def test_a_video_is_embedded_opened_made_and_closed(stage: Stage) -> None:
+    video = stage.open("a", replace(FAST, seconds=3.0))
+    assert video.state == SessionState.QUEUED and stage.sent == []
+    stage.embed()
+    assert video.state == SessionState.RUNNING
+    while video.state != SessionState.ENDED:
+        stage.execute()
+        if video.ready:
+            stage.take(video, len(video.ready))
+    num_blocks = video.progress.num_blocks
+    assert num_blocks is not None and video.end_reason == EndReason.COMPLETED
+    assert stage.kinds(video) == ["OpenTicket", *["BlockTicket"] * num_blocks, "CloseTicket"]
+    shown = sum(ticket.num_frames for ticket in stage.sent if isinstance(ticket, BlockTicket))
+    assert shown == 48 and stage.desk.videos == ()
+    assert stage.sent[-2].last and not stage.sent[-3].last
+
+
+def test_only_as_many_blocks_are_in_a_chain_as_keep_it_busy(stage: Stage) -> None:
+    stage.open("a")
+    stage.embed()
+    limit = stage.config.inflight_limit(1)
+    assert [ticket.block for ticket in stage.sent[1:]] == list(range(limit))
+    stage.execute(most=2)
+    assert stage.sent[-1].block == limit, "one came back, so the next goes"
+
+
+def test_a_video_nobody_reads_stops_and_goes_on_when_its_reader_does(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    stage.execute()
+    made = video.progress.done
+    waiting_s = video.progress.start_s(made)
+    assert waiting_s >= stage.config.backlog_limit_s and stage.timer is None
+    stage.take(video, 1 + stage.config.inflight_limit(1))
+    stage.execute()
+    assert video.progress.done > made
+
+
+def test_a_realtime_video_waits_for_its_viewer_by_the_clock(stage: Stage) -> None:
+    video = stage.open("a", making.request())
+    stage.embed()
+    stage.execute()
+    lead_s = stage.config.lead_target_s
+    assert video.progress.start_s(video.progress.done) >= lead_s
+    assert stage.timer is None or stage.timer > stage.now
+    stage.take(video, len(video.ready))
+    began_s, block_s = stage.now, frames_in_block(making.TINY.rollout, 1) / 16
+    for _ in range(5):
+        done = video.progress.done
+        stage.pass_time()
+        stage.execute()
+        stage.take(video, len(video.ready))
+        assert video.progress.done == done + 1
+    assert stage.now - began_s == pytest.approx(5 * block_s, abs=block_s)
+
+
+def test_the_earlier_deadline_goes_first_and_a_higher_priority_before_it() -> None:
+    stage = Stage(max_videos=3, max_queue=8)
+    stage.serve()
+    requests = {"fast": FAST, "live": making.request(size_px=64), "first": making.request(size_px=64, priority=5)}
+    for name, request in requests.items():
+        stage.open(name, request)
+    stage.sent.clear()
+    stage.embed()
+    first_tickets = [ticket.session for ticket in stage.sent if isinstance(ticket, BlockTicket)]
+    stage.execute(most=6)
+    later = [ticket.session for ticket in stage.sent if isinstance(ticket, BlockTicket)][len(first_tickets) :]
+    assert later and set(later) == {"first"}, "until it is far enough ahead"
+
+
+def test_one_in_the_queue_starts_when_a_place_is_free() -> None:
+    stage = Stage(max_videos=1, max_queue=2)
+    stage.serve()
+    first, second, third = (stage.open(name) for name in "abc")
+    stage.embed()
+    assert [video.state for video in (first, second, third)] == ["running", "queued", "queued"]
+    assert [stage.desk.status(video, stage.now).queue_position for video in (first, second, third)] == [None, 0, 1]
+    with pytest.raises(Overloaded):
+        stage.open("d")
+    assert len(stage.desk.videos) == 3
+    stage.tell(Left(first))
+    assert second.state == SessionState.QUEUED, "its pages are not free yet"
+    stage.execute(most=len(stage.tickets))
+    assert first.state == SessionState.ENDED and second.state == SessionState.RUNNING
+
+
+def test_one_whose_prompt_is_not_embedded_yet_is_passed_over(stage: Stage) -> None:
+    slow = stage.open("slow", replace(FAST, prompts=(PromptAt(at_s=0, text="slow"),)))
+    quick = stage.open("quick", replace(FAST, prompts=(PromptAt(at_s=0, text="quick"),)))
+    answer = PromptEncoded(request=stage.questions[1].request, embedding=making.embedding("quick"))
+    stage.tell(WorkerSaid(0, answer))
+    assert (slow.state, quick.state) == (SessionState.QUEUED, SessionState.RUNNING)
+
+
+@pytest.mark.parametrize("when", ["queued", "running", "closing", "recovering"])
+def test_a_viewer_that_leaves_frees_its_place(stage: Stage, when: str) -> None:
+    video = stage.open("a", replace(FAST, seconds=3.0) if when == "closing" else FAST)
+    if when != "queued":
+        stage.embed()
+    if when == "closing":
+        while video.state != SessionState.CLOSING:
+            stage.execute(most=1)
+            stage.take(video, len(video.ready))
+    if when == "recovering":
+        stage.lose()
+    assert video.state == when
+    stage.tell(Left(video))
+    assert video.end_reason == EndReason.CANCELLED
+    cancelled = [ticket for ticket in stage.sent if isinstance(ticket, Cancel)]
+    assert len(cancelled) == (when in {"running", "closing"})
+    stage.execute(most=len(stage.tickets))
+    assert video.state == SessionState.ENDED and stage.desk.videos == ()
+    stage.tell(Left(video))
+    assert "a" in stage.woken
+
+
+def test_a_broken_video_ends_typed_and_its_last_blocks_are_dropped(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    stage.execute(most=2)
+    stage.tell(WorkerSaid(0, SessionBroken(session="a", code="engine_oom", message="no memory left")))
+    ready = len(video.ready)
+    stage.execute()
+    assert isinstance(video.failure, SessionFailed) and video.failure.code == "engine_oom"
+    assert video.state == SessionState.ENDED and len(video.ready) == ready
+
+
+def test_a_changed_prompt_rides_in_front_of_the_next_block_without_a_ticket(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    issued = video.progress.issued
+    stage.tell(PromptAsked(video, "another", 7))
+    assert stage.answers == {} and stage.questions[0].text == "another"
+    stage.embed()
+    assert stage.answers == {7: issued}
+    stage.execute(most=3)
+    change = next(index for index, ticket in enumerate(stage.sent) if isinstance(ticket, PromptTicket))
+    assert stage.sent[change].embedding == making.embedding("another")
+    assert stage.sent[change + 1].block == issued
+    stage.tell(PromptAsked(video, "another", 8))
+    assert 8 in stage.answers and not stage.questions, "it is remembered"
+
+
+def test_a_prompt_that_comes_before_the_first_is_embedded_holds_from_the_first_block(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.tell(PromptAsked(video, "early", 1))
+    answers = [PromptEncoded(request=q.request, embedding=making.embedding(q.text)) for q in stage.questions]
+    stage.questions.clear()
+    for answer in reversed(answers):
+        stage.tell(WorkerSaid(0, answer))
+    assert stage.answers == {1: 0}
+    [opening] = [ticket for ticket in stage.sent if isinstance(ticket, OpenTicket)]
+    assert opening.embedding == making.embedding("early")
+
+
+def test_one_that_ends_takes_no_more_prompts(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    stage.tell(Left(video))
+    stage.tell(PromptAsked(video, "late", 1))
+    stage.embed()
+    assert isinstance(stage.answers[1], UnknownSession)
+
+
+def test_draining_ends_running_videos_at_a_block_and_refuses_those_that_wait() -> None:
+    stage = Stage(max_videos=1, max_queue=2)
+    stage.serve()
+    running, queued = stage.open("a"), stage.open("b")
+    stage.embed()
+    refusal = EngineUnavailable("the server is shutting down", 5.0, "draining")
+    stage.tell(Drained(refusal))
+    assert queued.failure is refusal and queued.state == SessionState.ENDED
+    issued = running.progress.issued
+    stage.execute()
+    assert (running.end_reason, running.state) == (EndReason.DRAIN, SessionState.ENDED)
+    assert running.progress.done == issued, "blocks that had tickets were made"
+
+
+def test_a_lost_video_is_made_again_and_its_reader_sees_every_block_once(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    stage.execute(most=4)
+    seen = stage.take(video, len(video.ready))
+    stage.lose("a")
+    assert video.state == SessionState.RECOVERING
+    assert stage.timer == stage.now + stage.config.recovery_grace_s
+    stage.serve()
+    [opening] = [ticket for ticket in stage.sent if isinstance(ticket, OpenTicket)][1:]
+    assert (opening.first_block, video.progress.issued > 0) == (len(seen), True)
+    while len(seen) < 12:
+        stage.execute()
+        seen += stage.take(video, len(video.ready))
+    assert seen == [f"a{block}".encode() for block in range(len(seen))]
+    [recovery] = video.recoveries
+    assert recovery.exact and not any(isinstance(ticket, RestoreTicket) for ticket in stage.sent)
+
+
+def test_without_new_workers_a_lost_video_ends_when_its_grace_is_over(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    lost_at = stage.now
+    stage.lose()
+    assert stage.pass_time() == lost_at + stage.config.recovery_grace_s
+    assert isinstance(video.failure, WorkerLost) and video.state == SessionState.ENDED
+
+
+def test_a_video_over_which_workers_die_ends_and_the_other_goes_on(stage: Stage) -> None:
+    bad, good = stage.open("bad"), stage.open("good")
+    stage.embed()
+    for _ in range(MAX_VAIN_LOSSES + 1):
+        assert bad.state == SessionState.RUNNING
+        stage.lose("bad")
+        stage.serve()
+    assert bad.failure is LOSS and good.state == SessionState.RUNNING
+
+
+def test_when_no_group_will_come_everything_ends_typed(stage: Stage) -> None:
+    running, waiting = stage.open("a"), None
+    stage.embed()
+    waiting = stage.open("b", replace(FAST, prompts=(PromptAt(at_s=0, text="never embedded"),)))
+    stage.tell(PromptAsked(running, "never either", 3))
+    stage.lose(for_good=True)
+    assert running.failure is waiting.failure is LOSS
+    assert stage.answers == {3: LOSS} and stage.desk.videos == () and stage.timer is None
+
+
+def test_open_questions_are_put_to_the_next_workers(stage: Stage) -> None:
+    video = stage.open("a")
+    [question] = stage.questions
+    stage.questions.clear()
+    stage.lose()
+    stage.serve()
+    assert stage.questions == [question]
+    stage.embed()
+    assert video.state == SessionState.RUNNING
+
+
+def test_words_about_a_video_that_ended_are_dropped(stage: Stage) -> None:
+    stage.tell(WorkerSaid(0, SessionClosed(session="gone", pages_used=0)))
+    stage.tell(WorkerSaid(0, PromptEncoded(request=99, embedding=making.embedding("x"))))
+    assert stage.sent == [] and stage.timer is None
+
+
+def test_a_refused_event_leaves_nothing_behind() -> None:
+    stage = Stage(max_queue=0)
+    with pytest.raises(Overloaded):
+        stage.open("a")
+    assert stage.desk.videos == () and stage.desk.num_waiting == 0
+    assert stage.desk.handle(TimePassed(), stage.now) == [SetTimer(None)]
