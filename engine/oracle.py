@@ -1,7 +1,7 @@
 """The readable twin of the whole engine: step-first and block-first as two nested loops, in one process.
 
 No pages, no batches, no fusion, no tickets: keys and values are Python lists, padded prompt rows are all attended, and
-positions are complex128 numbers. The engine must give these latents (design, numerics contract).
+positions are complex128 numbers. The engine must give these latents (design, "Trust in the numbers").
 
 Letters: F latent frames of a block, C channels, Y and X latent height and width, L tokens, E width, H heads,
 K channels of a head, T text rows, R rotary pairs.

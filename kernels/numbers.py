@@ -17,4 +17,4 @@ BLACK = 16
 WHITE = 235
 GREY_CHROMA = 128
 CHROMA_SPAN = 224
-"""8-bit, limited range (section 4): chroma levels run from 16 to 240, around grey."""
+"""8-bit, limited range (ITU-R BT.709-6, section 4): chroma levels run from 16 to 240, around grey."""

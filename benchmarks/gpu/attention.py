@@ -33,7 +33,7 @@ BACKENDS = {
     "SDPA efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
 GOAL = 0.8
-"""Of the best backend's rate, at the longest window (design)."""
+"""Of the best backend's rate, at the longest window."""
 CHECKED_ROWS = 64
 """Queries of the last segment that are compared with float32."""
 SPARE_PAGES = 3
@@ -218,7 +218,7 @@ def _narrow_works(operands: Operands) -> dict[str, Callable[[], Tensor]]:
 
 
 def _summarise(section: Section, by_shape: list[tuple[str, dict[str, float]]]) -> None:
-    """Charts of the longest window and of ours across windows, and the figure that the design asks for."""
+    """Charts of the longest window and of ours across windows, and the goal."""
     if not by_shape:
         return
     what, rates = by_shape[0]

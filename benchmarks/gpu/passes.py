@@ -30,7 +30,7 @@ DENOISE_TIMESTEP, CACHE_TIMESTEP = 937.5, 833.3333
 RESERVE_BYTES = 16 << 30
 """Kept free of pages, for activations, recorded forwards and the baseline's cache of one stage."""
 GOAL = 1.5
-"""Of the baseline's speed, all stages on one GPU (design)."""
+"""Of the baseline's speed, all stages on one GPU."""
 D, C, BASELINE_D, BASELINE_C = "D", "C", "baseline D", "baseline C"
 REPLAYED = ", replayed"
 """Ends the name of a forward that is a CUDA graph, as the engine runs it on a GPU."""

@@ -12,7 +12,7 @@ NO_DECODER = "none"
 DEVICE_COUNTS = (1, 2, 4, 5, 8)
 GOAL_DEVICES = 4
 GOAL = 60.0
-"""Frames a second of one stream on four GPUs, decoding included (design)."""
+"""Frames a second of one stream on four GPUs, decoding included."""
 VIDEO_BLOCKS = 27
 """A video of 321 frames, 20 s."""
 
@@ -75,7 +75,7 @@ def one_device(rollout: RolloutConfig, times: PassTimes, decoders: Mapping[str, 
 
 
 def whole_video(rollout: RolloutConfig, times: PassTimes) -> Table:
-    """Makespans of a video by the formulas of the spec, every pass over a full window, without decoding."""
+    """Makespans of a video by the formulas of spec section 4.5, every pass over a full window, without decoding."""
     n, s, d, c = VIDEO_BLOCKS, rollout.num_stages, times.denoise_s, times.cache_s
     fused, at_once = times.stages_s[0], times.stages_s[-1]
     plain_d, plain_c = times.baseline_denoise_s, times.baseline_cache_s

@@ -39,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure beside what the design asks for."""
+    """A figure beside the goal that was set for it."""
 
     what: str
     value: float

@@ -10,7 +10,7 @@ FAILURES = 'reason=~"engine_error|internal_error"'
 BURN_WINDOWS = ("5m", "30m", "1h", "6h")
 
 COMPLETION_TARGET = 0.995
-"""Part of the sessions that must not end with our error (spec, operations 3.4; no number was set on a GPU yet)."""
+"""Part of the sessions that must not end with our error (``operations`` spec section 3.4; not set from a GPU yet)."""
 
 
 def error_ratio(window: str) -> str:

@@ -1,6 +1,6 @@
 """The dashboard of promises: objectives and their budgets, what was lost and how fast it came back, and the runbooks.
 
-Targets are those of the specification (operations 3.4); none was set from a measurement on GPUs yet.
+Targets are those of the ``operations`` spec section 3.4; none was set from a measurement on GPUs yet.
 """
 
 from deploy.observability.alerts import ALERTS

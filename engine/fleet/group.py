@@ -1,8 +1,8 @@
 """One worker group, from its first process to its last: the start in order, routing by rank, and signs of trouble.
 
 A group is all workers of all chains. It lives and dies as a whole: a worker that is gone takes pages and hand-over
-with it, and a communicator is never used again after an error (spec, operations 1.4). Knows no session and no restart
-policy.
+with it, and a communicator is never used again after an error (``operations`` spec section 1.4). Knows no session and
+no restart policy.
 """
 
 import asyncio

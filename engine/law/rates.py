@@ -1,7 +1,7 @@
 """How fast devices are taken to be before anything is measured: for a plan that is asked for on another machine.
 
 Every number here is an estimate, none is this project's measurement. H100: attention 470 and products 680 TFLOP/s in
-bfloat16 (spec ``kernels.md``, section 2: other kernels of this kind); other GPUs by published ratios of their bfloat16
+bfloat16 (``kernels`` spec section 2: other kernels of this kind); other GPUs by published ratios of their bfloat16
 rates. Decoders: the Wan decoder takes 0.2 to 0.33 s for 12 frames of 832x480 on an H100, the tiny one about 9 ms
 (public figures). A server measures its own passes at the start.
 """

@@ -23,7 +23,9 @@ def predict_x0(x: "Tensor", flow: "Tensor", level: "Level") -> "Tensor":
 
 
 def re_noise(x0: "Tensor", noise: "Tensor", level: "Level") -> "Tensor":
-    """The block at ``level``, ``(1 - sigma) * x0 + sigma * noise`` in float32, in the clean block's type (section 3.4).
+    """The block at ``level``, ``(1 - sigma) * x0 + sigma * noise`` in float32, in the clean block's type.
+
+    As in spec section 3.4.
 
     ``1 - sigma`` is exact in Python's floats, so it is rounded once, as a subtraction in float32 would be.
 

@@ -1,6 +1,6 @@
 """Boxes of the ISO base media file format (ISO/IEC 14496-12): where one ends, and what the codecs string in one says.
 
-Knows nothing of codecs, pictures or sockets: bytes in, bytes out. Source: operations spec sections 2.1 and 2.3.
+Knows nothing of codecs, pictures or sockets: bytes in, bytes out. Source: ``operations`` spec sections 2.1 and 2.3.
 """
 
 from collections.abc import Iterator

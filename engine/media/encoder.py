@@ -1,7 +1,7 @@
 """Blocks of pictures in, fragments out: one H.264 encoder a session and one short-lived MP4 muxer a block.
 
-Knows nothing of latents, sessions or HTTP. It is the only file of the engine that imports PyAV. Source: operations spec
-sections 2.3 (why a muxer a block, and its flags) and 2.4 (codec).
+Knows nothing of latents, sessions or HTTP. It is the only file of the engine that imports PyAV. Source:
+``operations`` spec sections 2.3 (why a muxer a block, and its flags) and 2.4 (codec).
 
 Shape letters: T frames of a block, P = height_px * 3 / 2 rows of the planes, W width_px.
 """

@@ -2,7 +2,7 @@
 
 A CUDA graph repeats the captured work without Python and without starting kernels one by one. It reads and writes the
 tensors that it was captured with, so a video's history is copied in before a replay and out after it; videos take
-turns at one graph. Knows no video and no network. Source: ``vae`` spec section 5.6 (iii).
+turns at one graph. Knows no video and no network. Source: ``vae`` spec section 5.6, item 3.
 
 Letters: F latent frames of a block, T frames, C channels, Y and X latent height and width, H and W in pixels.
 """

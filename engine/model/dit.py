@@ -201,7 +201,7 @@ class CausalWan(nn.Module):
 
     def use_fp8_linears(self) -> None:
         """Hold and multiply in 8 bits what bears it best: the projections to queries, keys and values and the
-        feed-forward products of all layers but the first and the last (spec ``kernels.md``, section 5).
+        feed-forward products of all layers but the first and the last (``kernels`` spec section 5).
         """
         for block in self.blocks[1:-1]:
             assert isinstance(block, Block)

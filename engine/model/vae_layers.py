@@ -1,8 +1,8 @@
 """The layers of the Wan video autoencoder, each run on one chunk of a stream at a time.
 
 Knows no latent statistics, no pixel range and no order of chunks; ``engine.model.vae`` does. Source: spec sections 5.2
-(primitives) and 5.4 (streaming rules). Attribute names are those of the original checkpoint (section 2.3), in which
-the weightless entries of a sequence still take an index; hence the gaps in the ``ModuleDict`` keys.
+(primitives) and 5.4 (streaming rules). Attribute names are those of the original checkpoint (spec section 2.3), in
+which the weightless entries of a sequence still take an index; hence the gaps in the ``ModuleDict`` keys.
 
 A chunk keeps a batch of 1 in front: only a tensor of five dimensions can be channels-last. No layer changes the memory
 format, so convolutions with channels-last weights make all activations and caches channels-last.

@@ -38,7 +38,7 @@ Timed = Callable[[Mapping[str, Work]], Mapping[str, float]]
 """Seconds that each of several works takes."""
 
 GATES = {torch.bfloat16: 2.5e-3, torch.float16: 4e-4, torch.float32: 2e-6}
-"""Largest norm of the error over norm of the result (spec ``kernels.md``, section 3.5); bfloat16 alone takes 1.7e-3."""
+"""Largest norm of the error over norm of the result (``kernels`` spec section 3.5); bfloat16 alone takes 1.7e-3."""
 WARM_UPS = 3
 RUNS = 10
 

@@ -2,7 +2,7 @@
 
 Knows nothing of blocks, sessions or noise. One program computes one tile of queries of one head of one segment.
 
-The order of the keys is chosen for what compilers make of it (spec ``kernels.md``, section 3): first the full tiles of
+The order of the keys is chosen for what compilers make of it (``kernels`` spec section 3): first the full tiles of
 the segment's own tokens, then those of all pages in one flat loop, so that loads run ahead across page borders; at last
 the partly filled tile of each page and of the own tokens, the only ones that are masked. An ``if`` in the main loop
 would put a select on every logit. With the own tokens behind the pages, the assembler makes the matrix products of

@@ -2,7 +2,7 @@
 
 While one group takes exponents the other one's matrix products run, as in FlashAttention-3 (Shah et al., arXiv
 2407.08608, section 3.1). Triton splits the warps itself, where compute capability is 9.0 and the loop has one form
-(spec ``kernels.md``, section 3.1): one flat loop, no ``if``, four warps, operands through descriptors that are made on
+(``kernels`` spec section 3.1): one flat loop, no ``if``, four warps, operands through descriptors that are made on
 the device. It drops the split silently otherwise; ``tests/kernels/test_compile.py`` watches that. Hence every tile is
 masked, and a segment's own tokens, which are no page of the pool, take a second kernel that goes on from the softmax of
 the first.

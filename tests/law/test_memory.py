@@ -56,7 +56,7 @@ def test_pages_are_those_that_are_allocated(precision: Precision, order: Order) 
 
 
 def test_a_page_of_the_published_model() -> None:
-    """Spec section 1.6: 28 pages a video of 0.863 GB each; ``gpu`` G5 for 8 bits."""
+    """Spec section 1.5: 28 pages a video of 0.863 GB each; 0.445 GB in 8 bits."""
     assert page_bytes(wan()) == 862_617_600
     assert page_bytes(wan(precision=Precision(kv_dtype="fp8"))) == pytest.approx(0.445e9, rel=2e-3)
     assert held_by(wan(max_videos=1), ALL)[Item.PAGES] == 28 * page_bytes(wan())

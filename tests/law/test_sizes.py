@@ -68,7 +68,7 @@ def test_weights_and_memory_of_a_decoder(config: DecoderConfig) -> None:
 
 
 def test_the_published_sizes() -> None:
-    """As in spec sections 2.1, 4 and 5, and ``gpu`` section 3."""
+    """As in spec sections 1.1, 2.4 and 5.4."""
     assert transformer_weights(REAL.transformer) == 1_418_996_800
     assert text_weights(UMT5_XXL) == 5_680_910_336
     assert decoder_state_elements(WAN_DECODER, (832, 480)) * 2 == pytest.approx(1.89e9, rel=1e-3)

@@ -107,7 +107,7 @@ def test_faster_gpus_are_expected_to_be_faster_and_five_stages_faster_than_four(
 
 
 def test_operations_of_a_pass_over_a_full_window() -> None:
-    """Spec ``gpu`` section 4: 323 TFLOP a block of 8 passes, so 40 a pass."""
+    """Spec section 1.5: 323 TFLOP a block of 8 passes, so 40 a pass."""
     assert 8 * sum(pass_flop(wan(), 4680, 7)) == pytest.approx(323e12, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""Fragments as players see them: experiments M1, M2, M3 and L8 of the operations spec, section 1.6."""
+"""Fragments as players see them: experiments M1, M2, M3 and L8 of the ``operations`` spec, section 1.6."""
 
 import gc
 from fractions import Fraction
