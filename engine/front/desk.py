@@ -5,12 +5,11 @@ that may go, the most urgent video first, and says when the next may go that wai
 clock, no loop and no process; what happened to videos is told to an observer.
 """
 
-from collections import deque
 from typing import assert_never
 
 from engine.config import EngineConfig
 from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession, WorkerLost
-from engine.front.admission import HOLDING, chain_with_room, most_urgent, num_startable, retry_after_s
+from engine.front.admission import HOLDING, retry_after_s
 from engine.front.events import (
     Asked,
     BlockTaken,
@@ -29,9 +28,11 @@ from engine.front.events import (
 )
 from engine.front.milestones import Milestones
 from engine.front.prompts import Prompts
+from engine.front.queue import Queue
 from engine.front.recovery import Recoveries
 from engine.front.tickets import block_ticket, open_ticket
-from engine.front.video import Closing, SessionState, SessionStatus, Video
+from engine.front.turns import Turns
+from engine.front.video import Closing, SessionState, SessionStatus, Turn, Video
 from engine.law.placement import Plan
 from engine.messages import (
     BlockDone,
@@ -60,10 +61,10 @@ class Desk:
         self._prompts = Prompts(config.manifest.rollout, observer)
         self._recoveries = Recoveries(config)
         self._videos: dict[str, Video] = {}
-        self._waiting: deque[Video] = deque()
-        """The queue, in the order in which they came."""
+        self._queue = Queue()
         self._plan: Plan | None = None
-        """What is served; None while no group is."""
+        self._turns: Turns | None = None
+        """What is served, and places and turns on it; None while no group is."""
         self._now = 0.0
         self._commands: list[Command] = []
 
@@ -76,7 +77,7 @@ class Desk:
     @property
     def num_waiting(self) -> int:
         """Videos in the queue."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def blocks_buffered(self) -> int:
@@ -97,7 +98,7 @@ class Desk:
 
     def status(self, video: Video, now: float) -> SessionStatus:
         """Where a video stands."""
-        return video.describe(self._waiting.index(video) if video in self._waiting else None, now)
+        return video.describe(self._queue.position(video), now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What is to be done about an event, in order; the last command sets the timer.
@@ -118,6 +119,7 @@ class Desk:
                 self._commands += self._prompts.change(video, text, number, self._now)
             case BlockTaken(video):
                 self._milestones.taken(video, video.progress.take(self._now), self._now)
+                self._note(video)
             case Left(video):
                 self._finish(video, EndReason.CANCELLED)
                 self._abandon(video)
@@ -146,26 +148,24 @@ class Desk:
 
     def _admit(self, video: Video) -> None:
         if self._num_queued_with(video) > self._config.max_queue:
-            message = f"{self.num_running} sessions run and {len(self._waiting)} wait; there is no room for another"
+            message = f"{self.num_running} sessions run and {len(self._queue)} wait; there is no room for another"
             raise Overloaded(message, retry_after_s(self._videos.values()))
         self._videos[video.id] = video
-        self._waiting.append(video)
+        self._queue.add(video)
         self._commands += self._prompts.begin(video, self._now)
 
     def _num_queued_with(self, video: Video) -> int:
         """Videos that would have to wait for a place if this one came too."""
-        line = [waiting.request for waiting in (*self._waiting, video)]
-        if self._plan is None:
-            return len(line)
-        return len(line) - num_startable(self._config, self._plan, self._videos.values(), line)
+        line = [*self._queue.requests, video.request]
+        return len(line) - (self._turns.num_startable(line) if self._turns is not None else 0)
 
     # --- groups ---
 
     def _serve(self, plan: Plan) -> None:
         """Take up what the last group lost, and go on."""
-        self._plan = plan
+        self._plan, self._turns = plan, Turns(self._config, plan)
         self._commands += self._prompts.ask_again()
-        for video in [one for one in self._videos.values() if one.state == SessionState.RECOVERING]:
+        for video in self._recoveries.waiting():
             block = self._recoveries.way_back(video, plan)
             if block is None:
                 self._give_up(video, WorkerLost("too little is known of the video to go on with new workers"))
@@ -175,8 +175,9 @@ class Desk:
 
     def _lose_group(self, loss: GroupLost) -> None:
         """Videos that held pages wait for the next group, if there will be one."""
-        self._plan = None
+        self._plan = self._turns = None
         for video in list(self._videos.values()):
+            video.turn = Turn()
             if loss.for_good:
                 self._give_up(video, loss.error)
             elif video.state in HOLDING:
@@ -224,6 +225,7 @@ class Desk:
                 self._closed_at(video, rank)
             case _:
                 assert_never(message)
+        self._note(video)
 
     def _block_done(self, video: Video, message: BlockDone) -> None:
         progress = video.progress
@@ -256,47 +258,40 @@ class Desk:
 
     def _pump(self) -> float | None:
         """Do all that may be done now; returns when time alone allows more."""
-        for video in self._recoveries.overdue(self._videos.values(), self._now):
-            self._give_up(video, self._recoveries.too_late)
-        moments = [self._recoveries.next_overdue_at(self._videos.values())]
-        if self._plan is not None:
-            self._start_waiting(self._plan)
-            moments.append(self._issue_all(self._plan))
+        for overdue in self._recoveries.overdue(self._now):
+            self._give_up(overdue, self._recoveries.too_late)
+        moments = [self._recoveries.next_overdue_at]
+        while self._prompts.prepared:
+            self._queue.prepared(self._prompts.prepared.pop())
+        if self._turns is not None and self._plan is not None:
+            self._start_waiting(self._turns)
+            while (video := self._turns.next(self._now)) is not None:
+                self._issue(video, self._plan)
+            moments.append(self._turns.next_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _start_waiting(self, plan: Plan) -> None:
-        """Start videos in the order they came, passing over those whose prompts are still being embedded."""
-        for video in [waiting for waiting in self._waiting if waiting.course is not None]:
-            chain = chain_with_room(self._config, plan, self._videos.values(), video.request)
+    def _start_waiting(self, turns: Turns) -> None:
+        while (video := self._queue.first()) is not None:
+            chain = turns.room(video.request)
             if chain is None:
                 return
-            self._waiting.remove(video)
+            self._queue.drop(video)
             self._open(video, chain, video.told.prompt_at(0))
             self._milestones.started(video, self._now)
 
     def _open(self, video: Video, chain: int, embedding: TensorBytes) -> None:
-        self._move(video, SessionState.RUNNING)
         video.chain = chain
+        self._move(video, SessionState.RUNNING)
         self._send(video, open_ticket(video, embedding))
 
     def _reopen(self, video: Video, block: int) -> None:
         """Open a lost video again: made again from block 0, or restored to where ``block`` is the next."""
-        assert self._plan is not None
-        chain = chain_with_room(self._config, self._plan, self._videos.values(), video.request)
-        if chain is None:
-            chain = video.chain or 0
-        self._open(video, chain, video.told.opening_prompt(block))
+        assert self._turns is not None
+        chain, progress = self._turns.room(video.request), video.progress
+        progress.issued = progress.returned = block
+        self._open(video, video.chain or 0 if chain is None else chain, video.told.opening_prompt(block))
         for ticket in video.told.restoring_tickets(block):
             self._send(video, ticket)
-        video.progress.issued = video.progress.returned = block
-
-    def _issue_all(self, plan: Plan) -> float | None:
-        """Issue every block that may go now; returns when the next one may, if time alone decides."""
-        while True:
-            video, next_at = most_urgent(self._config, plan, self._videos.values(), self._now)
-            if video is None:
-                return next_at
-            self._issue(video, plan)
 
     def _issue(self, video: Video, plan: Plan) -> None:
         progress, block = video.progress, video.progress.issued
@@ -304,6 +299,7 @@ class Desk:
         if change is not None:
             self._send(video, change)
         progress.issued += 1
+        self._note(video)
         self._send(video, block_ticket(video, block, save=self._recoveries.needs_saving(block, plan)))
         if progress.all_issued:
             self._close_behind_blocks(video, EndReason.COMPLETED)
@@ -352,15 +348,21 @@ class Desk:
 
     def _finish(self, video: Video, outcome: EndReason | HiarError) -> None:
         video.finish(outcome)
+        self._note(video)
         self._commands.append(Wake(video))
 
     def _remove(self, video: Video) -> None:
         self._videos.pop(video.id, None)
         self._milestones.ended(video)
-        if video in self._waiting:
-            self._waiting.remove(video)
+        self._queue.drop(video)
         self._move(video, SessionState.ENDED)
 
     def _move(self, video: Video, state: SessionState) -> None:
         video.move(state)
+        self._note(video)
         self._commands.append(Wake(video))
+
+    def _note(self, video: Video) -> None:
+        """Its progress, state or outcome changed, and with it what it takes of its chain."""
+        if self._turns is not None:
+            self._turns.note(video, self._now)

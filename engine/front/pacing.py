@@ -6,6 +6,7 @@ law 9). Knows no queue and no clock.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from engine.config import EngineConfig, RolloutConfig
 from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
@@ -91,27 +92,28 @@ class Progress:
         return self.issued - self.returned
 
 
-def ready_at(progress: Progress, config: EngineConfig, now: float) -> float | None:
-    """When the next block may be issued: ``now`` or earlier means at once, None means not before something happens."""
+AT_ONCE = -inf
+"""A moment that has passed, whatever the time."""
+
+
+def ready_at(progress: Progress, config: EngineConfig) -> float | None:
+    """The moment from which the next block may be issued; None means not before something happens to the video."""
     if progress.all_issued:
         return None
     if progress.issued < progress.done:
-        return now  # its reader has this block already; the chain has to catch up
+        return AT_ONCE  # its reader has this block already; the chain has to catch up
     waiting_s = progress.start_s(progress.done) - progress.start_s(progress.taken)
     if waiting_s >= config.backlog_limit_s:
         return None
     if progress.request.pace == Pace.FAST:
-        return now
-    lead_s = progress.start_s(progress.issued) - played_s(progress, now)
-    return now + lead_s - config.lead_target_s
+        return AT_ONCE
+    ahead_s = progress.start_s(progress.issued) - config.lead_target_s
+    if progress.playing_since is not None:
+        return progress.playing_since + ahead_s
+    return AT_ONCE if ahead_s <= 0 else None
 
 
-def played_s(progress: Progress, now: float) -> float:
-    """Seconds the viewer has seen: wall time since playback began, without stalls."""
-    return 0.0 if progress.playing_since is None else now - progress.playing_since
-
-
-def urgency(progress: Progress, now: float) -> tuple[int, float]:
+def urgency(progress: Progress) -> tuple[int, float]:
     """Sort key: the smallest goes first. Higher priority, then the earlier moment at which the next block is due."""
     start = progress.opened_at if progress.playing_since is None else progress.playing_since
     due_at = start + progress.start_s(progress.issued)

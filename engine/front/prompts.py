@@ -38,6 +38,8 @@ class Prompts:
         self._remembered: OrderedDict[str, TensorBytes] = OrderedDict()
         self._open: dict[int, Wanted] = {}
         self._next_request = 0
+        self.prepared: list[Video] = []
+        """Videos that got their course and are not known to the desk as such yet."""
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: it has a course then."""
@@ -50,6 +52,7 @@ class Prompts:
         if video.first_prompt is not None:
             told[0] = video.first_prompt
         video.course = Course(video.id, self._rollout, told)
+        self.prepared.append(video)
         return []
 
     def change(self, video: Video, text: str, number: int, now: float) -> list[Command]:

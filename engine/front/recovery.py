@@ -2,11 +2,11 @@
 
 A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
 saved latents (``engine.front.course``). A video over which one worker after the other dies, without a new block in
-between, ends: it is the cause. Pure: times are given, what is known of a video is in it, and nothing is sent.
+between, ends: it is the cause. Pure: times are given, and nothing is sent.
 """
 
 import logging
-from collections.abc import Iterable
+from collections import deque
 
 from engine.config import EngineConfig
 from engine.errors import WorkerLost
@@ -24,6 +24,8 @@ class Recoveries:
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
+        self._lost: deque[Video] = deque()
+        """Those that wait, in the order of their deadlines; some may have ended."""
 
     def replayable_blocks(self, plan: Plan) -> int:
         """The longest video that is made again within the grace, with all places of its chain taken."""
@@ -49,15 +51,28 @@ class Recoveries:
         if num_vain > MAX_VAIN_LOSSES:
             return False
         video.loss = Loss(block=done, num_vain=num_vain, until=now + self._config.recovery_grace_s)
+        self._lost.append(video)
         return True
 
-    def overdue(self, videos: Iterable[Video], now: float) -> list[Video]:
-        """Those that waited for too long."""
-        return [video for video, until in _waiting(videos) if until <= now]
+    def waiting(self) -> list[Video]:
+        """Workers serve again: all that waited for them."""
+        waiting = [video for video in self._lost if video.state == SessionState.RECOVERING]
+        self._lost.clear()
+        return waiting
 
-    def next_overdue_at(self, videos: Iterable[Video]) -> float | None:
-        """When the next one will have; None if none waits."""
-        return min((until for _, until in _waiting(videos)), default=None)
+    def overdue(self, now: float) -> list[Video]:
+        """Those that waited for too long."""
+        overdue = []
+        while self._lost and ((until := _until(self._lost[0])) is None or until <= now):
+            video = self._lost.popleft()
+            if video.state == SessionState.RECOVERING:
+                overdue.append(video)
+        return overdue
+
+    @property
+    def next_overdue_at(self) -> float | None:
+        """When the next one will have; call it behind ``overdue``."""
+        return _until(self._lost[0]) if self._lost else None
 
     @property
     def too_late(self) -> WorkerLost:
@@ -82,6 +97,6 @@ class Recoveries:
         return done if course.can_restore(done) else None
 
 
-def _waiting(videos: Iterable[Video]) -> list[tuple[Video, float]]:
-    """Sessions that wait for new workers, and until when."""
-    return [(s, s.loss.until) for s in videos if s.state == SessionState.RECOVERING and s.loss is not None]
+def _until(video: Video) -> float | None:
+    """When a video will have waited for too long; None if it does not wait any more."""
+    return video.loss.until if video.state == SessionState.RECOVERING and video.loss is not None else None

@@ -77,6 +77,20 @@ class PromptChange:
 
 
 @dataclass
+class Turn:
+    """What ``Turns`` keeps of a video while it holds pages."""
+
+    number: int = 0
+    """Entries with another number are of the past."""
+    chain: int | None = None
+    """Where it is counted."""
+    share: float = 0.0
+    num_inflight: int = 0
+    place: tuple[float, int, float] | None = None
+    """Moment and urgency that it is lined up with; None if it is not."""
+
+
+@dataclass
 class Closing:
     """A close ticket that is under way."""
 
@@ -123,8 +137,11 @@ class Video:
         self.progress = progress
         self.bell = bell
         self.state = SessionState.QUEUED
+        self.arrival = 0
+        """Its number in the order in which videos came."""
         self.chain: int | None = None
         """The chain that makes it; None while it has no pages."""
+        self.turn = Turn()
         self.embedded: list[TensorBytes] = []
         """Of the request's prompts, in their order, as far as they are known."""
         self.first_prompt: TensorBytes | None = None

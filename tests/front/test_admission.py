@@ -7,13 +7,14 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import Overloaded
-from engine.front.admission import chain_with_room, num_startable, retry_after_s, share
+from engine.front.admission import retry_after_s, share
 from engine.front.desk import Desk
 from engine.front.events import Asked, GroupServes
-from engine.front.video import SessionState, Video
+from engine.front.turns import Turns
+from engine.front.video import SessionState, Turn, Video
 from engine.law.placement import Plan
 from engine.observe import Observer
-from engine.request import Pace
+from engine.request import Pace, SessionRequest
 from tests.front import making
 from tests.front.making import request, session
 
@@ -21,6 +22,22 @@ CONFIG = making.config(max_videos=4)
 PLAN = making.plan(block_s=0.25)  # a block plays for 0.75 s at 16 frames a second: a third of the chain
 TWO_CHAINS = making.plan(num_devices=10, block_s=0.25)
 FAST = request(Pace.FAST)
+
+
+def turns(config: EngineConfig, plan: Plan, videos: list[Video]) -> Turns:
+    made = Turns(config, plan)
+    for video in videos:
+        video.turn = Turn()
+        made.note(video, 100.0)
+    return made
+
+
+def chain_with_room(config: EngineConfig, plan: Plan, videos: list[Video], wanted: SessionRequest) -> int | None:
+    return turns(config, plan, videos).room(wanted)
+
+
+def num_startable(config: EngineConfig, plan: Plan, videos: list[Video], line: list[SessionRequest]) -> int:
+    return turns(config, plan, videos).num_startable(line)
 
 
 def test_a_share_is_the_time_blocks_need_over_the_time_they_play() -> None:
@@ -75,10 +92,11 @@ def test_sessions_that_hold_no_pages_take_nothing() -> None:
 
 def test_a_closing_session_holds_its_place_until_it_ended() -> None:
     running = [session(str(index), chain=0) for index in range(2)]
-    running[0].move(SessionState.CLOSING)
-    assert chain_with_room(CONFIG, PLAN, running, request()) is None
-    running[0].move(SessionState.ENDED)
-    assert chain_with_room(CONFIG, PLAN, running, request()) == 0
+    places = turns(CONFIG, PLAN, running)
+    for state, room in ((SessionState.CLOSING, None), (SessionState.ENDED, 0)):
+        running[0].move(state)
+        places.note(running[0], 100.0)
+        assert places.room(request()) == room
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import EngineConfig
-from engine.front.pacing import Progress, ready_at, realtime_factor, urgency
+from engine.front.pacing import AT_ONCE, Progress, ready_at, realtime_factor, urgency
 from engine.manifest import read_manifest
 from engine.request import Pace, PromptAt, SessionRequest
 
@@ -37,16 +37,16 @@ def test_realtime_waits_at_its_lead_and_goes_on_as_playback_does() -> None:
     one = progress()
     one.issued = one.returned = one.done = one.taken = 6  # 9 + 5 * 12 frames = 4.3125 s
     one.playing_since = 100.0
-    moment = ready_at(one, CONFIG, 100.5)
+    moment = ready_at(one, CONFIG)
     assert moment == pytest.approx(100.0 + 4.3125 - 3.0)
 
 
 def test_fast_does_not_wait_for_playback_but_for_its_reader() -> None:
     one = progress(Pace.FAST)
     one.issued = one.returned = one.done = one.taken = 60
-    assert ready_at(one, CONFIG, 100.5) == 100.5
+    assert ready_at(one, CONFIG) == AT_ONCE
     one.taken = 52  # eight blocks of 0.75 s are not taken: more than 5 s
-    assert ready_at(one, CONFIG, 100.5) is None
+    assert ready_at(one, CONFIG) is None
 
 
 def test_a_finite_video_ends_and_its_last_block_is_cut() -> None:
@@ -54,14 +54,14 @@ def test_a_finite_video_ends_and_its_last_block_is_cut() -> None:
     assert one.num_blocks == 3
     assert [one.shown_frames(block) for block in range(3)] == [9, 12, 11]
     one.issued = one.returned = one.done = 3
-    assert ready_at(one, CONFIG, 101.0) is None
+    assert ready_at(one, CONFIG) is None
 
 
 def test_priority_first_then_the_earliest_deadline_then_fast_ones() -> None:
     behind, ahead, fast, high = progress(), progress(), progress(Pace.FAST), progress(priority=1)
     for one, issued in ((behind, 3), (ahead, 5), (fast, 0), (high, 9)):
         one.issued = issued
-    order = sorted([fast, ahead, behind, high], key=lambda one: urgency(one, 101.0))
+    order = sorted([fast, ahead, behind, high], key=urgency)
     assert order == [high, behind, ahead, fast]
 
 
@@ -106,8 +106,8 @@ def test_a_stall_gives_the_chain_no_more_lead() -> None:
         for now in (100.0, 100.0, third_at):
             one.take(now)
         one.issued = one.returned = one.done = 6
-    assert ready_at(smooth, CONFIG, 106.0) == pytest.approx(100.0 + 4.3125 - 3.0)
-    assert ready_at(stalled, CONFIG, 106.0) == pytest.approx(104.0 + 4.3125 - 3.0)
+    assert ready_at(smooth, CONFIG) == pytest.approx(100.0 + 4.3125 - 3.0)
+    assert ready_at(stalled, CONFIG) == pytest.approx(104.0 + 4.3125 - 3.0)
 
 
 @pytest.mark.parametrize("pace", list(Pace))
@@ -115,14 +115,14 @@ def test_lost_blocks_are_made_again_at_once(pace: Pace) -> None:
     one = progress(pace)
     one.done, one.taken, one.playing_since = 60, 10, 100.0
     one.issued = one.returned = 60
-    moment = ready_at(one, CONFIG, 101.0)
+    moment = ready_at(one, CONFIG)
     assert moment is None, "its reader is far behind"
     one.issued = one.returned = 0
     for block in range(60):
         one.issued = one.returned = block
-        assert ready_at(one, CONFIG, 101.0) == 101.0
+        assert ready_at(one, CONFIG) == AT_ONCE
     one.issued = one.returned = 60
-    assert ready_at(one, CONFIG, 101.0) is None
+    assert ready_at(one, CONFIG) is None
 
 
 def test_a_lost_session_goes_before_one_that_is_ahead() -> None:
@@ -130,4 +130,12 @@ def test_a_lost_session_goes_before_one_that_is_ahead() -> None:
     for one in (lost, ahead):
         one.done, one.issued, one.playing_since = 20, 20, 100.0
     lost.issued = 3
-    assert urgency(lost, 101.0) < urgency(ahead, 101.0)
+    assert urgency(lost) < urgency(ahead)
+
+
+def test_before_playback_a_realtime_video_is_made_up_to_its_lead_and_no_further() -> None:
+    one = progress()
+    one.issued = 4  # 9 + 3 * 12 frames = 2.8125 s
+    assert ready_at(one, CONFIG) == AT_ONCE
+    one.issued = one.returned = one.done = 5
+    assert ready_at(one, CONFIG) is None, "time alone changes nothing"

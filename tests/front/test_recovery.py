@@ -138,7 +138,6 @@ def test_workers_that_die_over_the_same_block_end_its_session() -> None:
         assert here.lose(session, suspected=True)
         here.find(session)
     assert not here.lose(session, suspected=True)
-    assert here.recoveries.next_overdue_at([session]) is None, "a session that was refused does not wait"
     assert session.recoveries == [Recovery(block=0, exact=True)] * MAX_VAIN_LOSSES
 
 
@@ -180,11 +179,12 @@ def test_a_session_ends_when_the_grace_is_over() -> None:
     here = Place()
     first, second = here.session("a"), here.session("b")
     assert here.lose(first, suspected=False) and here.lose(second, suspected=False, now=NOW + 3)
-    both = [first, second]
-    assert here.recoveries.next_overdue_at(both) == NOW + GRACE_S
-    assert here.recoveries.overdue(both, NOW + GRACE_S - 0.01) == []
-    assert here.recoveries.overdue(both, NOW + GRACE_S) == [first]
-    assert here.recoveries.overdue(both, NOW + GRACE_S + 3) == both
+    assert here.recoveries.overdue(NOW + GRACE_S - 0.01) == []
+    assert here.recoveries.next_overdue_at == NOW + GRACE_S
+    assert here.recoveries.overdue(NOW + GRACE_S) == [first]
+    assert here.recoveries.next_overdue_at == NOW + GRACE_S + 3
+    assert here.recoveries.overdue(NOW + GRACE_S + 3) == [second]
+    assert here.recoveries.next_overdue_at is None
     assert here.recoveries.too_late.message == "no new workers served within 10 s after the loss"
 
 
@@ -193,7 +193,15 @@ def test_one_that_resumed_or_ended_is_not_given_up() -> None:
     resumed, ended = here.session("a"), here.session("b")
     for session in (resumed, ended):
         assert here.lose(session, suspected=False)
-    here.find(resumed)
     ended.move(SessionState.ENDED)
-    assert here.recoveries.overdue([resumed, ended], NOW + 100) == []
-    assert here.recoveries.next_overdue_at([resumed, ended]) is None
+    assert here.recoveries.waiting() == [resumed]
+    here.find(resumed)
+    assert here.recoveries.overdue(NOW + 100) == [] and here.recoveries.next_overdue_at is None
+
+
+def test_one_that_ended_while_it_waited_does_not_hide_the_next() -> None:
+    here = Place()
+    ended, other = here.session("a"), here.session("b")
+    assert here.lose(ended, suspected=False) and here.lose(other, suspected=False, now=NOW + 1)
+    ended.move(SessionState.ENDED)
+    assert here.recoveries.overdue(NOW) == [] and here.recoveries.next_overdue_at == NOW + 1 + GRACE_S
