@@ -54,6 +54,8 @@ MIN_BLOCKS_OF_PATIENCE = 10
 LONGEST_PROMPT = 30
 """A prompt of full length takes at most this many times as long as the first one, which is short: that one merely reads
 all weights."""
+ASLEEP_S = 2.0
+"""Checks come several times a second; one that comes so late tells of the front and not of the workers."""
 STACK_DUMP_S = 0.3
 """What a hung worker gets to print where it stands."""
 
@@ -102,6 +104,7 @@ class WorkerGroup:
         self.loss: tuple[int, LossReason] | None = None
         """The worker whose fault ended the group, and how."""
         self._watchdog: Watchdog | None = None
+        self._checked_at: float | None = None
         self._vitals = Vitals()
         self._busy_with: dict[int, frozenset[str]] = {}
         """By rank: the sessions of what a worker does now."""
@@ -194,8 +197,13 @@ class WorkerGroup:
         self._links[self._text_rank].send(question)
 
     async def check_progress(self) -> None:
-        """End the group if a worker hangs."""
-        hung = self._watchdog.hung(time.monotonic()) if self._watchdog is not None else None
+        """End the group if a worker hangs. A gap since the last check is the front's own, and no worker's silence."""
+        now = time.monotonic()
+        gap_s, self._checked_at = now - (self._checked_at or now), now
+        if self._watchdog is not None and gap_s > ASLEEP_S:
+            logger.warning("the server itself stood still for %.1f s", gap_s)
+            self._watchdog.slept(gap_s)
+        hung = self._watchdog.hung(now) if self._watchdog is not None else None
         if hung is None or self._failure is not None:
             return
         assert self.plan is not None

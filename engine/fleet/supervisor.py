@@ -75,7 +75,8 @@ class Supervisor:
         """From each loss of a group to the next one's readiness."""
         self._hosts: Hosts = ThisHost(config)
         self._report = StartReport()
-        self._folder = tempfile.TemporaryDirectory(prefix="hiar-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        """Where workers of one host meet; made by ``start``."""
         self._group: WorkerGroup | None = None
         self._learned: Learned | None = None
         self._num_groups = 0
@@ -108,10 +109,12 @@ class Supervisor:
         """Begin to start a group; returns while it loads.
 
         Raises:
-            StartError: a port is taken, or the model does not fit in the memory of this host's CPUs.
+            StartError: a port is taken, the model does not fit in the memory of this host's CPUs, or no temporary file
+                can be written.
         """
         try:
             check_host(self._config)
+            self._folder = _scratch_folder()
         except StartError as error:
             self._fail(error)
             raise
@@ -154,7 +157,8 @@ class Supervisor:
         if self._group is not None:
             await self._group.stop()
         await self._hosts.stop()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _begin(self, pause_s: float) -> None:
         self._life = asyncio.create_task(self._bring_up(pause_s))
@@ -172,10 +176,12 @@ class Supervisor:
         await asyncio.sleep(pause_s)
         if self._group is not None:
             await self._group.stop()  # a dead worker's memory must be free before the next one asks for it
+        folder = self._folder
+        assert folder is not None, "the supervisor was not started"
         group = WorkerGroup(
             self._config,
             self._hosts,
-            Path(self._folder.name),
+            Path(folder.name),
             self._num_groups,
             self._learned,
             on_message=self._receive,
@@ -273,3 +279,11 @@ class Supervisor:
     def _enter(self, state: EngineState) -> None:
         self.state = state
         self._settled.set()
+
+
+def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="hiar-")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"no temporary folder can be made: {reason}; TMPDIR names where one may be") from error

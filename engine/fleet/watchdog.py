@@ -31,6 +31,11 @@ class Watchdog:
         self._pulses = [Pulse() for _ in plan.parts]
         self._tickets_sent = [0] * len(plan.chains)
 
+    def slept(self, seconds: float) -> None:
+        """The front itself stood still for so long: what workers said meanwhile it could not hear."""
+        for pulse in self._pulses:
+            pulse.last_sign_at += seconds
+
     def allow_text(self, seconds: float) -> None:
         """Let a worker that embeds a prompt be silent for so long, if that is more than others may."""
         self._text_timeout_s = max(self._timeout_s, seconds)

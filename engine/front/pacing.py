@@ -1,8 +1,8 @@
 """When a video may have its next block, and which video goes first: pure functions of progress and time.
 
 A realtime video runs at most ``lead_target_s`` ahead of its viewer; every video stops while too much encoded video
-waits for its reader. Among those that may go, the higher priority wins, then the earlier playback deadline (design,
-law 9). Knows no queue and no clock.
+waits for its reader. Among those that may go, realtime videos come first, by playback deadline; then ``fast`` ones, by
+priority (design, law 9). Knows no queue and no clock.
 """
 
 from dataclasses import dataclass
@@ -113,13 +113,17 @@ def ready_at(progress: Progress, config: EngineConfig) -> float | None:
     return AT_ONCE if ahead_s <= 0 else None
 
 
-def urgency(progress: Progress) -> tuple[int, float]:
-    """Sort key: the smallest goes first. Higher priority, then the earlier moment at which the next block is due."""
+def urgency(progress: Progress) -> tuple[bool, int, float]:
+    """Sort key: the smallest goes first. Videos of pace ``fast`` take what is left, the higher priority first.
+
+    Among realtime videos the earlier deadline alone decides: admission lets in only as many as all can be in time, and
+    no priority makes another viewer's picture stand still.
+    """
     start = progress.opened_at if progress.playing_since is None else progress.playing_since
     due_at = start + progress.start_s(progress.issued)
     if progress.request.pace == Pace.FAST:
-        due_at += 1e9  # nobody waits for its next picture: take what is left
-    return (-progress.request.priority, due_at)
+        return True, -progress.request.priority, due_at
+    return False, 0, due_at
 
 
 def realtime_factor(progress: Progress, now: float) -> float | None:

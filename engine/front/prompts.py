@@ -7,15 +7,16 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import HiarError, UnknownSession
+from engine.errors import HiarError, Overloaded, UnknownSession
 from engine.front.course import Course
 from engine.front.events import Ask, Command, PromptRefused, PromptSet
-from engine.front.video import PromptChange, SessionState, Video
+from engine.front.video import PromptChange, SessionState, Video, WaitingPrompt
 from engine.law.schedule import block_at_frame
 from engine.messages import EncodePrompt, PromptEncoded, TensorBytes
 from engine.observe import Observer
 
 REMEMBERED_PROMPTS = 64
+RETRY_REPLACED_S = 1.0
 TAKES_PROMPTS = frozenset({SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING})
 
 
@@ -56,8 +57,18 @@ class Prompts:
         return []
 
     def change(self, video: Video, text: str, number: int, now: float) -> list[Command]:
-        """Have a video follow another prompt, from the next block that has no ticket when it is embedded."""
-        return self._want(Wanted(text, video, number, now))
+        """Have a video follow another prompt, from the next block that has no ticket when it is embedded.
+
+        One prompt of a video is embedded at a time, and the newest waits: one that it replaces is refused.
+        """
+        if not video.is_embedding:
+            video.is_embedding = True
+            return self._want(Wanted(text, video, number, now))
+        replaced, video.waiting_change = video.waiting_change, WaitingPrompt(text, number, now)
+        if replaced is None:
+            return []
+        error = Overloaded("a newer prompt of this video came before this one's turn", RETRY_REPLACED_S)
+        return [PromptRefused(replaced.number, error)]
 
     def answer(self, message: PromptEncoded, now: float) -> list[Command]:
         """A worker's answer; one that nobody waits for any more is dropped."""
@@ -76,7 +87,9 @@ class Prompts:
     def give_up(self, error: HiarError) -> list[Command]:
         """No worker will answer any more."""
         left, self._open = list(self._open.values()), {}
-        return [PromptRefused(wanted.number, error) for wanted in left if wanted.number is not None]
+        numbers = [wanted.number for wanted in left if wanted.number is not None]
+        numbers += [one.video.waiting_change.number for one in left if one.video.waiting_change is not None]
+        return [PromptRefused(number, error) for number in numbers]
 
     def _want(self, wanted: Wanted) -> list[Command]:
         known = self._remembered.get(wanted.text)
@@ -91,7 +104,9 @@ class Prompts:
     def _embedded(self, wanted: Wanted, embedding: TensorBytes, now: float) -> list[Command]:
         video = wanted.video
         if wanted.number is not None:
-            return [_change(video, wanted.number, embedding, wanted.asked_at)]
+            answer = _change(video, wanted.number, embedding, wanted.asked_at)
+            video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
+            return [answer, *(() if waiting is None else self.change(video, waiting.text, waiting.number, now))]
         if video.state != SessionState.QUEUED:
             return []  # closed meanwhile
         video.embedded.append(embedding)

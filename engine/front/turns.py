@@ -17,7 +17,7 @@ from engine.front.video import SessionState, Turn, Video
 from engine.law.placement import Plan
 from engine.request import SessionRequest
 
-Entry = tuple[tuple[int, float], int, int, Video]
+Entry = tuple[tuple[bool, int, float], int, int, Video]
 """Urgency, a number that no other entry has, the turn's number, and whose it is."""
 
 

@@ -76,6 +76,15 @@ class PromptChange:
     asked_at: float
 
 
+@dataclass(frozen=True)
+class WaitingPrompt:
+    """A changed prompt that waits until the one before it is embedded."""
+
+    text: str
+    number: int
+    asked_at: float
+
+
 @dataclass
 class Turn:
     """What ``Turns`` keeps of a video while it holds pages."""
@@ -86,7 +95,7 @@ class Turn:
     """Where it is counted."""
     share: float = 0.0
     num_inflight: int = 0
-    place: tuple[float, int, float] | None = None
+    place: tuple[float, bool, int, float] | None = None
     """Moment and urgency that it is lined up with; None if it is not."""
 
 
@@ -146,6 +155,10 @@ class Video:
         """Of the request's prompts, in their order, as far as they are known."""
         self.first_prompt: TensorBytes | None = None
         """A prompt that came before all were known and holds from the first block."""
+        self.is_embedding = False
+        """Whether a changed prompt is under way to its embedding."""
+        self.waiting_change: WaitingPrompt | None = None
+        """The newest changed prompt behind that."""
         self.course: Course | None = None
         """What its chain was told; None until its prompts are embedded: only then may it start."""
         self.prompt_changes: deque[PromptChange] = deque()

@@ -157,3 +157,10 @@ def test_prompts_on_the_host_are_no_reason_to_pass_no_tickets() -> None:
     assert watch.hung(30.1) == 0
     watch.beat(0, 1, 31.0)
     assert watch.hung(91.0) is None and watch.hung(91.1) == 0
+
+
+def test_while_the_front_sleeps_nobody_is_late() -> None:
+    watch = watchdog(2)
+    watch.sent(0, 0.0)
+    watch.slept(3600.0)
+    assert watch.hung(3600.0 + TIMEOUT_S) is None and watch.hung(3600.1 + TIMEOUT_S) == 0

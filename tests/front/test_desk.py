@@ -221,18 +221,33 @@ def test_a_realtime_video_waits_for_its_viewer_by_the_clock(stage: Stage) -> Non
     assert stage.now - began_s == pytest.approx(5 * block_s, abs=block_s)
 
 
-def test_the_earlier_deadline_goes_first_and_a_higher_priority_before_it() -> None:
-    stage = Stage(max_videos=3, max_queue=8)
+@pytest.mark.parametrize("pace", Pace)
+def test_no_newcomer_makes_a_running_realtime_video_late(pace: Pace) -> None:
+    """Whatever its priority: the chain makes a block in 0.25 s, of which each video plays 0.75 s."""
+    stage = Stage(max_videos=3)
     stage.serve()
-    requests = {"fast": FAST, "live": making.request(size_px=64), "first": making.request(size_px=64, priority=5)}
-    for name, request in requests.items():
-        stage.open(name, request)
-    stage.sent.clear()
+    live = stage.open("live", making.request(size_px=64))
     stage.embed()
-    first_tickets = [ticket.session for ticket in stage.sent if isinstance(ticket, BlockTicket)]
-    stage.execute(most=6)
-    later = [ticket.session for ticket in stage.sent if isinstance(ticket, BlockTicket)][len(first_tickets) :]
-    assert later and set(later) == {"first"}, "until it is far enough ahead"
+    newcomer = stage.open("new", making.request(pace, size_px=64, priority=9))
+    stage.embed()
+    for _ in range(400):
+        if stage.tickets:
+            is_block = isinstance(stage.tickets[0][1], BlockTicket)
+            stage.now += 0.25 * is_block
+            stage.execute(most=1)
+        else:
+            stage.pass_time()
+        for video in (live, newcomer):
+            while video.ready and (video is newcomer or _is_due(video, stage.now)):
+                stage.take(video)
+    assert live.progress.taken > 60 and newcomer.progress.taken > 60
+    assert (live.progress.num_stalls, live.progress.stalled_s) == (0, 0.0)
+
+
+def _is_due(video: Video, now: float) -> bool:
+    """A player takes what it must show, and the first blocks at once."""
+    playing_since = video.progress.playing_since
+    return playing_since is None or playing_since + video.progress.start_s(video.progress.taken) <= now + 1.0
 
 
 def test_one_in_the_queue_starts_when_a_place_is_free() -> None:
@@ -318,6 +333,20 @@ def test_a_prompt_that_comes_before_the_first_is_embedded_holds_from_the_first_b
     assert stage.answers == {1: 0}
     [opening] = [ticket for ticket in stage.sent if isinstance(ticket, OpenTicket)]
     assert opening.embedding == making.embedding("early")
+
+
+def test_of_many_changed_prompts_one_is_embedded_at_a_time_and_the_newest_waits(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    for number in range(5):
+        stage.tell(PromptAsked(video, f"prompt {number}", number))
+    assert [question.text for question in stage.questions] == ["prompt 0"]
+    assert [number for number, answer in stage.answers.items() if isinstance(answer, Overloaded)] == [1, 2, 3]
+    stage.embed()
+    assert stage.answers[0] == stage.answers[4] == video.progress.issued
+    assert video.told.prompt_at(video.progress.issued) == making.embedding("prompt 4")
+    stage.tell(PromptAsked(video, "prompt 5", 5))
+    assert [question.text for question in stage.questions] == ["prompt 5"]
 
 
 def test_one_that_ends_takes_no_more_prompts(stage: Stage) -> None:

@@ -57,12 +57,13 @@ def test_a_finite_video_ends_and_its_last_block_is_cut() -> None:
     assert ready_at(one, CONFIG) is None
 
 
-def test_priority_first_then_the_earliest_deadline_then_fast_ones() -> None:
-    behind, ahead, fast, high = progress(), progress(), progress(Pace.FAST), progress(priority=1)
-    for one, issued in ((behind, 3), (ahead, 5), (fast, 0), (high, 9)):
+def test_realtime_ones_go_by_deadline_and_fast_ones_after_them_by_priority() -> None:
+    behind, ahead, high = progress(), progress(), progress(priority=9)
+    fast, fast_high = progress(Pace.FAST), progress(Pace.FAST, priority=9)
+    for one, issued in ((behind, 3), (ahead, 5), (high, 9), (fast, 0), (fast_high, 7)):
         one.issued = issued
-    order = sorted([fast, ahead, behind, high], key=urgency)
-    assert order == [high, behind, ahead, fast]
+    order = sorted([fast, fast_high, high, ahead, behind], key=urgency)
+    assert order == [behind, ahead, high, fast_high, fast]
 
 
 def test_realtime_factor_is_video_seconds_per_second() -> None:

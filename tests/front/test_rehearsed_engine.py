@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,11 @@ def test_a_restart_that_will_outlast_the_patience_of_videos_is_told_at_the_start
     caplog.clear()
     asyncio.run(body(CONFIG))
     assert "--recovery-grace" not in caplog.text
+
+
+def test_without_a_temporary_folder_the_start_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
+    assert "no temporary folder can be made: No such file or directory; TMPDIR" in start_error(CONFIG)
 
 
 def test_a_start_that_takes_too_long_ends_in_one_sentence() -> None:
