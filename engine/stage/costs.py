@@ -16,7 +16,7 @@ from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
 from engine.stage import parts
-from engine.stage.passes import Network
+from engine.stage.network import Network
 from engine.stage.progress import Progress
 from kernels.yuv.formula import rgb_to_yuv420p
 
@@ -29,11 +29,6 @@ def measure(
     config: EngineConfig, device: torch.device, model: Network, decoder: Decoder | None, progress: Progress
 ) -> PassCosts:
     """Time the passes of one block through 1 .. S stages, and its decoding."""
-    rehearsal, rollout = config.rehearsal, config.manifest.rollout
-    counts = range(1, rollout.num_stages + 1)
-    if rehearsal is not None:
-        passes = [2 * k if rollout.order == Order.STEP_FIRST else k + 1 for k in counts]
-        return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
     denoise_s = _denoise_costs(config, device, model, progress)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # its pages would be missing where the decoder takes its room

@@ -1,58 +1,60 @@
 """One denoise stage: the tickets that wait in front of it and what it keeps of each session.
 
-Holds state and answers whether a pass may run; the runner decides which passes share a forward, and the law
-(``engine.law.schedule``) decides what they compute.
+Holds state; ``engine.stage.choose`` decides what runs next, and the law (``engine.law.schedule``) what it computes.
+Imports no torch.
 
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from engine.messages import BlockTicket, RestoreTicket, Ticket
-from engine.model.segments import TextContext
-from engine.stage.pages import SessionPages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from engine.model.segments import TextContext
+    from engine.stage.pages import SessionPages
+    from engine.stage.segment import Segment
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arrival:
     """A ticket in front of a stage, with what travels along."""
 
     ticket: Ticket
-    latents_FCYX: Tensor | None = None
+    latents_FCYX: "Tensor | None" = None
     """For a block ticket behind the first stage: the block at the stage's input level."""
-    context: TextContext | None = None
+    context: "TextContext | None" = None
     """For an open or prompt ticket: the prompt's keys and values."""
 
 
-@dataclass(frozen=True)
-class CachePass:
-    """A cache pass that is due: everything the denoise pass before it already settled."""
-
-    session: str
-    block: int
-    latents_FCYX: Tensor
-    context: TextContext
-
-
-@dataclass
+@dataclass(eq=False)
 class StageSession:
     """What a stage keeps of one session."""
 
+    name: str
     seed: int
     latent_shape: tuple[int, int, int, int]
     """F, C, Y, X of a block."""
-    context: TextContext
-    pages: SessionPages
-    """Empty for ever in a stage that writes no pages."""
+    context: "TextContext"
+    """The prompt of the next block."""
+    pages: "SessionPages"
+    """Always empty in a stage that writes no pages."""
     num_cached: int = 0
     """The block after the last one whose page is written."""
-    due: CachePass | None = None
+    due: "Segment | None" = None
+    """The cache pass of the block that was denoised last, until it has run."""
+
+    def close(self) -> None:
+        """Give back the pages and let go of what is due."""
+        self.pages.release()
+        self.due = None  # it refers to this record: memory would stay taken until the next garbage collection
 
 
-@dataclass
+@dataclass(eq=False)
 class DenoiseStage:
     """Stage ``index`` of the chain."""
 
@@ -66,20 +68,12 @@ class DenoiseStage:
             return self.arrivals[0].ticket, self.arrivals[0]
         return None
 
-    def awaited_pass(self) -> CachePass | None:
+    def awaited_pass(self) -> "Segment | None":
         """The cache pass that a restore ticket at the head of the queue waits for."""
         if self.arrivals and isinstance(self.arrivals[0].ticket, RestoreTicket):
             return self.sessions[self.arrivals[0].ticket.session].due
         return None
 
-    def context_is_within_reach(self, session: str, attended: tuple[int, ...]) -> bool:
-        """Whether the pages of all these blocks are written, or due and able to join the forward that needs them."""
-        state = self.sessions.get(session)
-        if state is None:
-            return False
-        newest = max(attended, default=-1)
-        return state.num_cached > newest or (state.due is not None and state.due.block == newest)
-
-    def due_passes(self) -> list[CachePass]:
-        """Cache passes nobody has run yet."""
-        return [state.due for state in self.sessions.values() if state.due is not None]
+    def due_passes(self) -> "list[Segment]":
+        """Cache passes that have not run yet, by the order in which their sessions were opened."""
+        return [session.due for session in self.sessions.values() if session.due is not None]

@@ -43,9 +43,10 @@ from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.stage import parts
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use
-from engine.stage.passes import Network
+from engine.stage.network import Network
 from engine.stage.progress import Progress
 from engine.stage.rehearsal import Faults
+from engine.stage.rigs import Rig
 from engine.stage.runner import Runner
 from engine.stage.warm import warm_forwards, warm_pictures
 from engine.trace import Phase, Timer
@@ -60,6 +61,7 @@ class ChainLink:
         part: Part,
         device: torch.device,
         *,
+        rig: Rig,
         model: Network | None,
         decoder: Decoder | None,
         prompts: parts.Prompts | None,
@@ -74,13 +76,13 @@ class ChainLink:
         self._config, self._part, self._device, self._send = config, part, device, send
         self._prompts, self._model, self._decoder = prompts, model, decoder
         self._timer = Timer(part.rank)
-        self._pool = parts.pages(config, device, part.stages)
+        self._pool = parts.pages(config, device, part.stages, rig.page_layers)
         self.attention = parts.attention_name(model)
         if isinstance(model, GraphedWan):
             warm_forwards(config, model, self._pool, part.stages, progress)
         if decoder is not None and device.type == "cuda":
             warm_pictures(config, device)
-        self._runner = self._make_runner(model) if model is not None else None
+        self._runner = self._make_runner(model, rig) if model is not None else None
         self._decode: DecodeStage | None = None
         if part.decodes:
             self._decode = DecodeStage(decoder, lambda ticket: parts.open_encoder(config, ticket), send, self._timer)
@@ -263,17 +265,16 @@ class ChainLink:
         dtype = parts.dtype_on(self._config, self._device)
         return torch.full(self._shapes[session], torch.nan, dtype=dtype, device=self._device)
 
-    def _make_runner(self, model: Network) -> Runner:
-        rehearsal = self._config.rehearsal
+    def _make_runner(self, model: Network, rig: Rig) -> Runner:
         return Runner(
             model=model,
             rollout=self._config.manifest.rollout,
             stages=self._part.stages,
             pool=self._pool,
-            noise=parts.noise(self._config, self._device),
+            noise=rig.noise(self._device),
             deliver=self._deliver,
             tell=self._send,
             timer=self._timer,
             max_segments=self._config.segments_limit,
-            faults=Faults(rehearsal.faults if rehearsal else ()),
+            faults=Faults(rig.faults),
         )

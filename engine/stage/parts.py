@@ -28,12 +28,10 @@ from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.weights import load_decoder, load_transformer
 from engine.request import Quality
-from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
+from engine.stage.network import Network
 from engine.stage.pages import PagePool, page_bytes
-from engine.stage.passes import Network
 from engine.stage.precision import objection_on
 from engine.stage.progress import Progress
-from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
 from kernels.attention.choice import UNTRIED, Choice, NoAttentionError, choose_attention, seconds_by_events
 from kernels.attention.int8 import paged_attention_int8
 from kernels.numbers import FP8
@@ -119,8 +117,6 @@ def transformer(config: EngineConfig, device: torch.device, progress: Progress) 
         StartError: memory runs out, or the device cannot do what ``config.precision`` asks for.
     """
     manifest, dtype = config.manifest, dtype_on(config, device)
-    if config.rehearsal is not None:
-        return RehearsedModel(manifest.transformer, config.rehearsal)
     unfit = objection_on(device, config.precision, manifest.transformer, dtype)
     if unfit is not None:
         raise StartError(f"{device}: {unfit}")
@@ -166,8 +162,6 @@ def attention_name(model: Network | None) -> str:
 def decoder(config: EngineConfig, device: torch.device, progress: Progress) -> Decoder | None:
     """The network of the decode stage; None for a model that stops at latents. Raises as ``transformer``."""
     manifest = config.manifest
-    if config.rehearsal is not None:
-        return RehearsedDecoder(config.rehearsal.decode_s)
     if manifest.decoder is None or manifest.decoder_file is None:
         return None
     with _room_for("the decoder", config, device):
@@ -179,8 +173,8 @@ def decoder(config: EngineConfig, device: torch.device, progress: Progress) -> D
 def replayed_decoder(
     config: EngineConfig, network: Decoder | None, device: torch.device, captures: Captures | None
 ) -> Decoder | None:
-    """The decoder as a worker runs it: by graphs, where there are any."""
-    if network is None or captures is None or config.rehearsal is not None:
+    """The decoder as a worker runs it: by graphs, where there are any and it has something to capture."""
+    if captures is None or not isinstance(network, nn.Module):
         return network
     return GraphedDecoder(network, block_shapes(config.manifest), device, captures)
 
@@ -188,10 +182,6 @@ def replayed_decoder(
 def prompts(config: EngineConfig, device: torch.device, progress: Progress) -> Prompts | None:
     """The text encoder, on this device; None for a model without one. Raises as ``transformer``."""
     manifest = config.manifest
-    if config.rehearsal is not None:
-        return RehearsedPrompt(manifest.transformer.text_dim)
-    if config.recording_file is not None:
-        return RecordedPrompt(config.recording_file)
     if manifest.text is None or manifest.text_file is None or manifest.tokenizer_file is None:
         return None
     from engine.model.text import load_text_encoder  # noqa: PLC0415 - slow to import; not every worker has text
@@ -211,25 +201,32 @@ def _room_for(what: str, config: EngineConfig, device: torch.device) -> Iterator
         raise StartOutOfMemory(message) from error
 
 
-def noise(config: EngineConfig, device: torch.device) -> Noise:
-    """Keyed noise, or a recording's."""
-    if config.recording_file is not None:
-        return RecordedNoise(config.recording_file, device)
-    return KeyedNoise(device)
+def pages(
+    config: EngineConfig, device: torch.device, stages: tuple[int, ...], num_layers: int | None = None
+) -> PagePool:
+    """Pages for ``max_videos`` sessions at full window in these stages.
 
+    Args:
+        config: model and settings.
+        device: where they lie.
+        stages: those of the worker.
+        num_layers: of a page; None for those of the model.
 
-def pages(config: EngineConfig, device: torch.device, stages: tuple[int, ...]) -> PagePool:
-    """Pages for ``max_videos`` sessions at full window in these stages. Raises ``StartError`` without room."""
+    Raises:
+        StartError: there is no room.
+    """
     rollout = config.manifest.rollout
     writers = sum(writes_pages(rollout, stage) for stage in stages)
-    return allocate_pages(config, device, config.max_videos * writers * rollout.window_blocks)
+    return allocate_pages(config, device, config.max_videos * writers * rollout.window_blocks, num_layers)
 
 
-def allocate_pages(config: EngineConfig, device: torch.device, num_pages: int) -> PagePool:
-    """A pool for blocks of the largest size. Raises ``StartError`` without room."""
+def allocate_pages(
+    config: EngineConfig, device: torch.device, num_pages: int, num_layers: int | None = None
+) -> PagePool:
+    """A pool for blocks of the largest size; ``num_layers`` as for ``pages``. Raises ``StartError`` without room."""
     sizes, dtype = config.manifest.transformer, page_dtype(config, device)
     tokens = max(_block_tokens(config, size_px) for size_px in config.manifest.video.sizes)
-    num_layers = sizes.num_layers if config.rehearsal is None else 1
+    num_layers = sizes.num_layers if num_layers is None else num_layers
     needed = num_pages * page_bytes(num_layers, tokens, sizes.num_heads, sizes.head_dim, dtype)
     free = free_bytes(device)
     if needed > free:

@@ -37,12 +37,13 @@ from engine.messages import (
 )
 from engine.model.decoder import Decoder
 from engine.model.dit import CausalWan
-from engine.stage import costs, parts
+from engine.stage import parts
 from engine.stage.handover import join
 from engine.stage.link import ChainLink
 from engine.stage.memory import describe
-from engine.stage.passes import Network
+from engine.stage.network import Network
 from engine.stage.progress import Progress
+from engine.stage.rigs import rig_of
 from kernels.attention.choice import UNTRIED
 
 logger = logging.getLogger(__name__)
@@ -91,9 +92,10 @@ class Worker:
     """A worker before it serves."""
 
     def __init__(self, config: EngineConfig, device: str, send: Send, inbox: Inbox) -> None:
-        """Open the device. Raises ``StartError``."""
+        """Choose the rig and open the device. Raises ``StartError``."""
         parts.set_num_threads(config)
         self._config, self._send, self._inbox = config, send, inbox
+        self._rig = rig_of(config)
         self.device = parts.open_device(device)
         self._progress = Progress(send)
         self._captures = parts.captures_on(self.device)
@@ -119,17 +121,17 @@ class Worker:
                     raise AssertionError(f"{message} came before the worker had its part")
 
     def _measure(self) -> CostsMeasured:
-        config, device, progress = self._config, self.device, self._progress
+        device, progress = self.device, self._progress
         began_s = time.monotonic()
         self._model = self._load_transformer(())
-        self._decoder = parts.decoder(config, device, progress)
+        self._decoder = self._rig.decoder(device, progress)
         loaded_s = time.monotonic()
-        found = costs.measure(config, device, self._model, self._decoder, progress)
+        found = self._rig.costs(device, self._model, self._decoder, progress)
         return CostsMeasured(costs=found, load_s=loaded_s - began_s)
 
     def _load_transformer(self, attentions: tuple[str, ...]) -> Network:
         """The network, without graphs; as long as it measures, windows are full."""
-        model = parts.transformer(self._config, self.device, self._progress)
+        model = self._rig.network(self.device, self._progress)
         if isinstance(model, CausalWan) and self._captures is not None:
             self._attention = parts.attention_on(self._config, self.device, attentions)
             model.attention = self._attention.full
@@ -158,11 +160,12 @@ class Worker:
             model = parts.replayed(config, model, self._attention, part.stages, self._captures)
         else:
             model = None
-        network = (network or parts.decoder(config, device, progress)) if part.decodes else None
+        network = (network or self._rig.decoder(device, progress)) if part.decodes else None
         return ChainLink(
             config,
             part,
             device,
+            rig=self._rig,
             model=model,
             decoder=parts.replayed_decoder(config, network, device, self._captures),
             prompts=self._load_prompts(part),
@@ -174,7 +177,7 @@ class Worker:
         if not part.embeds_text:
             return None
         device = torch.device("cpu") if part.text_on_host else self.device
-        return parts.prompts(self._config, device, self._progress)
+        return self._rig.prompts(device, self._progress)
 
     def _facts(self, part: Part, link: ChainLink) -> WorkerFacts:
         return WorkerFacts(

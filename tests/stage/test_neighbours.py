@@ -26,7 +26,7 @@ from engine.stage import handover
 from engine.stage.handover import Inlet, Outlet, join
 from engine.stage.link import ChainLink
 from engine.stage.progress import Progress
-from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel
+from engine.stage.rigs import rig_of
 from engine.trace import Timer
 from tests.stage import micro
 
@@ -76,15 +76,16 @@ def serve(front: Connection, rendezvous: Rendezvous, part: Part) -> None:
         ),
         rehearsal=Rehearsal(pass_s=0.001),
     )
-    assert config.rehearsal is not None
+    rig, progress = rig_of(config), Progress(lambda told: None)
     link = ChainLink(
         config,
         part,
         CPU,
-        model=RehearsedModel(config.manifest.transformer, config.rehearsal) if part.stages else None,
-        decoder=RehearsedDecoder(0.0) if part.decodes else None,
+        rig=rig,
+        model=rig.network(CPU, progress) if part.stages else None,
+        decoder=rig.decoder(CPU, progress) if part.decodes else None,
         prompts=None,
-        progress=Progress(lambda told: None),
+        progress=progress,
         send=lambda message: None,
     )
     log: Log = []

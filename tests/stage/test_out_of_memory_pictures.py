@@ -32,6 +32,7 @@ from engine.model.tensor_bytes import to_bytes
 from engine.request import Output, Quality
 from engine.stage.link import ChainLink
 from engine.stage.progress import Progress
+from engine.stage.rigs import rig_of
 from engine.trace import Timer
 from tests.stage import micro
 from tests.stage.standin_allocator import StandInAllocator
@@ -310,6 +311,7 @@ class WholeChain:
             config,
             part,
             CPU,
+            rig=rig_of(config),
             model=micro.model(),
             decoder=decoder,
             prompts=None,

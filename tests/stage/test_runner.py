@@ -29,6 +29,20 @@ def test_equals_the_oracle(order: Order, max_segments: int, sink_blocks: int) ->
     assert bench.pool.num_used == 0
 
 
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("max_segments", [1, 2, 8])
+def test_blocks_without_context_equal_the_oracle(order: Order, max_segments: int) -> None:
+    config = micro.rollout(order, window_blocks=1)
+    bench = Bench(config, max_segments=max_segments)
+    bench.open("a")
+    for block in range(5):
+        bench.block("a", block)
+    bench.run()
+    for block, expected in enumerate(oracle(config, 5)):
+        torch.testing.assert_close(bench.latents["a", block], expected, atol=1e-4, rtol=0)
+    assert bench.pool.num_used == 0
+
+
 def test_tickets_that_come_one_by_one_give_the_same_as_all_at_once() -> None:
     config = micro.rollout()
     bench = Bench(config)

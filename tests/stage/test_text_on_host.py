@@ -24,6 +24,7 @@ from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.request import Output, Quality
 from engine.stage.link import ChainLink
 from engine.stage.progress import Progress
+from engine.stage.rigs import rig_of
 from tests.stage import micro
 
 WAIT_S = 20.0
@@ -69,10 +70,12 @@ def chain(prompts: SlowPrompts, told: "queue.SimpleQueue[Any]", *, on_host: bool
         video=VideoConfig(sizes=((32, 32),)),
         transformer_file=Path(),
     )
+    config = EngineConfig(manifest=manifest)
     return ChainLink(
-        EngineConfig(manifest=manifest),
+        config,
         part,
         torch.device("cpu"),
+        rig=rig_of(config),
         model=micro.model(),
         decoder=None,
         prompts=prompts,

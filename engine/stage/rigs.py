@@ -1,0 +1,159 @@
+"""What a worker computes with: the real networks, sleeping twins of them, or the real ones with saved noise.
+
+``rig_of`` chooses once, when the worker starts; nothing else in this package asks which it is. Knows no ticket.
+"""
+
+from typing import Protocol
+
+import torch
+
+from engine.config import EngineConfig, Fault, Order, Rehearsal
+from engine.errors import StartError
+from engine.law.placement import PassCosts
+from engine.model.decoder import Decoder
+from engine.stage import costs, parts
+from engine.stage.network import Network
+from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
+from engine.stage.parts import Prompts, RecordedPrompt
+from engine.stage.progress import Progress
+from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
+
+
+class Rig(Protocol):
+    """Makes what a worker needs, on the device that it names. Nothing is made twice."""
+
+    @property
+    def page_layers(self) -> int:
+        """Layers of the keys and values in a page."""
+        ...
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Failures ordered of the worker."""
+        ...
+
+    def network(self, device: torch.device, progress: Progress) -> Network:
+        """The network of the denoise stages, without graphs.
+
+        Raises:
+            WeightsError: the file does not fit the model.
+            StartError: memory runs out, or the device cannot do what the config asks for.
+        """
+        ...
+
+    def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
+        """The network of the decode stage; None for a model that stops at latents. Raises as ``network``."""
+        ...
+
+    def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
+        """Where prompt embeddings come from; None for a model without text. Raises as ``network``."""
+        ...
+
+    def noise(self, device: torch.device) -> Noise:
+        """Where noise comes from."""
+        ...
+
+    def costs(self, device: torch.device, network: Network, decoder: Decoder | None, progress: Progress) -> PassCosts:
+        """Seconds that the passes of one block take through 1 .. S stages, and its decoding."""
+        ...
+
+
+class Real:
+    """The model's own networks and keyed noise."""
+
+    faults: tuple[Fault, ...] = ()
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+
+    @property
+    def page_layers(self) -> int:
+        """As many as the transformer has."""
+        return self._config.manifest.transformer.num_layers
+
+    def network(self, device: torch.device, progress: Progress) -> Network:
+        """The transformer; see ``Rig``."""
+        return parts.transformer(self._config, device, progress)
+
+    def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
+        """The model's decoder; see ``Rig``."""
+        return parts.decoder(self._config, device, progress)
+
+    def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
+        """The text encoder; see ``Rig``."""
+        return parts.prompts(self._config, device, progress)
+
+    def noise(self, device: torch.device) -> Noise:
+        """Noise keyed by seed, block and stage."""
+        return KeyedNoise(device)
+
+    def costs(self, device: torch.device, network: Network, decoder: Decoder | None, progress: Progress) -> PassCosts:
+        """Measured; takes seconds."""
+        return costs.measure(self._config, device, network, decoder, progress)
+
+
+class Replayed(Real):
+    """The model's own networks, with the noise and the prompt embedding of ``recording_file`` (parity runs)."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(config)
+        assert config.recording_file is not None, "there is nothing to replay"
+        self._file = config.recording_file
+
+    def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
+        """The saved embedding, whatever the prompt says."""
+        return RecordedPrompt(self._file)
+
+    def noise(self, device: torch.device) -> Noise:
+        """The saved noise, whatever the seed is."""
+        return RecordedNoise(self._file, device)
+
+
+class Rehearsed:
+    """Twins that sleep in place of computing, and failures on order. Reads no weights."""
+
+    page_layers = 1
+
+    def __init__(self, config: EngineConfig, rehearsal: Rehearsal) -> None:
+        self._manifest, self._rehearsal = config.manifest, rehearsal
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Those of the rehearsal."""
+        return self._rehearsal.faults
+
+    def network(self, device: torch.device, progress: Progress) -> Network:
+        """Sleeps; a clean block holds its own number."""
+        return RehearsedModel(self._manifest.transformer, self._rehearsal)
+
+    def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
+        """Sleeps; pictures show their frame numbers."""
+        return RehearsedDecoder(self._rehearsal.decode_s)
+
+    def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
+        """One row of zeros, whatever the prompt says."""
+        return RehearsedPrompt(self._manifest.transformer.text_dim)
+
+    def noise(self, device: torch.device) -> Noise:
+        """Noise keyed by seed, block and stage."""
+        return KeyedNoise(device)
+
+    def costs(self, device: torch.device, network: Network, decoder: Decoder | None, progress: Progress) -> PassCosts:
+        """Known without measuring."""
+        rollout, rehearsal = self._manifest.rollout, self._rehearsal
+        counts = range(1, rollout.num_stages + 1)
+        passes = [2 * k if rollout.order == Order.STEP_FIRST else k + 1 for k in counts]
+        return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
+
+
+def rig_of(config: EngineConfig) -> Rig:
+    """What the config asks for.
+
+    Raises:
+        StartError: it asks for a rehearsal and a replay at once.
+    """
+    if config.rehearsal is not None and config.recording_file is not None:
+        raise StartError("a rehearsal computes nothing that saved noise could be replayed for")
+    if config.rehearsal is not None:
+        return Rehearsed(config, config.rehearsal)
+    return Replayed(config) if config.recording_file is not None else Real(config)
