@@ -34,6 +34,7 @@ from engine.front.session import Session
 from engine.front.video import Recovery, SessionState, SessionStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
+from engine.law.schedule import VAE_TEMPORAL_STRIDE
 from engine.law.verdict import Site, Verdict, judge
 from engine.manifest import read_manifest
 from engine.messages import StartPhase, StartProgress
@@ -61,6 +62,7 @@ __all__ = [
     "MAX_MASTER_PORT",
     "NARROW_DTYPES",
     "SIDE_STEP_PX",
+    "VAE_TEMPORAL_STRIDE",
     "CorruptLatents",
     "DecoderKind",
     "Dtypes",

@@ -29,6 +29,22 @@ class DecoderKind(StrEnum):
     TINY = "tiny"
 
 
+SIDE_STEP_PX = 16
+"""Sides of a picture are multiples of this: a token covers so many pixels."""
+MAX_MASTER_PORT = 65534
+"""The port after it is used too."""
+DTYPES = ("auto", "float32", "bfloat16")
+"""Types that weights and activations can be asked to have; ``auto`` leaves it to model and device."""
+NARROW_DTYPES = {"kv_dtype": ("auto", "fp8"), "linear_dtype": ("auto", "fp8"), "attention_dtype": ("auto", "int8")}
+"""The same for what can have fewer bits, by the field of ``Precision``; ``auto`` is the type of activations."""
+
+
+def is_device(name: str) -> bool:
+    """Whether this names a device as a setting may: ``cpu`` or ``cuda:N``."""
+    number = name.removeprefix("cuda:")
+    return name == "cpu" or (number != name and number.isascii() and number.isdecimal())
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition``."""
     if not condition:
@@ -179,8 +195,8 @@ class VideoConfig:
         """Check that there is a size and that every size cuts into whole tokens."""
         require(len(self.sizes) >= 1, "a model must allow at least one size")
         for width_px, height_px in self.sizes:
-            ok = width_px > 0 and height_px > 0 and width_px % 16 == 0 and height_px % 16 == 0
-            require(ok, f"size {width_px}x{height_px} is not a positive multiple of 16")
+            ok = all(side_px > 0 and side_px % SIDE_STEP_PX == 0 for side_px in (width_px, height_px))
+            require(ok, f"size {width_px}x{height_px} is not a positive multiple of {SIDE_STEP_PX}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,9 +239,9 @@ class Precision:
 
     def __post_init__(self) -> None:
         """Check the words."""
-        for name, narrow in (("kv_dtype", "fp8"), ("linear_dtype", "fp8"), ("attention_dtype", "int8")):
+        for name, words in NARROW_DTYPES.items():
             word = getattr(self, name)
-            require(word in {"auto", narrow}, f"{name}={word!r} is neither 'auto' nor {narrow!r}")
+            require(word in words, f"{name}={word!r} is neither {' nor '.join(map(repr, words))}")
 
     @property
     def fp8_pages(self) -> bool:
@@ -298,7 +314,7 @@ class Nodes:
         require(self.num_nodes >= 2, f"{self.num_nodes=}: one node needs no others")
         require(0 <= self.rank < self.num_nodes, f"node rank {self.rank} leaves 0..{self.num_nodes - 1}")
         require(bool(self.master_addr), "there is no master address")
-        require(1 <= self.master_port <= 65534, f"{self.master_port=} leaves 1..65534")
+        require(1 <= self.master_port <= MAX_MASTER_PORT, f"{self.master_port=} leaves 1..{MAX_MASTER_PORT}")
 
     @property
     def control_port(self) -> int:
@@ -354,12 +370,11 @@ class EngineConfig:
         """Check devices and bounds."""
         require(len(self.devices) >= 1, "there is no device")
         for device in self.devices:
-            known = device == "cpu" or (device.startswith("cuda:") and device[5:].isdigit())
-            require(known, f"device {device!r} is neither 'cpu' nor 'cuda:N'")
+            require(is_device(device), f"device {device!r} is neither 'cpu' nor 'cuda:N'")
         gpus = [device for device in self.devices if device != "cpu"]
         require(len(gpus) in {0, len(self.devices)}, f"devices {','.join(self.devices)} mix CPU and GPU")
         require(len(set(gpus)) == len(gpus), f"devices {','.join(self.devices)} name a GPU twice")
-        require(self.dtype in {"auto", "float32", "bfloat16"}, f"{self.dtype=} is not auto, float32 or bfloat16")
+        require(self.dtype in DTYPES, f"{self.dtype=} is none of {', '.join(DTYPES)}")
         places = {"auto", "cpu", *self.devices}
         require(self.text_device in places, f"--text-device {self.text_device} is none of {', '.join(sorted(places))}")
         require(self.max_videos >= 1, f"{self.max_videos=} is below 1")

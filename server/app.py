@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from engine import Engine
-from server.errors import ErrorAnswer, answer_in_one_shape
+from server.http.answers import ErrorAnswer, answer_in_one_shape
 from server.http.body import body_schema
 from server.http.envelope import Envelope
 from server.http.limits import BodyLimit

@@ -1,194 +1,157 @@
-"""The one error shape of the API and the one table from engine errors to status codes.
+"""Every error a caller can meet, one row each: answers, error boxes and metrics read it here and nowhere else.
 
-Knows no route. Every refusal is ``{"error": {"code", "message", "param"}}``; ``param`` names the field at fault.
+An error is an engine's exception (``HiarError``), whose row is found by its type and code, or an ``ApiError``, which
+names its row. Errors of a start (``engine.errors.START_FAILURES``) come before the first request and have no row.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from enum import StrEnum
 
-from fastapi import FastAPI
-from pydantic import BaseModel, Field, ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import EngineUnavailable, HiarError, Overloaded, Refused, RequestError, SessionFailed, UnknownSession
+from engine import (
+    CorruptLatents,
+    EncoderFailed,
+    EngineOutOfMemory,
+    EngineState,
+    EngineUnavailable,
+    HiarError,
+    Overloaded,
+    Refused,
+    RequestError,
+    SessionFailed,
+    UnknownSession,
+    WorkerLost,
+)
 
 ERROR_KEY = "hiar.error"
-"""Where the scope of a request holds the ``ApiError`` or ``HiarError`` it was answered with."""
-
-_SHOWN_NAME_LENGTH = 64
-_UNION_TAGS = frozenset({"text", "schedule"})
-"""Names that pydantic puts into a location for the branch it took; callers never wrote them."""
-
-_PLAIN_WORDS = {
-    "extra_forbidden": "this field is not known; remove it or check its spelling",
-    "missing": "this field is required",
-    "model_type": "this must be a JSON object",
-    "string_pattern_mismatch": "this must be WIDTHxHEIGHT, such as 832x480",
-    "string_unicode": "this holds half of a surrogate pair, which is not text",
-}
+"""Where the scope of a request holds the ``ApiError`` it was answered with."""
 
 
-class ErrorBody(BaseModel):
-    """What went wrong."""
+class Rejection(StrEnum):
+    """Why a request for a video was refused, as metrics call it."""
 
-    code: str = Field(description="Stable and machine readable.", examples=["invalid_request"])
-    message: str = Field(description="For people: what is wrong and how to mend it.")
-    param: str | None = Field(
-        description="The field at fault, such as `prompt[1].at_seconds`; null when there is none."
-    )
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DRAINING = "draining"
+    NOT_READY = "not_ready"
+    VALIDATION = "validation"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
 
 
-class ErrorAnswer(BaseModel):
-    """The body of every answer that is not a success."""
+class Finish(StrEnum):
+    """How a video ended, as metrics call it."""
 
-    error: ErrorBody
+    COMPLETED = "completed"
+    LIMIT = "limit"
+    DRAIN = "drain"
+    CLIENT_DISCONNECT = "client_disconnect"
+    CLIENT_CANCEL = "client_cancel"
+    SLOW_CLIENT = "slow_client"
+    TIMEOUT = "timeout"
+    ENGINE_ERROR = "engine_error"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """What an error is to callers and to metrics."""
+
+    code: str
+    """Stable and machine readable. Two rows share one where callers need no difference."""
+    status: int
+    """Of an HTTP answer."""
+    kind: type[HiarError] | None = None
+    """The engine's exception; None where only the server raises it."""
+    rejected: Rejection | None = None
+    """None: it comes after a request was taken, or to other requests than for a video."""
+    finish: Finish | None = None
+    """How a video ends with it. None: it ends none."""
+    retry_s: float | None = None
+    """Seconds after which asking again makes sense, where the error does not say so itself. None: never."""
+
+
+# The row with a type's own code is also that of its subclasses without a row, and of codes of its without one.
+ERRORS = (
+    INVALID_REQUEST := ErrorRow("invalid_request", 400, RequestError, rejected=Rejection.VALIDATION),
+    REQUEST_TIMEOUT := ErrorRow("request_timeout", 408, rejected=Rejection.TIMEOUT),
+    TOO_LARGE := ErrorRow("payload_too_large", 413, rejected=Rejection.TOO_LARGE),
+    UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
+    METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
+    NOT_FOUND := ErrorRow("not_found", 404, UnknownSession),
+    GONE := ErrorRow("gone", 410, finish=Finish.CLIENT_CANCEL),
+    QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
+    NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, finish=Finish.TIMEOUT, retry_s=10),
+    TOO_MANY_CONNECTIONS := ErrorRow("overloaded", 503, retry_s=1),
+    STARTING := ErrorRow("starting", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
+    DRAINING := ErrorRow(
+        "draining", 503, EngineUnavailable, rejected=Rejection.DRAINING, finish=Finish.DRAIN, retry_s=5
+    ),
+    UNAVAILABLE := ErrorRow("engine_unavailable", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
+    REFUSED := ErrorRow("refused", 503, Refused, rejected=Rejection.NOT_READY, retry_s=5),
+    FIRST_FRAGMENT_TIMEOUT := ErrorRow("first_segment_timeout", 504, finish=Finish.TIMEOUT),
+    ENGINE_ERROR := ErrorRow("engine_error", 503, SessionFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
+    CORRUPT_LATENTS := ErrorRow("corrupt_latents", 502, CorruptLatents, finish=Finish.ENGINE_ERROR),
+    OUT_OF_MEMORY := ErrorRow("engine_oom", 503, EngineOutOfMemory, finish=Finish.ENGINE_ERROR, retry_s=1),
+    ENCODER_FAILED := ErrorRow("encoder_failed", 503, EncoderFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
+    WORKER_LOST := ErrorRow("worker_lost", 503, WorkerLost, finish=Finish.ENGINE_ERROR, retry_s=1),
+    BUG := ErrorRow("internal_error", 500, HiarError, finish=Finish.INTERNAL_ERROR),
+)
 
 
 class ApiError(Exception):
     """An answer that is not a success, ready to send."""
 
     def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, row: ErrorRow, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
+        """``param`` names the field at fault. A ``Retry-After`` comes from the row unless ``headers`` has one."""
         super().__init__(message)
-        self.status = status
-        self.code = code
+        assert row in ERRORS, row
+        self.row = row
         self.message = message
         self.param = param
-        self.headers = dict(headers or {})
+        self.headers = {**_retry_after(row.retry_s), **(headers or {})}
 
     def body(self) -> bytes:
         """The JSON body, in ASCII: a lone surrogate in a field name must not break the answer."""
-        return json.dumps({"error": {"code": self.code, "message": self.message, "param": self.param}}).encode("ascii")
+        error = {"code": self.row.code, "message": self.message, "param": self.param}
+        return json.dumps({"error": error}).encode("ascii")
 
     def response(self) -> Response:
         """The whole answer."""
-        return Response(self.body(), self.status, self.headers, media_type="application/json")
+        return Response(self.body(), self.row.status, self.headers, media_type="application/json")
 
 
-class NoPlace(Overloaded):
-    """A request waited in the queue and got no place in time."""
+def row_of(error: HiarError | ApiError) -> ErrorRow:
+    """The row of an error."""
+    if isinstance(error, ApiError):
+        return error.row
+    return _row_of(type(error), error.code)
 
 
-# First match wins, so a subclass stands above its base.
-_STATUS: tuple[tuple[type[HiarError], int], ...] = (
-    (UnknownSession, 404),
-    (RequestError, 400),
-    (Overloaded, 429),
-    (EngineUnavailable, 503),
-    (Refused, 503),
-)
+def _row_of(kind: type[HiarError], code: str) -> ErrorRow:
+    nearest = next(row.kind for base in kind.__mro__ for row in ERRORS if row.kind is base)
+    by_code = {row.code: row for row in ERRORS if row.kind is nearest}
+    return by_code.get(code) or by_code[nearest.code]
 
 
 def from_engine(error: HiarError) -> ApiError:
     """Turn an engine error that came before the first byte of video into an answer."""
-    headers = {"Retry-After": str(retry_after_seconds(error))} if error.retryable else {}
+    headers = _retry_after(error.retry_after_s) if isinstance(error, Refused) else {}
     param = error.param if isinstance(error, RequestError) else None
-    return ApiError(_status_of(error), error.code, error.message, param=param, headers=headers)
+    return ApiError(row_of(error), error.message, param=param, headers=headers)
 
 
-def retry_after_seconds(error: HiarError) -> int:
-    """Whole seconds after which asking again makes sense, at least 1."""
-    return max(1, math.ceil(error.retry_after_s)) if isinstance(error, Refused) else 1
+def unavailable(state: EngineState, detail: str) -> ApiError:
+    """The refusal of new work while the engine is in ``state``, any but ready."""
+    return ApiError(_row_of(EngineUnavailable, state.value), detail)
 
 
-def _status_of(error: HiarError) -> int:
-    for kind, status in _STATUS:
-        if isinstance(error, kind):
-            return status
-    if isinstance(error, SessionFailed):
-        return 503 if error.retryable else 502
-    return 500
-
-
-def from_validation(error: ValidationError) -> ApiError:
-    """Describe the first field at fault. The value itself is never echoed: it may be huge or not printable."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = _param(first["loc"])
-    message = _PLAIN_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    text = f"{param}: {message}" if param else message
-    return ApiError(400, "invalid_request", text, param=param)
-
-
-def _param(location: tuple[int | str, ...]) -> str | None:
-    text = ""
-    for part in location:
-        if part in _UNION_TAGS:
-            continue
-        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
-    return text.removeprefix(".") or None
-
-
-def _printable(name: str) -> str:
-    safe = name.encode("ascii", "backslashreplace").decode("ascii")
-    shown = "".join(char if char.isprintable() else "?" for char in safe)
-    return shown if len(shown) <= _SHOWN_NAME_LENGTH else shown[:_SHOWN_NAME_LENGTH] + "..."
-
-
-def answer_in_one_shape(app: FastAPI) -> None:
-    """Register the handlers that give every error of ``app`` the shape above."""
-    app.add_exception_handler(ApiError, _on_api_error)
-    app.add_exception_handler(HiarError, _on_engine_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_bug)
-
-
-async def _on_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _answer(request, error)
-
-
-async def _on_engine_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HiarError)
-    request.scope[ERROR_KEY] = error
-    return from_engine(error).response()
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return _answer(request, ApiError(404, "not_found", "there is nothing at this address; see /openapi.json"))
-    if error.status_code == 405:
-        return _wrong_method(request)
-    return _answer(request, ApiError(error.status_code, "invalid_request", error.detail, headers=error.headers))
-
-
-def _answer(request: Request, error: ApiError) -> Response:
-    request.scope[ERROR_KEY] = error
-    return error.response()
-
-
-def _wrong_method(request: Request) -> Response:
-    allowed = _allowed_methods(request)
-    headers = {"Allow": ", ".join(allowed)}
-    if request.method == "OPTIONS":
-        return Response(status_code=204, headers=headers)
-    message = f"this address does not answer {_printable(request.method)}; use {' or '.join(allowed)}"
-    return _answer(request, ApiError(405, "method_not_allowed", message, headers=headers))
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """Methods of all routes that share the path: the router itself reports only those of the first."""
-    found = {"OPTIONS"}
-    for route in request.app.routes:
-        regex: Any = getattr(route, "path_regex", None)
-        if regex is not None and regex.match(request.url.path):
-            found |= route.methods
-    if "GET" in found:
-        found.add("HEAD")
-    return sorted(found)
-
-
-async def _on_bug(_request: Request, _error: Exception) -> Response:
-    """Answer for an exception nobody foresaw; the framework logs its traceback once."""
-    return ApiError(500, "internal_error", "the server has a bug; its log has the details").response()
+def _retry_after(seconds: float | None) -> dict[str, str]:
+    """Whole seconds, at least 1."""
+    return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}

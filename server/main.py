@@ -93,7 +93,9 @@ async def _serve(
     families = Families(config.manifest.rollout.num_stages)
     engine = Engine(config, observer=Recorder(families))
     app = create_app(settings, engine, families)
-    http = HttpConfig(app, settings.transport, lambda error: families.engine.errors.labels("http", error.code).inc())
+    http = HttpConfig(
+        app, settings.transport, lambda error: families.engine.errors.labels("http", error.row.code).inc()
+    )
     server = DrainingServer(http, engine, settings.drain_timeout_s)
     _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
     _log.info("listening on %s", address_of(listener))

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import ASSUMED
+from engine import ASSUMED, DTYPES, MAX_MASTER_PORT, NARROW_DTYPES, SIDE_STEP_PX, DecoderKind, is_device
 
 ENV_PREFIX = "HIAR_"
 ROOT = Path(__file__).resolve().parents[1]
-MAX_MASTER_PORT = 65534
-"""The port after it is used too."""
-MAX_SIDE_PX, SIDE_STEP_PX = 4096, 16
+MAX_SIDE_PX = 4096
 LOG_LEVELS = ("debug", "info", "warning", "error")
-DECODERS = ("wan", "tiny")
-DTYPES = ("auto", "float32", "bfloat16")
-FP8_OR_NOT, INT8_OR_NOT = ("auto", "fp8"), ("auto", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +63,8 @@ def _positive(text: str) -> float:
 
 def _devices(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name != "cpu" and not (name.startswith("cuda:") and name[5:].isdecimal()):
-            raise ValueError(text)
+    if not all(map(is_device, names)):
+        raise ValueError(text)
     return names
 
 
@@ -85,7 +79,10 @@ def _sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _text_device(text: str) -> str:
-    return text if text in ("auto", "cpu") else _devices(text)[0]
+    name = text.strip()
+    if name != "auto" and not is_device(name):
+        raise ValueError(text)
+    return name
 
 
 def _word(text: str) -> str:
@@ -107,8 +104,8 @@ OPTIONS = (
     Option(name="model", read=lambda text: Path(_word(text)), expected="a folder", help="folder of the model to serve"),
     Option(
         name="decoder",
-        read=_one_of(DECODERS),
-        expected=" or ".join(DECODERS),
+        read=_one_of(tuple(DecoderKind)),
+        expected=" or ".join(DecoderKind),
         help="what turns latents into pictures: wan is faithful, tiny is many times faster and less sharp; the model's "
         "folder must hold it",
         default="default: the model's own",
@@ -122,7 +119,7 @@ OPTIONS = (
     Option(
         name="sizes",
         read=_sizes,
-        expected="a list like 832x480,480x832, sides multiples of 16",
+        expected=f"a list like 832x480,480x832, sides multiples of {SIDE_STEP_PX}",
         help="picture sizes to serve, the first by default; memory is taken for the largest. A size that the model was "
         "not trained for looks worse",
         default="default: the model's own",
@@ -195,21 +192,21 @@ OPTIONS = (
     ),
     Option(
         name="kv_dtype",
-        read=_one_of(FP8_OR_NOT),
-        expected=" or ".join(FP8_OR_NOT),
+        read=_one_of(NARROW_DTYPES["kv_dtype"]),
+        expected=" or ".join(NARROW_DTYPES["kv_dtype"]),
         help="type of the keys and values of earlier blocks: fp8 about halves them, so that the same memory holds "
         "about twice the videos; it changes the pictures",
     ),
     Option(
         name="linear_dtype",
-        read=_one_of(FP8_OR_NOT),
-        expected=" or ".join(FP8_OR_NOT),
+        read=_one_of(NARROW_DTYPES["linear_dtype"]),
+        expected=" or ".join(NARROW_DTYPES["linear_dtype"]),
         help="type of most products with weights: fp8 halves those weights; it changes the pictures",
     ),
     Option(
         name="attention_dtype",
-        read=_one_of(INT8_OR_NOT),
-        expected=" or ".join(INT8_OR_NOT),
+        read=_one_of(NARROW_DTYPES["attention_dtype"]),
+        expected=" or ".join(NARROW_DTYPES["attention_dtype"]),
         help="type of the products of queries and keys; int8 changes the pictures",
     ),
     Option(name="nnodes", read=_whole(1, 1024), expected="1..1024", help="hosts that share one engine"),

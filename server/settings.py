@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from server.options import MAX_MASTER_PORT, OPTIONS, ROOT, Option, parser_of
+from engine import MAX_MASTER_PORT, EngineConfig, Nodes, Precision
+from server.options import OPTIONS, ROOT, Option, parser_of
 
 
 class SettingError(ValueError):
@@ -35,37 +36,37 @@ class TransportLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an operator can choose."""
+    """What an operator can choose. Defaults of what the engine is told are the engine's own."""
 
     model: Path = ROOT / "models" / "tiny"
     decoder: str | None = None
     """``wan`` or ``tiny``; None is the model's own."""
-    devices: tuple[str, ...] = ("cpu",)
+    devices: tuple[str, ...] = EngineConfig.devices
     sizes: tuple[tuple[int, int], ...] | None = None
     """Picture sizes to serve (width_px, height_px); None is the model's own."""
-    text_device: str = "auto"
-    dtype: str = "auto"
+    text_device: str = EngineConfig.text_device
+    dtype: str = EngineConfig.dtype
     host: str = "127.0.0.1"
     port: int = 8000
     metrics_port: int | None = None
     """Port of `/metrics`; None is the same as the rest."""
-    max_videos: int = 2
-    max_queue: int = 8
+    max_videos: int = EngineConfig.max_videos
+    max_queue: int = EngineConfig.max_queue
     max_seconds: float | None = None
     """Longest video of one session; also ends endless ones. None is no limit."""
-    lead_target_s: float = 3.0
-    start_timeout_s: float = 600.0
-    stage_timeout_s: float = 20.0
-    recovery_grace_s: float = 60.0
+    lead_target_s: float = EngineConfig.lead_target_s
+    start_timeout_s: float = EngineConfig.start_timeout_s
+    stage_timeout_s: float = EngineConfig.stage_timeout_s
+    recovery_grace_s: float = EngineConfig.recovery_grace_s
     drain_timeout_s: float = 30.0
-    kv_dtype: str = "auto"
-    linear_dtype: str = "auto"
-    attention_dtype: str = "auto"
+    kv_dtype: str = Precision.kv_dtype
+    linear_dtype: str = Precision.linear_dtype
+    attention_dtype: str = Precision.attention_dtype
     nnodes: int = 1
     node_rank: int = 0
     master_addr: str = ""
     """Empty only with one node."""
-    master_port: int = 29500
+    master_port: int = Nodes.master_port
     assume: str | None = None
     """GPUs that a plan is made for; None is those that are here."""
     plan: bool = False

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from server.errors import ApiError, from_validation
+from server.errors import INVALID_REQUEST, UNSUPPORTED_TYPE, ApiError
+from server.http.answers import from_validation
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -53,9 +54,9 @@ def parse_json(raw: bytes) -> Any:
 def _require_json(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ApiError(415, "unsupported_media_type", "send the body as JSON with 'Content-Type: application/json'")
+        raise ApiError(UNSUPPORTED_TYPE, "send the body as JSON with 'Content-Type: application/json'")
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise ApiError(415, "unsupported_media_type", "send the body uncompressed, without Content-Encoding")
+        raise ApiError(UNSUPPORTED_TYPE, "send the body uncompressed, without Content-Encoding")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,4 +69,4 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _invalid(message: str, param: str | None = None) -> ApiError:
-    return ApiError(400, "invalid_request", message, param=param)
+    return ApiError(INVALID_REQUEST, message, param=param)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ERROR_KEY, ApiError
+from server.errors import ERROR_KEY, INVALID_REQUEST, REQUEST_TIMEOUT, TOO_LARGE, ApiError
 from server.settings import TransportLimits
 
 _CLOSE = {"Connection": "close"}
@@ -47,14 +47,14 @@ class BodyLimit:
                 return await self._collect(receive)
         except TimeoutError:
             message = f"the body did not arrive within {self._limits.body_timeout_s:g} s"
-            raise ApiError(408, "request_timeout", message, headers=_CLOSE) from None
+            raise ApiError(REQUEST_TIMEOUT, message, headers=_CLOSE) from None
 
     def _declares_body(self, headers: Headers) -> bool:
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if length is not None and coding is not None:
             # Two framings of one body: a proxy in front may have believed the other one.
             message = "send Content-Length or Transfer-Encoding, not both"
-            raise ApiError(400, "invalid_request", message, headers=_CLOSE)
+            raise ApiError(INVALID_REQUEST, message, headers=_CLOSE)
         if length is not None and int(length) > self._limits.body_bytes:
             raise self._too_large()
         return coding is not None or int(length or 0) > 0
@@ -73,7 +73,7 @@ class BodyLimit:
 
     def _too_large(self) -> ApiError:
         message = f"the body is larger than {self._limits.body_bytes} bytes"
-        return ApiError(413, "payload_too_large", message, headers=_CLOSE)
+        return ApiError(TOO_LARGE, message, headers=_CLOSE)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -88,7 +88,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 async def _answer_and_linger(error: ApiError, receive: Receive, send: Send) -> None:
     """Answer at once, then read on for a moment: closing on unread bytes resets the connection and loses the answer."""
-    linger_s = 0.0 if error.status == 408 else _LINGER_S
+    linger_s = 0.0 if error.row is REQUEST_TIMEOUT else _LINGER_S
     response = error.response()
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})

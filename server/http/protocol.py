@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from server.errors import ApiError
+from server.errors import INVALID_REQUEST, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, ApiError
 from server.settings import TransportLimits
 
 _BACKLOG = 2048
@@ -63,7 +63,7 @@ class GuardedProtocol(H11Protocol):
         """Bound what the kernel may hold, then wait for a header."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            self._refuse(ApiError(503, "overloaded", "too many connections", headers={"Retry-After": "1"}))
+            self._refuse(ApiError(TOO_MANY_CONNECTIONS, "too many connections"))
             return
         _bound_buffers(transport.get_extra_info("socket"), self._limits)
         self._expect_header()
@@ -89,7 +89,7 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not HTTP."""
-        self._refuse(ApiError(400, "invalid_request", "this is not a valid HTTP/1.1 request"))
+        self._refuse(ApiError(INVALID_REQUEST, "this is not a valid HTTP/1.1 request"))
 
     def _is_answering(self) -> bool:
         # uvicorn declares the attribute as always set, yet it is None until the first request.
@@ -105,7 +105,7 @@ class GuardedProtocol(H11Protocol):
 
     def _header_is_late(self) -> None:
         message = f"the request header did not arrive within {self._limits.header_timeout_s:g} s"
-        self._refuse(ApiError(408, "request_timeout", message))
+        self._refuse(ApiError(REQUEST_TIMEOUT, message))
 
     def _refuse(self, error: ApiError) -> None:
         """Answer without an application, and close."""
@@ -114,7 +114,7 @@ class GuardedProtocol(H11Protocol):
             return
         self._on_refused(error)
         response = error.response()
-        head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode("ascii")
+        head = f"HTTP/1.1 {error.row.status} {HTTPStatus(error.row.status).phrase}\r\n".encode("ascii")
         fields = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
         self.transport.write(head + fields + b"connection: close\r\n\r\n" + bytes(response.body))
         self.transport.close()

@@ -2,7 +2,8 @@
 
 from dataclasses import asdict
 
-from engine import Engine, EngineFacts, EngineLoad, EngineState, EngineUnavailable
+from engine import VAE_TEMPORAL_STRIDE, Engine, EngineFacts, EngineLoad, EngineState
+from server.errors import unavailable
 from server.info.schemas import (
     CapabilitiesAnswer,
     DtypesAnswer,
@@ -16,9 +17,6 @@ from server.info.schemas import (
 )
 from server.settings import Settings
 from server.videos.schemas import size_names
-
-FRAMES_PER_LATENT_FRAME = 4
-_STARTING_RETRY_S = 5.0
 
 
 class InfoRoutes:
@@ -43,7 +41,7 @@ class InfoRoutes:
     async def capabilities(self) -> CapabilitiesAnswer:
         """Tell what a player needs before it asks for a video."""
         manifest, facts, load = self._engine.manifest, self._engine.facts, self._engine.load
-        block_frames = manifest.rollout.latent_frames_per_block * FRAMES_PER_LATENT_FRAME
+        block_frames = manifest.rollout.latent_frames_per_block * VAE_TEMPORAL_STRIDE
         return CapabilitiesAnswer(
             state=self._engine.state,
             model=manifest.name,
@@ -60,7 +58,7 @@ class InfoRoutes:
     async def livez(self) -> HealthAnswer:
         """Tell whether the process should go on living."""
         if self._engine.state is EngineState.FAILED:
-            raise EngineUnavailable(self._failure(), retry_after_s=_STARTING_RETRY_S)
+            raise unavailable(EngineState.FAILED, self._detail())
         return HealthAnswer(status="alive")
 
     async def readyz(self) -> HealthAnswer:
@@ -68,16 +66,13 @@ class InfoRoutes:
         state = self._engine.state
         if state is EngineState.READY:
             return HealthAnswer(status="ready")
-        if state is EngineState.FAILED:
-            raise EngineUnavailable(self._failure(), retry_after_s=_STARTING_RETRY_S)
-        code = state.value if state in (EngineState.STARTING, EngineState.DRAINING) else "engine_unavailable"
-        progress = self._engine.start_progress
-        detail = f"the engine is {state.value}" + (f": {progress}" if progress else "")
-        raise EngineUnavailable(detail, retry_after_s=_STARTING_RETRY_S, code=code)
+        raise unavailable(state, self._detail())
 
-    def _failure(self) -> str:
-        failure = self._engine.failure
-        return failure.message if failure else "the engine has failed"
+    def _detail(self) -> str:
+        state, failure, progress = self._engine.state, self._engine.failure, self._engine.start_progress
+        if state is EngineState.FAILED:
+            return failure.message if failure else "the engine has failed"
+        return f"the engine is {state.value}" + (f": {progress}" if progress else "")
 
     def _limits(self) -> LimitsAnswer:
         return LimitsAnswer(

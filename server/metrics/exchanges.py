@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine import EngineUnavailable, HiarError, Overloaded, Refused, RequestError
-from server.errors import ERROR_KEY, ApiError, NoPlace
+from server.errors import BUG, ERROR_KEY, ApiError
 from server.metrics.families import Families
 
 OTHER = "other"
@@ -19,15 +18,6 @@ _OTHER_CODES = (204, 400, 404, 405, 408, 413)
 _VIDEO_ROUTE = "/v1/generate"
 _PROBES = ("/livez", "/readyz")
 """They fail by design while the server starts."""
-
-_REJECTIONS: tuple[tuple[type[HiarError], str], ...] = (
-    (NoPlace, "queue_timeout"),
-    (Overloaded, "queue_full"),
-    (Refused, "not_ready"),
-    (RequestError, "validation"),
-)
-"""First match wins, so a subclass stands above its base."""
-_REJECTIONS_BY_STATUS = {400: "validation", 415: "validation", 413: "too_large", 408: "timeout"}
 
 
 class Exchanges:
@@ -78,7 +68,7 @@ class Exchanges:
         except Exception:
             if not has_begun:  # a bug: the framework outside answers for it
                 begin(500)
-                self._errors.labels("http", "internal_error").inc()
+                self._errors.labels("http", BUG.code).inc()
             raise
         finally:
             self._http.in_flight.labels(route).dec()
@@ -90,19 +80,9 @@ class Exchanges:
                 return scope["method"], route.path
         return OTHER, OTHER
 
-    def _count_error(self, route: str, error: ApiError | HiarError | None) -> None:
+    def _count_error(self, route: str, error: ApiError | None) -> None:
         if error is None or route in _PROBES:
             return
-        self._errors.labels("http", error.code).inc()
-        reason = rejection(error)
-        if route == _VIDEO_ROUTE and reason is not None:
-            self._rejected.labels(reason).inc()
-
-
-def rejection(error: ApiError | HiarError) -> str | None:
-    """Why a request for a video was refused; None if it was taken and failed later."""
-    if isinstance(error, ApiError):
-        return _REJECTIONS_BY_STATUS.get(error.status)
-    if isinstance(error, EngineUnavailable) and error.code == "draining":
-        return "draining"
-    return next((reason for kind, reason in _REJECTIONS if isinstance(error, kind)), None)
+        self._errors.labels("http", error.row.code).inc()
+        if route == _VIDEO_ROUTE and error.row.rejected is not None:
+            self._rejected.labels(error.row.rejected).inc()

@@ -4,43 +4,26 @@ Each label value is known before anything happens and its child is made at once,
 first scrape; labels ``rank`` and ``edge`` get theirs when the workers are placed, before the engine is ready. No label
 holds an id, a path or a prompt. Names follow the Prometheus conventions: base units, ``_total``, no colons.
 
-Knows no engine and no request: others fill these in.
+Words of label values are the engine's and the table of errors'. Reads no engine and no request: others fill these in.
 """
 
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from engine import EngineState, LossReason, Pace
+from server.errors import ERRORS, Finish, Rejection
+
 PREFIX = "hiar"
 
-FINISH_REASONS = (
-    "completed",
-    "limit",
-    "drain",
-    "client_disconnect",
-    "client_cancel",
-    "slow_client",
-    "timeout",
-    "engine_error",
-    "internal_error",
-)
-REJECTION_REASONS = ("queue_full", "queue_timeout", "draining", "not_ready", "validation", "too_large", "timeout")
-ENGINE_STATES = ("starting", "ready", "draining", "restarting", "failed", "stopped")
-LOSS_REASONS = ("died", "hung")
-PACES = ("realtime", "fast")
 PROTOCOLS = ("fmp4",)
 RECOVERY_WAYS = ("exact", "approximate")
 START_PHASES = ("measure", "load", "warm_up")
 PASSES = ("denoise", "cache", "fused")
 IDLE_CAUSES = ("input", "output", "none")
 ERROR_KINDS = {
-    "session": ("engine_error", "corrupt_latents", "engine_oom", "encoder_failed", "worker_lost"),
-    "http": (
-        *("invalid_request", "request_timeout", "payload_too_large", "unsupported_media_type", "method_not_allowed"),
-        *("not_found", "gone", "overloaded", "starting", "draining", "engine_unavailable", "refused"),
-        *("first_segment_timeout", "engine_error", "corrupt_latents", "engine_oom", "encoder_failed", "worker_lost"),
-        "internal_error",
-    ),
+    "session": tuple(row.code for row in ERRORS if row.finish is Finish.ENGINE_ERROR),
+    "http": tuple(dict.fromkeys(row.code for row in ERRORS)),
 }
 """By component: ``session`` is the code a running video failed with, ``http`` the code of an answer."""
 
@@ -113,7 +96,7 @@ class ViewerFamilies(_Group):
         self.send_blocked = self._counter("stream_send_blocked_seconds", "Time that sends waited for slow clients.")
         self.buffered = self._gauge("stream_buffered_segments", "Encoded blocks that wait for their reader.")
         self.segment_bytes = self._histogram("segment_size_bytes", "Bytes of an encoded block.", _SEGMENT_BYTES)
-        for pace in PACES:
+        for pace in Pace:
             self.blocks_delivered.labels(pace)
         for protocol in PROTOCOLS:
             self.video_delivered.labels(protocol)
@@ -137,10 +120,10 @@ class SessionFamilies(_Group):
         self.recovered = self._counter(
             "sessions_recovered", "Sessions that outlived a loss of their workers.", ("way",)
         )
-        for reason in FINISH_REASONS:
-            self.finished.labels(reason)
-        for reason in REJECTION_REASONS:
-            self.rejected.labels(reason)
+        for finish in Finish:
+            self.finished.labels(finish)
+        for rejection in Rejection:
+            self.rejected.labels(rejection)
         for way in RECOVERY_WAYS:
             self.recovered.labels(way)
 
@@ -234,9 +217,9 @@ class EngineFamilies(_Group):
             ("model", "attention", "decoder", "encoder"),
         )
         self.build = self._gauge("build_info", "Versions, always 1.", ("version", "python", "torch"))
-        for state in ENGINE_STATES:
+        for state in EngineState:
             self.state.labels(state)
-        for reason in LOSS_REASONS:
+        for reason in LossReason:
             self.restarts.labels(reason)
         for phase in START_PHASES:
             self.load_duration.labels(phase)

@@ -2,6 +2,7 @@
 
 import time
 
+from server.errors import Finish
 from server.metrics.families import Families
 
 _PROTOCOL = "fmp4"
@@ -34,8 +35,8 @@ class StreamRecord:
         """The engine gave up on it."""
         self._errors.labels("session", code).inc()
 
-    def ended(self, reason: str) -> None:
-        """It is over. ``reason`` is one of ``FINISH_REASONS``."""
+    def ended(self, reason: Finish) -> None:
+        """It is over."""
         self._sessions.finished.labels(reason).inc()
         self._sessions.duration.observe(time.monotonic() - self._began_s)
         self._sessions.video.observe(self._delivered_s)

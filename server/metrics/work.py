@@ -6,8 +6,8 @@ Knows no session and no request.
 from collections import defaultdict
 from collections.abc import Iterable
 
-from engine import EngineFacts, Phase, Rests, Span, WorkerMemoryFacts
-from server.metrics.families import IDLE_CAUSES, LOSS_REASONS, PASSES, Families
+from engine import EngineFacts, LossReason, Phase, Rests, Span, WorkerMemoryFacts
+from server.metrics.families import IDLE_CAUSES, PASSES, Families
 
 _PASS_PHASES = (Phase.DENOISE, Phase.CACHE)
 TOTAL = "total"
@@ -55,7 +55,7 @@ class WorkRecord:
     def _make_children(self, rank: str) -> None:
         for cause in IDLE_CAUSES:
             self._workers.idle.labels(rank, cause)
-        for reason in LOSS_REASONS:
+        for reason in LossReason:
             self._workers.losses.labels(rank, reason)
 
     def _make_edge(self, source: int, target: int) -> None:

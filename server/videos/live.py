@@ -18,14 +18,14 @@ from starlette.types import Receive, Scope, Send
 from engine import (
     EndReason,
     Engine,
-    EngineUnavailable,
+    EngineState,
     Fragment,
     HiarError,
     Session,
     SessionRequest,
     SessionState,
 )
-from server.errors import ApiError, NoPlace
+from server.errors import FIRST_FRAGMENT_TIMEOUT, GONE, NO_PLACE, ApiError, Finish, row_of, unavailable
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
 from server.settings import TransportLimits
@@ -33,16 +33,13 @@ from server.videos.boxes import KEEP_ALIVE, end_box, error_box
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_RETRY_S = 10.0
-_DRAIN_RETRY_S = 5.0
-
 
 class StreamAborted(Exception):
     """Ends the connection without the final chunk, so that a transport error follows the in-band one."""
 
-
-class SlowClient(StreamAborted):
-    """The client took nothing for too long."""
+    def __init__(self, finish: Finish) -> None:
+        super().__init__(finish)
+        self.finish = finish
 
 
 class HideAborts(logging.Filter):
@@ -72,28 +69,35 @@ class LiveVideo(Response):
         """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
         session = await self._engine.open(self._request)
         _log.info("session %s opened: %dx%d", session.id, self._request.width_px, self._request.height_px)
-        reason = "internal_error"
+        reason = Finish.INTERNAL_ERROR
         try:
             reason = await self._attend(session, receive, send)
-        except (HiarError, ApiError, StreamAborted) as error:
-            reason = finish_reason(error)
-            if reason == "engine_error":
-                self._record.failed(_code(error))
+        except (HiarError, ApiError) as error:
+            reason = self._failed(error)
+            raise
+        except StreamAborted as error:
+            reason = error.finish
             raise
         except asyncio.CancelledError:
-            reason = "drain"  # the server leaves without waiting
+            reason = Finish.DRAIN  # the server leaves without waiting
             raise
         finally:
             await session.close()
             self._record.ended(reason)
 
-    async def _attend(self, session: Session, receive: Receive, send: Send) -> str:
-        """Deliver while the client listens. Returns why it ended, as metrics call it."""
+    def _failed(self, error: HiarError | ApiError) -> Finish:
+        """Count what the engine gave up on. Returns how the video ended."""
+        row = row_of(error)
+        if row.finish is Finish.ENGINE_ERROR:
+            self._record.failed(row.code)
+        return row.finish or Finish.INTERNAL_ERROR
+
+    async def _attend(self, session: Session, receive: Receive, send: Send) -> Finish:
+        """Deliver while the client listens. Returns how the video ended."""
         if await _while_connected(receive, self._deliver(session, send)):
-            reason = self._end_reason(session)
-            return "client_cancel" if reason == EndReason.CANCELLED else reason
+            return self._finish(session)
         _log.info("session %s: the client left after %d blocks", session.id, session.next_block)
-        return "client_disconnect"
+        return Finish.CLIENT_DISCONNECT
 
     async def _deliver(self, session: Session, send: Send) -> None:
         arrivals = _Arrivals(session.fragments())
@@ -140,9 +144,10 @@ class LiveVideo(Response):
         except HiarError as error:
             _log.warning("session %s failed after %d blocks: %s", session.id, session.next_block, error.message)
             last_block = session.next_block - 1
-            box = error_box(error.code, error.message, retryable=error.retryable, last_block=last_block)
+            row = row_of(error)
+            box = error_box(row.code, error.message, retryable=row.retry_s is not None, last_block=last_block)
             await self._send(send, box)
-            raise StreamAborted(error.code) from error
+            raise StreamAborted(self._failed(error)) from error
         reason = self._end_reason(session)
         _log.info("session %s ended: %s after %d blocks", session.id, reason, session.next_block)
         await self._send(send, end_box(reason, session.next_block - 1), more=False)
@@ -162,9 +167,13 @@ class LiveVideo(Response):
             num_sent = len(data)
         except TimeoutError:
             _log.warning("a client took nothing for %g s and is cut off", self._limits.send_timeout_s)
-            raise SlowClient("slow_client") from None
+            raise StreamAborted(Finish.SLOW_CLIENT) from None
         finally:
             self._record.sent(num_sent, time.monotonic() - began_s)
+
+    def _finish(self, session: Session) -> Finish:
+        reason = self._end_reason(session)
+        return Finish.CLIENT_CANCEL if reason == EndReason.CANCELLED else Finish(reason)
 
     def _end_reason(self, session: Session) -> str:
         assert session.end_reason is not None
@@ -217,32 +226,13 @@ async def _client_left(receive: Receive) -> None:
         pass
 
 
-_FINISHES: tuple[tuple[type[Exception], str], ...] = (
-    (SlowClient, "slow_client"),
-    (NoPlace, "timeout"),
-    (EngineUnavailable, "drain"),
-)
-_FINISHES_BY_STATUS = {504: "timeout", 410: "client_cancel"}
-
-
-def finish_reason(error: HiarError | ApiError | StreamAborted) -> str:
-    """Why a session ended with an error, as metrics call it."""
-    if isinstance(error, ApiError):
-        return _FINISHES_BY_STATUS[error.status]
-    return next((reason for kind, reason in _FINISHES if isinstance(error, kind)), "engine_error")
-
-
-def _code(error: HiarError | ApiError | StreamAborted) -> str:
-    return str(error) if isinstance(error, StreamAborted) else error.code
-
-
 def _too_late(session: Session, waited_s: float) -> Exception:
     if session.status().state is SessionState.QUEUED:
-        return NoPlace(f"no place became free within {waited_s:g} s; try again later", retry_after_s=_QUEUE_RETRY_S)
-    return ApiError(504, "first_segment_timeout", f"there was no video within {waited_s:g} s; try again")
+        return ApiError(NO_PLACE, f"no place became free within {waited_s:g} s; try again later")
+    return ApiError(FIRST_FRAGMENT_TIMEOUT, f"there was no video within {waited_s:g} s; try again")
 
 
 def _ended_early(session: Session) -> Exception:
     if session.end_reason is EndReason.DRAIN:
-        return EngineUnavailable("the server is shutting down", retry_after_s=_DRAIN_RETRY_S, code="draining")
-    return ApiError(410, "gone", "the session was closed before its first fragment")
+        return unavailable(EngineState.DRAINING, "the server is shutting down")
+    return ApiError(GONE, "the session was closed before its first fragment")

@@ -1,10 +1,95 @@
 """Settings come from flags, then environment, then defaults; a bad one says what is wrong with it."""
 
+import ast
+import inspect
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
+from engine import EngineConfig, Nodes, Precision
+from server.main import engine_config
+from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
+
+CHART_VALUES = Path(__file__).parents[2] / "deploy" / "helm" / "hiar-server" / "values.yaml"
+OF_THE_ENGINE = {
+    item.name: (kind, item.default)
+    for kind in (EngineConfig, Precision, Nodes)
+    for item in fields(kind)
+    if item.name in {setting.name for setting in fields(Settings)}
+}
+"""Settings that the engine has too, with its type and its default."""
+IN_THE_CHART = {
+    "max_videos": "server.maxVideos",
+    "max_queue": "server.maxQueue",
+    "max_seconds": "server.maxVideoSeconds",
+    "lead_target_s": "server.leadTargetSeconds",
+    "start_timeout_s": "server.startTimeoutSeconds",
+    "stage_timeout_s": "server.stageTimeoutSeconds",
+    "recovery_grace_s": "server.recoveryGraceSeconds",
+    "drain_timeout_s": "shutdown.drainSeconds",
+    "log_level": "server.logLevel",
+    "port": "server.port",
+    "text_device": "model.textDevice",
+    "dtype": "model.dtype",
+    "kv_dtype": "model.kvDtype",
+    "linear_dtype": "model.linearDtype",
+    "attention_dtype": "model.attentionDtype",
+}
+
+
+def test_what_the_engine_has_too_defaults_to_the_engines_default() -> None:
+    assert len(OF_THE_ENGINE) == 14
+    assert {name: getattr(Settings(), name) for name in OF_THE_ENGINE} == {
+        name: default for name, (_, default) in OF_THE_ENGINE.items()
+    } | {"master_addr": ""}
+
+
+def test_no_default_of_the_engine_is_written_a_second_time() -> None:
+    (written,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(written, ast.ClassDef)
+    defaults = {ast.unparse(item.target): item.value for item in written.body if isinstance(item, ast.AnnAssign)}
+    for name, (kind, _) in OF_THE_ENGINE.items():
+        value = defaults[name]
+        assert value is not None
+        assert ast.unparse(value) == f"{kind.__name__}.{name}" or name == "master_addr"
+
+
+def test_the_help_tells_the_engines_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], {})
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in OPTIONS:
+        if option.name in OF_THE_ENGINE and option.default is None:
+            (told,) = re.findall(rf" {option.flag} [A-Z]+ .*?\(default: (\S+)\)", shown)
+            default = OF_THE_ENGINE[option.name][1]
+            text = ",".join(default) if isinstance(default, tuple) else default
+            assert told == (text if isinstance(text, str) else f"{text:g}")
+
+
+def test_the_chart_has_the_same_defaults() -> None:
+    values = yaml.safe_load(CHART_VALUES.read_text())
+    found = {}
+    for name, path in IN_THE_CHART.items():
+        group, _, key = path.partition(".")
+        found[name] = values[group][key]
+    assert found == {name: getattr(Settings(), name) for name in IN_THE_CHART}
+
+
+def test_every_setting_of_the_engine_reaches_it() -> None:
+    chosen = "--devices cuda:3,cuda:1 --text-device cuda:1 --dtype float32 --max-videos 3 --max-queue 5 --lead-target 4"
+    times = "--start-timeout 7 --stage-timeout 6 --recovery-grace 5 --kv-dtype fp8 --linear-dtype fp8"
+    nodes = "--attention-dtype int8 --nnodes 2 --node-rank 1 --master-addr a --master-port 8"
+    settings = read_settings(f"{chosen} {times} {nodes}".split(), {})
+    config = engine_config(settings)
+    assert config.nodes is not None
+    owners = {EngineConfig: config, Precision: config.precision, Nodes: config.nodes}
+    for name, (kind, default) in OF_THE_ENGINE.items():
+        assert getattr(owners[kind], name) == getattr(settings, name) != default
+    assert (config.nodes.num_nodes, config.nodes.rank) == (2, 1)
 
 
 def test_defaults() -> None:
@@ -64,6 +149,8 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("ATTENTION_DTYPE", "fp8", "auto or int8"),
         ("DEVICES", "gpu", "cuda:0,cuda:1"),
         ("DEVICES", "cuda:0,", "cuda:0,cuda:1"),
+        ("DEVICES", "cuda:\u00b2", "cuda:0,cuda:1"),
+        ("TEXT_DEVICE", "cuda:0,cuda:1", "a device like cuda:0"),
         ("MAX_VIDEOS", "0", "1..1024"),
         ("MAX_SECONDS", "nan", "above 0"),
         ("MAX_SECONDS", "inf", "above 0"),
