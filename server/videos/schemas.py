@@ -90,7 +90,12 @@ class GenerateRequest(_Strict):
         "realtime", description="`realtime` stays a few seconds ahead of playback; `fast` does not wait."
     )
     quality: Literal["draft", "standard", "high"] = Field("standard", description="How many bits the encoder spends.")
-    priority: int = Field(0, ge=0, le=PRIORITY_MAX, description="Higher classes are served first.")
+    priority: int = Field(
+        0,
+        ge=0,
+        le=PRIORITY_MAX,
+        description="Of `fast` videos the higher is served first; realtime ones go by deadline.",
+    )
     model: str | None = Field(None, max_length=200, description="Name of the served model; omit to take it as it is.")
 
     @field_validator("prompt")

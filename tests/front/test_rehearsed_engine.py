@@ -225,7 +225,8 @@ def test_a_restart_that_will_outlast_the_patience_of_videos_is_told_at_the_start
 
 def test_without_a_temporary_folder_the_start_ends_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
-    assert "no temporary folder can be made: No such file or directory; TMPDIR" in start_error(CONFIG)
+    with pytest.raises(StartError, match=r"^no temporary folder can be made: No such file or directory; TMPDIR"):
+        asyncio.run(Engine(CONFIG).start())
 
 
 def test_a_start_that_takes_too_long_ends_in_one_sentence() -> None:
