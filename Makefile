@@ -1,5 +1,5 @@
-# The commands of this project; `make` alone lists them. Tests in IN_TIME have processes that must keep up: they run one
-# after the other. The others take what the cores have left, and what they print comes last.
+# The commands of this project; `make` alone lists them. Tests marked in_time have processes that must keep up: they run
+# one after the other. The others take what the cores have left, and what they print comes last.
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -8,11 +8,9 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-IN_TIME := tests/clients tests/fleet tests/front tests/server tests/deploy/test_observability_live.py tests/benchmarks/test_pipeline.py \
-	$(addprefix tests/stage/test_,costs.py rehearsal.py resting.py)
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
-.PHONY: help install install-dev demo test image-test lint clean
+.PHONY: help install install-dev demo check test image-test lint clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -24,18 +22,30 @@ install-dev: .venv/.installed-dev ## the same and what the tests need
 demo: .venv/.installed ## make a short video on this machine (DEMO_PROMPT="..." DEMO_SECONDS=8 DEMO_OUT=demo.mp4)
 	@$(BIN)/python -m clients.demo $(if $(DEMO_PROMPT),--prompt "$(DEMO_PROMPT)") --seconds $(DEMO_SECONDS) --out "$(DEMO_OUT)"
 
+check: .venv/.installed-dev ## format, lint, types and the tests that take no time: before each commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not slow and not in_time"
+
 test: .venv/.installed-dev ## everything that CI checks: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	@mkdir -p build; \
 	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --no-loadscope-reorder --timeout 400 \
-		$(addprefix --ignore=,$(IN_TIME)) >build/tests.log 2>&1 & others=$$!; \
+		-m "not in_time" >build/tests.log 2>&1 & others=$$!; \
 	trap 'kill $$others' INT TERM; \
-	$(BIN)/pytest -q -rs --durations 8 $(IN_TIME); in_time=$$?; \
+	$(BIN)/pytest -q -rs --durations 8 -m in_time; in_time=$$?; \
 	echo "waiting for the other tests"; wait $$others; others=$$?; cat build/tests.log; exit $$((in_time | others))
 
-image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
+image-check: .venv/.installed-dev ## format, lint, types and the tests that take no time: before each commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m "not slow and not in_time"
+
+test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
 	@$(BIN)/python -m deploy.image_test
 
 lint: .venv/.installed-dev ## format, fix what can be fixed, check types

@@ -13,6 +13,8 @@ from engine.config import Order, Rehearsal
 from engine.law.placement import PassCosts, place
 from engine.trace import Phase, Span
 
+pytestmark = pytest.mark.in_time
+
 PASS_S = 0.02
 IDLE = -1
 

@@ -14,6 +14,8 @@ from engine import WorkerLost
 from tests.server.fake_engine import Behaviour, FakeEngine
 from tests.server.live_server import LiveServer, eventually, serving
 
+pytestmark = pytest.mark.in_time
+
 COMMAND = [sys.executable, "-c", "from clients.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
 

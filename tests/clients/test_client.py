@@ -11,6 +11,8 @@ from engine import WorkerLost
 from tests.server.fake_engine import Behaviour, FakeEngine
 from tests.server.live_server import LiveServer, eventually, serving
 
+pytestmark = pytest.mark.in_time
+
 
 @pytest.fixture
 def live() -> Iterator[LiveServer]:

@@ -16,7 +16,7 @@ from clients.boxes import split
 ROOT = Path(__file__).parents[2]
 FAKE = (sys.executable, "-m", "tests.server.serve_fake")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 
 def fake_server(pace: str) -> list[str]:

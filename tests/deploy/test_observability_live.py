@@ -11,7 +11,7 @@ from tests.deploy.expressions import PAST_S, Expression, faults, known_names, of
 from tests.deploy.observed_server import observed_server
 from tests.deploy.real_prometheus import RealPrometheus, program
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.in_time]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ SCRIPT = """
 import asyncio
 from tests.front.making import config
 from engine.fleet.local import prepare_workers
+import pytest
+
+pytestmark = pytest.mark.in_time
 
 async def main():
     preparing, num_turns = asyncio.create_task(prepare_workers(config())), 0

@@ -12,6 +12,8 @@ from engine.fleet.hello import hello_of
 from engine.messages import Cancel, InitReady, SessionClosed
 from tests.fleet.node_site import FakeWorker, Site, config, eventually, run, site
 
+pytestmark = pytest.mark.in_time
+
 
 def test_nodes_join_in_any_order_and_devices_come_in_node_order() -> None:
     async def body() -> None:

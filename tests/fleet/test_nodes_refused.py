@@ -15,6 +15,8 @@ from engine.fleet import wire
 from engine.fleet.hello import hello_of, manifest_digest
 from tests.fleet.node_site import TINY, Site, config, eventually, run, site
 
+pytestmark = pytest.mark.in_time
+
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),

@@ -31,7 +31,7 @@ from engine import (
 )
 from tests.front import making
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 TINY = Path("models/tiny")
 REQUEST = SessionRequest(

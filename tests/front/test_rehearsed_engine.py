@@ -32,7 +32,7 @@ from engine.fleet import supervisor
 from engine.trace import Phase
 from tests.front import making
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 CONFIG = EngineConfig(
     manifest=read_manifest(Path("models/tiny")),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from tests.server.live_server import LiveServer, read_all
 
+pytestmark = pytest.mark.in_time
+
 LIMIT = 65_536
 JSON = {"content-type": "application/json"}
 

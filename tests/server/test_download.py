@@ -18,6 +18,8 @@ from server.download import command
 from server.download.hub import SAFE_SUFFIXES
 from tests.server.hub_site import COMMIT, HubSite, hub_site
 
+pytestmark = pytest.mark.in_time
+
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 WEIGHTS = bytes(range(256)) * 1200
 WAN_CONFIG = {"dim": 1536, "ffn_dim": 8960, "freq_dim": 256, "in_dim": 16, "num_heads": 12, "num_layers": 30}

@@ -16,6 +16,8 @@ from server.settings import TransportLimits
 from tests.server.fake_engine import CODECS, Behaviour, FakeEngine
 from tests.server.live_server import LiveServer, eventually, serving
 
+pytestmark = pytest.mark.in_time
+
 
 def kinds(boxes: list[Box]) -> list[str]:
     return [box.kind for box in boxes]

@@ -7,6 +7,8 @@ from engine import EngineState, StartError
 from tests.server.fake_engine import Behaviour, FakeEngine
 from tests.server.live_server import LiveServer, eventually, serving
 
+pytestmark = pytest.mark.in_time
+
 
 @pytest.mark.parametrize(
     ("state", "live_status", "ready_status", "code"),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.server.rehearsed_server import FPS, Viewer, eventually, rehearsed_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 PASS_S = 0.02
 NUM_WORKERS = 3

@@ -18,6 +18,8 @@ import pytest
 from clients.boxes import BoxSplitter
 from clients.boxes import signal as signal_of
 
+pytestmark = pytest.mark.in_time
+
 ROOT = Path(__file__).parents[2]
 REAL = "from server.main import main; main()"
 MAX_FILES = 64

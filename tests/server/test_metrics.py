@@ -20,7 +20,7 @@ from tests.server.rehearsed_server import FPS, RehearsedServer, Viewer, eventual
 from tests.server.scrape import Scrape, fallen, parse, scrape
 from tests.server.test_main import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 NUM_WORKERS, NUM_STAGES = 3, 4
 BLOCK_BYTES = 3 * read_manifest(ROOT / "models" / "tiny").transformer.in_dim * 12 * 12 * 4

@@ -14,6 +14,8 @@ from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
 from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, fake_command, run_real
 
+pytestmark = pytest.mark.in_time
+
 VIDEO = {"prompt": "x", "seconds": 1}
 
 

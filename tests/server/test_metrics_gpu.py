@@ -10,6 +10,8 @@ from tests.server.fake_nvml import FakeNvml, NVMLError
 from tests.server.live_server import eventually
 from tests.server.scrape import Scrape, parse
 
+pytestmark = pytest.mark.in_time
+
 
 def exposed(collector: GpuCollector) -> Scrape:
     registry = CollectorRegistry()

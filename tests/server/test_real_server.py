@@ -17,7 +17,7 @@ import pytest
 
 from clients.client import HiarClient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 BIN = Path(sys.executable).parent
 

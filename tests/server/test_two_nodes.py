@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.in_time
+
 ROOT = Path(__file__).parents[2]
 UNSHARE = ("unshare", "-Urnm")
 PROBE = "unshare --net sleep 1 & sleep 0.3; ip link add v0 type veth peer name v1 netns $! && nsenter -t $! --net true"

@@ -15,6 +15,8 @@ from engine.stage import costs
 from engine.stage.progress import Progress
 from tests.stage import micro
 
+pytestmark = pytest.mark.in_time
+
 TINY = read_manifest(Path("models/tiny"))
 MANIFEST = replace(TINY, transformer=micro.TRANSFORMER)
 CPU = torch.device("cpu")

@@ -28,6 +28,8 @@ from kernels.yuv.formula import rgb_to_yuv420p
 from tests.media.painted import frame_numbers, frame_times
 from tests.stage.micro import TRANSFORMER, rollout
 
+pytestmark = pytest.mark.in_time
+
 FPS = 16
 ROLLOUT = rollout(Order.STEP_FIRST)
 LEVELS = noise_levels(ROLLOUT)

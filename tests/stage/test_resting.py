@@ -8,6 +8,8 @@ import pytest
 from engine.messages import Shutdown
 from engine.stage import worker
 
+pytestmark = pytest.mark.in_time
+
 
 class RestingLink:
     """Wants to be heard three times, then leaves."""
