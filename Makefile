@@ -39,13 +39,7 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/pytest -q -rs --durations 8 -m in_time; in_time=$$?; \
 	echo "waiting for the other tests"; wait $$others; others=$$?; cat build/tests.log; exit $$((in_time | others))
 
-image-check: .venv/.installed-dev ## format, lint, types and the tests that take no time: before each commit
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow and not in_time"
-
-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
+image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
 	@$(BIN)/python -m deploy.image_test
 
 lint: .venv/.installed-dev ## format, fix what can be fixed, check types
