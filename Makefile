@@ -10,7 +10,7 @@ DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
 INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
 
-.PHONY: help install install-dev demo check test image-test lint clean
+.PHONY: help install install-dev demo check test test-long image-test lint clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -26,7 +26,7 @@ check: .venv/.installed-dev ## format, lint, types and the tests that take no ti
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow and not in_time"
+	$(BIN)/pytest -q -n 2 -m "not slow and not in_time and not long"
 
 test: .venv/.installed-dev ## everything that CI checks: format, lint, types, tests
 	$(BIN)/ruff format --check .
@@ -34,10 +34,13 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	$(BIN)/mypy
 	@mkdir -p build; \
 	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --no-loadscope-reorder --timeout 400 \
-		-m "not in_time" >build/tests.log 2>&1 & others=$$!; \
+		-m "not in_time and not long" >build/tests.log 2>&1 & others=$$!; \
 	trap 'kill $$others' INT TERM; \
 	$(BIN)/pytest -q -rs --durations 8 -m in_time; in_time=$$?; \
 	echo "waiting for the other tests"; wait $$others; others=$$?; cat build/tests.log; exit $$((in_time | others))
+
+test-long: .venv/.installed-dev ## a model of true size starts on this machine's cores and makes a block (16 GB of memory)
+	$(BIN)/pytest -q -rs -s -m long
 
 image-test: .venv/.installed-dev ## build the CPU image and try its container (Debian, root, buildah, mmdebstrap)
 	@$(BIN)/python -m deploy.image_test

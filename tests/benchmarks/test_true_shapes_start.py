@@ -22,7 +22,7 @@ NEEDED_BYTES = 18 * 10**9
 LIMIT_S = 360.0
 REFUSAL_LIMIT_S = 30.0
 """More than a refusal may take on a busy machine; it takes below two seconds on two free cores."""
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,7 @@ def test_a_real_folder_is_refused_at_once_where_it_does_not_fit(model: Path) -> 
     assert "pages 96.6" in last and time.monotonic() - began_s < REFUSAL_LIMIT_S
 
 
+@pytest.mark.long
 def test_it_tells_how_far_the_start_is(started: Started) -> None:
     told = "\n".join(started.told)
     assert re.search(r"worker 0: reading hiar\.pt \d\.\d of 5\.7 GB", told), told
@@ -121,6 +122,7 @@ def test_it_tells_how_far_the_start_is(started: Started) -> None:
     assert re.search(r"worker 0: warming \d of 2 blocks", told)
 
 
+@pytest.mark.long
 def test_it_makes_a_block_and_holds_what_was_planned(started: Started) -> None:
     assert started.url is not None
     question = {"prompt": "a red fox", "seconds": 0.5}
@@ -141,6 +143,7 @@ def test_it_makes_a_block_and_holds_what_was_planned(started: Started) -> None:
     assert most < 1.3 * kept
 
 
+@pytest.mark.long
 def test_what_it_holds_is_logged_beside_what_was_planned(started: Started) -> None:
     (line,) = [line for line in started.log if "before its first block" in line]
     assert "weights 2.84 (2.84)" in line and "text encoder 11.36 (11.36)" in line
