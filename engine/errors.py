@@ -5,6 +5,7 @@ HiarError                     code, message, retryable
 |   +-- UnknownSession        no such session, or it has ended
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
+|   +-- PromptReplaced        a newer prompt of the same video came first
 |   +-- EngineUnavailable     starting, restarting or draining
 +-- SessionFailed             the engine could not go on with one session
 |   +-- CorruptLatents        a block held NaN or infinity
@@ -59,6 +60,12 @@ class Overloaded(Refused):
     """All pages are taken and the queue is full."""
 
     code = "overloaded"
+
+
+class PromptReplaced(Refused):
+    """A newer prompt of the same video came before this one's turn."""
+
+    code = "prompt_replaced"
 
 
 class EngineUnavailable(Refused):

@@ -84,7 +84,7 @@ def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
         session + "/prompt",
         routes.change_prompt,
         methods=["POST"],
-        responses=_errors(400, 404, 415, 503),
+        responses=_errors(400, 404, 408, 413, 415, 429, 503),
         openapi_extra=body_schema(PromptChange),
     )
 

@@ -20,6 +20,7 @@ from engine import (
     EngineUnavailable,
     HiarError,
     Overloaded,
+    PromptReplaced,
     Refused,
     RequestError,
     SessionFailed,
@@ -86,6 +87,7 @@ ERRORS = (
     GONE := ErrorRow("gone", 410, finish=Finish.CLIENT_CANCEL),
     QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
     NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, finish=Finish.TIMEOUT, retry_s=10),
+    PROMPT_REPLACED := ErrorRow("prompt_replaced", 429, PromptReplaced, retry_s=1),
     TOO_MANY_CONNECTIONS := ErrorRow("overloaded", 503, retry_s=1),
     STARTING := ErrorRow("starting", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
     DRAINING := ErrorRow(

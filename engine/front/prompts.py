@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import HiarError, Overloaded, UnknownSession
+from engine.errors import HiarError, PromptReplaced, UnknownSession
 from engine.front.course import Course
 from engine.front.events import Ask, Command, PromptRefused, PromptSet
 from engine.front.video import PromptChange, SessionState, Video, WaitingPrompt
@@ -67,7 +67,7 @@ class Prompts:
         replaced, video.waiting_change = video.waiting_change, WaitingPrompt(text, number, now)
         if replaced is None:
             return []
-        error = Overloaded("a newer prompt of this video came before this one's turn", RETRY_REPLACED_S)
+        error = PromptReplaced("a newer prompt of this video came before this one's turn", RETRY_REPLACED_S)
         return [PromptRefused(replaced.number, error)]
 
     def answer(self, message: PromptEncoded, now: float) -> list[Command]:

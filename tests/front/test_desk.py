@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.errors import EngineUnavailable, Overloaded, SessionFailed, UnknownSession, WorkerLost
+from engine.errors import EngineUnavailable, Overloaded, PromptReplaced, SessionFailed, UnknownSession, WorkerLost
 from engine.front.desk import Desk
 from engine.front.events import (
     Ask,
@@ -341,7 +341,7 @@ def test_of_many_changed_prompts_one_is_embedded_at_a_time_and_the_newest_waits(
     for number in range(5):
         stage.tell(PromptAsked(video, f"prompt {number}", number))
     assert [question.text for question in stage.questions] == ["prompt 0"]
-    assert [number for number, answer in stage.answers.items() if isinstance(answer, Overloaded)] == [1, 2, 3]
+    assert [number for number, answer in stage.answers.items() if isinstance(answer, PromptReplaced)] == [1, 2, 3]
     stage.embed()
     assert stage.answers[0] == stage.answers[4] == video.progress.issued
     assert video.told.prompt_at(video.progress.issued) == making.embedding("prompt 4")
