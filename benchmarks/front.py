@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from engine import EngineConfig, Observer, Pace, PromptAt, Session, SessionRequest, read_manifest
+from engine import EngineConfig, Observer, Pace, PromptAt, VideoHandle, VideoRequest, read_manifest
 from engine.front.events import Event
 from engine.front.shell import Shell
 from engine.law.placement import PassCosts, place
@@ -29,9 +29,9 @@ from engine.messages import (
     EncodePrompt,
     ForFront,
     PromptEncoded,
-    SessionClosed,
     TensorBytes,
     Ticket,
+    VideoClosed,
 )
 
 MODEL = Path("models/tiny")
@@ -80,7 +80,7 @@ class InstantWorkers:
                 self._say(ranks[-1], _block(message))
             case CloseTicket():
                 for rank in ranks:
-                    self._say(rank, SessionClosed(session=message.session, pages_used=0))
+                    self._say(rank, VideoClosed(video=message.video, pages_used=0))
             case _:
                 pass
 
@@ -108,8 +108,8 @@ async def measure(num_videos: int, num_events: int) -> Row:
     _time_events(shell, times_s)
     shell.serve(workers.plan)
     request = _request(config)
-    sessions = [shell.open(request) for _ in range(num_videos)]
-    readers = [asyncio.create_task(_read(session)) for session in sessions]
+    videos = [shell.open(request) for _ in range(num_videos)]
+    readers = [asyncio.create_task(_read(video)) for video in videos]
     sleeper = asyncio.create_task(_look_how_late(lags_s))
     await asyncio.sleep(0.1)
     times_s.clear()
@@ -118,9 +118,9 @@ async def measure(num_videos: int, num_events: int) -> Row:
     while len(times_s) < num_events or len(lags_s) < 100:
         await asyncio.sleep(SLEEP_S)
     took_s, count = time.monotonic() - began_s, len(times_s)
-    blocks = sum(session.next_block for session in sessions)
+    blocks = sum(video.next_block for video in videos)
     sleeper.cancel()
-    await asyncio.gather(*(session.close() for session in sessions))
+    await asyncio.gather(*(video.close() for video in videos))
     await asyncio.gather(*readers)
     return Row(
         num_videos=num_videos,
@@ -184,8 +184,8 @@ def _time_events(shell: Shell, times_s: list[float]) -> None:
     shell.desk.handle = timed  # type: ignore[method-assign, assignment]
 
 
-async def _read(session: Session) -> None:
-    async for _ in session.fragments():
+async def _read(video: VideoHandle) -> None:
+    async for _ in video.fragments():
         await asyncio.sleep(0)
 
 
@@ -196,9 +196,9 @@ async def _look_how_late(lags_s: list[float]) -> None:
         lags_s.append(max(0.0, time.monotonic() - due_s))
 
 
-def _request(config: EngineConfig) -> SessionRequest:
+def _request(config: EngineConfig) -> VideoRequest:
     width_px, height_px = config.manifest.video.sizes[0]
-    return SessionRequest(
+    return VideoRequest(
         prompts=(PromptAt(at_s=0, text="x"),),
         width_px=width_px,
         height_px=height_px,
@@ -210,7 +210,7 @@ def _request(config: EngineConfig) -> SessionRequest:
 
 def _block(ticket: BlockTicket) -> BlockDone:
     return BlockDone(
-        session=ticket.session,
+        video=ticket.video,
         block=ticket.block,
         num_frames=ticket.num_frames,
         data=b"block",

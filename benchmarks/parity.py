@@ -5,7 +5,7 @@
 
 Any folder of the golden shapes will do; its kind is told by its files: a roll-out (``rollout.safetensors``), a VAE
 (``codec.safetensors``) or a text encoder (``encoding.safetensors``). A roll-out runs through the oracle and through the
-real engine: worker processes, tickets and pages; fused and separate; alone and beside other sessions; in both orders;
+real engine: worker processes, tickets and pages; fused and separate; alone and beside other videos; in both orders;
 on as many workers as asked. Workers beyond what a chain can use become further chains.
 One line per quantity with its largest absolute error; exit status 0 only if all are within 1e-4.
 """
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
+from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, VideoRequest
 from engine.config import (
     LATENT_STRIDE_PX,
     DecoderConfig,
@@ -136,14 +136,14 @@ def compare_engine(
             alone, together = asyncio.run(generate_latents(engine_config, num_blocks, expected.shape))
             name = f"engine {order}.latents {num_workers} worker(s) {fusion}"
             yield Line(f"{name} alone", error_of(alone, expected))
-            yield Line(f"{name} {MAX_VIDEOS} sessions", max(error_of(latents, expected) for latents in together))
+            yield Line(f"{name} {MAX_VIDEOS} videos", max(error_of(latents, expected) for latents in together))
 
 
 async def generate_latents(config: EngineConfig, num_blocks: int, shape: torch.Size) -> tuple[Tensor, list[Tensor]]:
-    """The latents of a session alone, then of several at once, each of ``shape``, from a real engine."""
+    """The latents of a video alone, then of several at once, each of ``shape``, from a real engine."""
     width_px, height_px = config.manifest.video.sizes[0]
     fps = config.manifest.video.fps
-    request = SessionRequest(
+    request = VideoRequest(
         prompts=(PromptAt(at_s=0, text="recorded"),),
         width_px=width_px,
         height_px=height_px,
@@ -155,8 +155,8 @@ async def generate_latents(config: EngineConfig, num_blocks: int, shape: torch.S
     engine = Engine(config)
 
     async def one_video() -> Tensor:
-        session = await engine.open(request)
-        data = b"".join([fragment.data async for fragment in session.fragments()])
+        video = await engine.open(request)
+        data = b"".join([fragment.data async for fragment in video.fragments()])
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(shape)
 
     await engine.start()

@@ -4,7 +4,7 @@
     python -m benchmarks.pipeline --real --blocks 9
     python -m benchmarks.pipeline --devices cuda:0,cuda:1,cuda:2,cuda:3
 
-One session runs block-first on one worker, which is the baseline, and step-first on each number of workers. On CPUs
+One video runs block-first on one worker, which is the baseline, and step-first on each number of workers. On CPUs
 passes sleep for ``--pass-ms``, so that the schedule is measured and not the cores; with ``--real``, and always on GPUs,
 a transformer with random weights computes them. Runs stop at latents: nothing is decoded or encoded.
 
@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.timeline import chrome_trace, diagonal_svg
-from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, SessionRequest
+from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, VideoRequest
 from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
 from engine.law.placement import Plan
 from engine.law.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block
@@ -43,7 +43,7 @@ WAN_SIZE = (832, 480)
 WEIGHT_STD = 0.02
 PASSES = (Phase.DENOISE, Phase.CACHE)
 SPANS_TIMEOUT_S = 10.0
-"""How long the last spans of a session may take to come in after its end."""
+"""How long the last spans of a video may take to come in after its end."""
 COLUMNS = ("order", "workers", "passes", "pass", "makespan", "ideal", "efficiency", "bubble", "speed-up")
 
 
@@ -64,13 +64,13 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one session was seen to do."""
+    """What one video was seen to do."""
 
     setup: Setup
     order: Order
     plan: Plan
     spans: tuple[Span, ...]
-    """Of this session only."""
+    """Of this video only."""
 
     @property
     def stages_of_workers(self) -> tuple[int, ...]:
@@ -145,9 +145,9 @@ def ideal_passes(order: Order, num_blocks: int, num_stages: int, stages_per_work
 
 
 async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
-    """Run one session on ``num_workers`` workers, after a shorter one that warms them up.
+    """Run one video on ``num_workers`` workers, after a shorter one that warms them up.
 
-    Raises ``HiarError`` when the engine does not start or the session fails, ``TimeoutError`` when spans are missing.
+    Raises ``HiarError`` when the engine does not start or the video fails, ``TimeoutError`` when spans are missing.
     """
     rollout = replace(setup.manifest.rollout, order=order)
     config = EngineConfig(
@@ -162,9 +162,9 @@ async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
     try:
         await engine.wait_ready()
         await generate(engine, min(setup.num_blocks, rollout.window_blocks))
-        session = await generate(engine, setup.num_blocks)
+        video = await generate(engine, setup.num_blocks)
         num_passes = ideal_passes(order, setup.num_blocks, rollout.num_stages, rollout.num_stages)  # all there are
-        spans = await spans_of(engine, session, num_passes)
+        spans = await spans_of(engine, video, num_passes)
         assert engine.facts is not None
         return Run(setup=setup, order=order, plan=engine.facts.plan, spans=spans)
     finally:
@@ -172,32 +172,32 @@ async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
 
 
 async def generate(engine: Engine, num_blocks: int) -> str:
-    """Make a video as fast as possible, drop it, and return its session's id."""
-    video = engine.manifest.video
-    width_px, height_px = video.sizes[0]
-    request = SessionRequest(
+    """Make a video as fast as possible, drop it, and return its id."""
+    shown = engine.manifest.video
+    width_px, height_px = shown.sizes[0]
+    request = VideoRequest(
         prompts=(PromptAt(at_s=0, text="a red ball"),),
         width_px=width_px,
         height_px=height_px,
-        fps=video.fps,
-        seconds=frames_before_block(engine.manifest.rollout, num_blocks) / video.fps,
+        fps=shown.fps,
+        seconds=frames_before_block(engine.manifest.rollout, num_blocks) / shown.fps,
         pace=Pace.FAST,
         output=Output.LATENTS,
     )
-    session = await engine.open(request)
-    async for _ in session.fragments():
+    video = await engine.open(request)
+    async for _ in video.fragments():
         pass
-    return session.id
+    return video.id
 
 
-async def spans_of(engine: Engine, session: str, num_passes: int) -> tuple[Span, ...]:
-    """All spans of a session, with at least so many passes; the last are reported behind its end, which is waited for.
+async def spans_of(engine: Engine, video: str, num_passes: int) -> tuple[Span, ...]:
+    """All spans of a video, with at least so many passes; the last are reported behind its end, which is waited for.
 
     Raises ``TimeoutError`` when they do not come.
     """
     give_up_at = time.monotonic() + SPANS_TIMEOUT_S
     while time.monotonic() < give_up_at:
-        spans = tuple(span for span in engine.spans if span.session == session)
+        spans = tuple(span for span in engine.spans if span.video == video)
         if sum(span.phase in PASSES for span in spans) >= num_passes:
             return spans
         await asyncio.sleep(0.01)
@@ -250,7 +250,7 @@ def report(baseline: Run, runs: list[Run], arguments: list[str]) -> str:
 
     python -m benchmarks.pipeline {" ".join(arguments)}
 
-One session of {setup.num_blocks} blocks, {width_px}x{height_px}; {setup.manifest.rollout.num_stages} stages; {passes}.
+One video of {setup.num_blocks} blocks, {width_px}x{height_px}; {setup.manifest.rollout.num_stages} stages; {passes}.
 
 {table}
 
@@ -301,7 +301,7 @@ def _print_row(cells: tuple[str, ...]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=27, help="blocks of the session (default: 27)")
+    parser.add_argument("--blocks", type=int, default=27, help="blocks of the video (default: 27)")
     parser.add_argument("--stages", type=int, default=4, help="denoise stages (default: 4)")
     parser.add_argument("--pass-ms", type=float, default=50, help="length of a pass that sleeps (default: 50)")
     parser.add_argument("--workers", help="worker counts, as in 1,2,4 (default: 1 to stages + 1, or to the last GPU)")

@@ -3,7 +3,7 @@
     python -m benchmarks.recovery
     python -m benchmarks.recovery --devices cpu,cpu --signals KILL --model models/tiny
 
-Two endless realtime sessions are read as latents. For every signal a fresh engine loses each of its workers once, with
+Two endless realtime videos are read as latents. For every signal a fresh engine loses each of its workers once, with
 time between to go on. One line a loss: how long until it was seen, until a new group served, and until the last of the
 viewers had a new block. In the end the latents are compared with those of an undisturbed run: exit status 0 only if
 nothing is missing, nothing came twice and all differ by at most 1e-4.
@@ -30,8 +30,8 @@ from engine import (
     Output,
     Pace,
     PromptAt,
-    Session,
-    SessionRequest,
+    VideoHandle,
+    VideoRequest,
     read_manifest,
 )
 from engine.law.schedule import frames_before_block
@@ -46,13 +46,13 @@ POLL_S = 0.005
 class Viewer:
     """One reader and what it has got."""
 
-    session: Session
+    video: VideoHandle
     blocks: list[bytes] = field(default_factory=list)
     last_at: float = 0.0
 
     async def read(self) -> None:
-        """Take fragments until the session ends."""
-        async for fragment in self.session.fragments():
+        """Take fragments until the video ends."""
+        async for fragment in self.video.fragments():
             assert fragment.block == len(self.blocks), f"block {fragment.block} after {len(self.blocks)} blocks"
             self.blocks.append(fragment.data)
             self.last_at = time.monotonic()
@@ -108,10 +108,10 @@ async def disturb(config: EngineConfig, signal_name: str, between_s: float) -> f
             )
         await asyncio.sleep(between_s)
         for viewer in viewers:
-            await viewer.session.close()
+            await viewer.video.close()
         await asyncio.gather(*reading)
     for viewer in viewers:
-        status = viewer.session.status()
+        status = viewer.video.status()
         ways = ", ".join("exact" if past.exact else "approximate" for past in status.recoveries)
         print(
             f"  {len(viewer.blocks)} blocks, {len(status.recoveries)} recoveries ({ways}), {status.num_stalls} stalls"
@@ -140,15 +140,15 @@ async def lose(engine: Engine, viewers: list[Viewer], rank: int, signal_name: st
 
 
 async def start_viewers(engine: Engine) -> tuple[list[Viewer], list[asyncio.Task[None]]]:
-    """Open the sessions and read them."""
+    """Open the videos and read them."""
     viewers = [Viewer(await engine.open(request)) for request in requests(engine.manifest.video.sizes[-1])]
     return viewers, [asyncio.create_task(viewer.read()) for viewer in viewers]
 
 
-def requests(size_px: tuple[int, int]) -> Iterator[SessionRequest]:
+def requests(size_px: tuple[int, int]) -> Iterator[VideoRequest]:
     """Endless videos with different seeds."""
     for seed in range(NUM_VIEWERS):
-        yield SessionRequest(
+        yield VideoRequest(
             prompts=(PromptAt(at_s=0, text="a red ball"), PromptAt(at_s=2, text="a blue ball")),
             width_px=size_px[0],
             height_px=size_px[1],
@@ -162,10 +162,10 @@ async def differences(config: EngineConfig, viewers: list[Viewer]) -> AsyncItera
     """Of each viewer's latents from those of an engine that nothing happens to."""
     async with running(config) as engine:
         for viewer in viewers:
-            request = viewer.session.request
+            request = viewer.video.request
             seconds = frames_before_block(config.manifest.rollout, len(viewer.blocks)) / request.fps
-            session = await engine.open(replace(request, seconds=seconds, pace=Pace.FAST))
-            expected = b"".join([fragment.data async for fragment in session.fragments()])
+            video = await engine.open(replace(request, seconds=seconds, pace=Pace.FAST))
+            expected = b"".join([fragment.data async for fragment in video.fragments()])
             got = b"".join(viewer.blocks)
             assert len(got) == len(expected), f"{len(got)} bytes of latents, expected {len(expected)}"
             pair = [torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (got, expected)]

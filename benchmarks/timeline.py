@@ -65,7 +65,7 @@ def chrome_trace(spans: tuple[Span, ...]) -> dict[str, Any]:
 
     A process is a worker (pid = rank); a thread is a lane of it: a phase of a stage (``cache[1]``) or a phase
     outside the stages (``decode``). Events of a lane never overlap: where two would, as when one forward holds
-    passes of several sessions, the later goes to a further lane (``denoise[1] (2)``). Times are microseconds since
+    passes of several videos, the later goes to a further lane (``denoise[1] (2)``). Times are microseconds since
     the first span began, exact to a nanosecond. No span gives no event.
     """
     start_s = min((span.began_s for span in spans), default=0.0)
@@ -88,7 +88,7 @@ def diagonal_svg(spans: tuple[Span, ...], title: str, num_blocks: int = 16) -> s
 
     A denoise pass and a decode are full, a cache pass is paler, an encode is an outline. Spans of a row that overlap
     in time, above all the passes of a fused forward, are stacked and share the row's height. Pointing at a rectangle
-    shows its block, session and times.
+    shows its block, video and times.
 
     Args:
         spans: what was recorded; phases outside the stages' work (receive, send, text) are not drawn.
@@ -126,7 +126,7 @@ def _lane_order(span: Span) -> tuple[int, int, int]:
 
 def _by_time(span: Span) -> tuple[float, tuple[int, int, int], str, int]:
     """Sort key; of spans that begin together the denoise passes come first."""
-    return span.began_s, _lane_order(span), span.session, span.block
+    return span.began_s, _lane_order(span), span.video, span.block
 
 
 def _lines(spans: Iterable[Span], slack_s: float = 0.0) -> list[list[Span]]:
@@ -162,7 +162,7 @@ def _complete_event(span: Span, start_s: float, tid: int) -> dict[str, Any]:
         "dur": (ended_ns - began_ns) / 1000,
         "pid": span.rank,
         "tid": tid,
-        "args": {"session": span.session, "block": span.block},
+        "args": {"video": span.video, "block": span.block},
     }
 
 
@@ -274,7 +274,7 @@ def _draw_span(svg: Element, axis: _Axis, span: Span, top_px: float, height_px: 
     size = {"width": f"{max(width_px - 1.5, 0.5):.2f}", "height": f"{height_px - 1.5:.2f}"}
     rect = SubElement(svg, "rect", {**place, **size, "class": f"span {span.phase}", **_paint(span.phase, colour)})
     began_s, ended_s = span.began_s - axis.start_s, span.ended_s - axis.start_s
-    about = f"{_lane_name(span)}, block {span.block}, session {span.session}, {began_s:.6g} s to {ended_s:.6g} s"
+    about = f"{_lane_name(span)}, block {span.block}, video {span.video}, {began_s:.6g} s to {ended_s:.6g} s"
     SubElement(rect, "title").text = about
     number = str(span.block)
     if width_px >= _DIGIT_PX * len(number) + 6 and height_px >= 14:

@@ -71,7 +71,7 @@ class Video:
     """A video that is being generated. Iterate over it once; leaving the ``with`` block cancels what is left."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self.session_id = response.headers.get("X-Session-Id", "")
+        self.id = response.headers.get("X-VideoHandle-Id", "")
         self.content_type = response.headers.get("Content-Type", "")
         if not self.content_type.startswith("video/mp4"):
             raise HiarError("unexpected_answer", f"the answer is {self.content_type!r}; is this a HiAR server?")
@@ -184,18 +184,18 @@ class HiarClient:
             response.close()
             raise
 
-    def change_prompt(self, session_id: str, prompt: str) -> int:
+    def change_prompt(self, video_id: str, prompt: str) -> int:
         """Change what a running video shows. Returns the first block that follows the new prompt."""
-        answer = self._send("POST", f"/v1/sessions/{session_id}/prompt", {"prompt": prompt}).json()
+        answer = self._send("POST", f"/v1/videos/{video_id}/prompt", {"prompt": prompt}).json()
         return int(answer["block"])
 
-    def session(self, session_id: str) -> dict[str, Any]:
-        """Tell how far a session is."""
-        return self._object("GET", f"/v1/sessions/{session_id}")
+    def video(self, video_id: str) -> dict[str, Any]:
+        """Tell how far a video is."""
+        return self._object("GET", f"/v1/videos/{video_id}")
 
-    def cancel(self, session_id: str) -> None:
-        """End a session."""
-        self._send("DELETE", f"/v1/sessions/{session_id}")
+    def cancel(self, video_id: str) -> None:
+        """End a video."""
+        self._send("DELETE", f"/v1/videos/{video_id}")
 
     def models(self) -> list[dict[str, Any]]:
         """List the models that can be asked for."""

@@ -23,16 +23,16 @@ from engine.errors import (
     PromptReplaced,
     Refused,
     RequestError,
-    SessionFailed,
     StartError,
-    UnknownSession,
+    UnknownVideo,
+    VideoFailed,
     WeightsError,
     WorkerLost,
 )
 from engine.fleet.fit import settled
 from engine.forecast import assumed_site, gpu_site, host_site
-from engine.front.session import Session
-from engine.front.video import Recovery, SessionState, SessionStatus
+from engine.front.handle import VideoHandle
+from engine.front.video import Recovery, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
 from engine.law.schedule import VAE_TEMPORAL_STRIDE
@@ -51,7 +51,7 @@ from engine.request import (
     Pace,
     PromptAt,
     Quality,
-    SessionRequest,
+    VideoRequest,
     WorkerLoad,
     WorkerMemoryFacts,
 )
@@ -94,19 +94,19 @@ __all__ = [
     "Refused",
     "RequestError",
     "Rests",
-    "Session",
-    "SessionFailed",
-    "SessionRequest",
-    "SessionState",
-    "SessionStatus",
     "Site",
     "Span",
     "StartError",
     "StartPhase",
     "StartProgress",
     "StartTimes",
-    "UnknownSession",
+    "UnknownVideo",
     "Verdict",
+    "VideoFailed",
+    "VideoHandle",
+    "VideoRequest",
+    "VideoState",
+    "VideoStatus",
     "WeightsError",
     "WorkerLoad",
     "WorkerLost",

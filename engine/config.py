@@ -276,7 +276,7 @@ class Fault:
     stage: int
     block: int
     seed: int
-    """Of the session it strikes."""
+    """Of the video it strikes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,9 +332,9 @@ class EngineConfig:
     nodes: Nodes | None = None
     """None for an engine on one host."""
     max_videos: int = 2
-    """Sessions of one chain that may hold pages at once; each worker's page pool is sized for them."""
+    """Videos of one chain that may hold pages at once; each worker's page pool is sized for them."""
     max_queue: int = 8
-    """Sessions that may wait for a place before more are refused."""
+    """Videos that may wait for a place before more are refused."""
     max_segments: int | None = None
     """Segments of one forward. None: every stage at once on a GPU; 2 on a CPU, a denoise pass and the cache pass it
     needs, because a larger batch saves nothing there. 1 never fuses (parity runs)."""
@@ -349,14 +349,14 @@ class EngineConfig:
     """Where prompts are embedded: ``cpu``, a device of ``devices``, or ``auto``: a device with room for it, or else the
     host's memory."""
     lead_target_s: float = 3.0
-    """A realtime session waits while it is this far ahead of its viewer."""
+    """A realtime video waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
-    """A session waits while this much encoded video has not been taken by its reader."""
+    """A video waits while this much encoded video has not been taken by its reader."""
     start_timeout_s: float = 600.0
     stage_timeout_s: float = 20.0
     """A worker that has work and makes no progress for this long is hung, and its group is replaced."""
     recovery_grace_s: float = 60.0
-    """How long a session waits for a new worker group, and how long making its blocks again may take."""
+    """How long a video waits for a new worker group, and how long making its blocks again may take."""
     poison_pages: bool = False
     """Fill free pages with NaN so that a stale read shows (tests)."""
     num_threads: int | None = None

@@ -1,4 +1,4 @@
-"""The engine as its caller sees it: start, open sessions, drain, stop.
+"""The engine as its caller sees it: start, open videos, drain, stop.
 
 Joins the supervisor, which keeps a worker group alive, and the desk, which keeps it busy. Runs on one event loop,
 never blocks it, and imports no torch.
@@ -11,11 +11,11 @@ from engine.config import EngineConfig, Manifest
 from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
-from engine.front.session import Session
+from engine.front.handle import VideoHandle
 from engine.front.shell import Clock, Shell
 from engine.messages import ForFront
 from engine.observe import Observer
-from engine.request import EngineFacts, EngineLoad, EngineState, SessionRequest, WorkerLoad
+from engine.request import EngineFacts, EngineLoad, EngineState, VideoRequest, WorkerLoad
 from engine.trace import Span
 
 RETRY_WHILE_STARTING_S = 5.0
@@ -65,12 +65,12 @@ class Engine:
         await self._supervisor.wait_ready()
 
     async def drain(self) -> None:
-        """Take no new session, end running ones at a block boundary, return when none is left."""
+        """Take no new video, end running ones at a block boundary, return when none is left."""
         self._draining = True
         await self._shell.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
 
     async def stop(self) -> None:
-        """End the workers; sessions that still run end with ``WorkerLost``. Idempotent."""
+        """End the workers; videos that still run end with ``WorkerLost``. Idempotent."""
         await self._supervisor.stop()
         self._shell.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
 
@@ -136,8 +136,8 @@ class Engine:
         """What the workers did lately, for a trace."""
         return tuple(self._supervisor.spans)
 
-    async def open(self, request: SessionRequest) -> Session:
-        """Take a session; it may wait in the queue for pages.
+    async def open(self, request: VideoRequest) -> VideoHandle:
+        """Take a video; it may wait in the queue for pages.
 
         Raises:
             RequestError: the model does not make such a video; names the field.
@@ -148,9 +148,9 @@ class Engine:
         self._check_request(request)
         return self._shell.open(request)
 
-    def session(self, session_id: str) -> Session:
-        """A session that has not ended. Raises ``UnknownSession``."""
-        return self._shell.session(session_id)
+    def video(self, video_id: str) -> VideoHandle:
+        """A video that has not ended. Raises ``UnknownVideo``."""
+        return self._shell.video(video_id)
 
     def _check_serving(self) -> None:
         match self.state:
@@ -163,7 +163,7 @@ class Engine:
             case state:
                 raise EngineUnavailable(f"the engine is {state}", RETRY_WHILE_STARTING_S)
 
-    def _check_request(self, request: SessionRequest) -> None:
+    def _check_request(self, request: VideoRequest) -> None:
         video = self.manifest.video
         if (request.width_px, request.height_px) not in video.sizes:
             sizes = ", ".join(f"{width}x{height}" for width, height in video.sizes)

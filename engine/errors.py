@@ -2,12 +2,12 @@
 
 HiarError                     code, message, retryable
 +-- RequestError              the caller's fault; names the field
-|   +-- UnknownSession        no such session, or it has ended
+|   +-- UnknownVideo        no such video, or it has ended
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
 |   +-- PromptReplaced        a newer prompt of the same video came first
 |   +-- EngineUnavailable     starting, restarting or draining
-+-- SessionFailed             the engine could not go on with one session
++-- VideoFailed             the engine could not go on with one video
 |   +-- CorruptLatents        a block held NaN or infinity
 |   +-- EngineOutOfMemory     the device had no memory left for it
 |   +-- EncoderFailed         the video encoder gave up on it
@@ -39,8 +39,8 @@ class RequestError(HiarError):
         self.param = param
 
 
-class UnknownSession(RequestError):
-    """No running session has this id."""
+class UnknownVideo(RequestError):
+    """No running video has this id."""
 
     code = "not_found"
 
@@ -78,34 +78,34 @@ class EngineUnavailable(Refused):
         self.code = code
 
 
-class SessionFailed(HiarError):
-    """One session ended by the engine's fault."""
+class VideoFailed(HiarError):
+    """One video ended by the engine's fault."""
 
     code = "engine_error"
     retryable = True
 
 
-class CorruptLatents(SessionFailed):
+class CorruptLatents(VideoFailed):
     """A block came out as NaN or infinity."""
 
     code = "corrupt_latents"
     retryable = False
 
 
-class EngineOutOfMemory(SessionFailed):
-    """The device had no memory left for the session's pass; the others go on."""
+class EngineOutOfMemory(VideoFailed):
+    """The device had no memory left for the video's pass; the others go on."""
 
     code = "engine_oom"
 
 
-class EncoderFailed(SessionFailed):
+class EncoderFailed(VideoFailed):
     """The video encoder raised an error or lost a frame."""
 
     code = "encoder_failed"
 
 
-class WorkerLost(SessionFailed):
-    """The worker that held the session died or made no progress in time."""
+class WorkerLost(VideoFailed):
+    """The worker that held the video died or made no progress in time."""
 
     code = "worker_lost"
 
@@ -128,8 +128,8 @@ class StartOutOfMemory(StartError):
     code = "start_out_of_memory"
 
 
-SESSION_FAILURES: dict[str, type[SessionFailed]] = {
-    kind.code: kind for kind in (SessionFailed, CorruptLatents, EngineOutOfMemory, EncoderFailed, WorkerLost)
+VIDEO_FAILURES: dict[str, type[VideoFailed]] = {
+    kind.code: kind for kind in (VideoFailed, CorruptLatents, EngineOutOfMemory, EncoderFailed, WorkerLost)
 }
 """How a failure that crossed a process boundary as its code becomes an exception again."""
 

@@ -55,9 +55,9 @@ class Assign:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenTicket:
-    """A session begins. ``embedding`` holds the prompt's valid rows only: [num_tokens, text_dim]."""
+    """A video begins. ``embedding`` holds the prompt's valid rows only: [num_tokens, text_dim]."""
 
-    session: str
+    video: str
     seed: int
     latent_height: int
     latent_width: int
@@ -75,11 +75,11 @@ class OpenTicket:
 class RestoreTicket:
     """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it.
 
-    A session may begin at any block with these; what it attends to before them is lost, so what follows resembles the
+    A video may begin at any block with these; what it attends to before them is lost, so what follows resembles the
     undisturbed video and does not equal it.
     """
 
-    session: str
+    video: str
     block: int
     latents: tuple[tuple[int, TensorBytes], ...]
     """By stage: what its cache pass read."""
@@ -89,11 +89,11 @@ class RestoreTicket:
 class BlockTicket:
     """Generate one block. ``num_frames`` is how many of its frames are shown (the last block may be cut short)."""
 
-    session: str
+    video: str
     block: int
     num_frames: int
     last: bool
-    """No block of the session follows, so no cache pass is needed."""
+    """No block of the video follows, so no cache pass is needed."""
     save: bool = False
     """Send what the cache passes read to the front, for a ``RestoreTicket`` later."""
 
@@ -102,15 +102,15 @@ class BlockTicket:
 class PromptTicket:
     """The blocks after this ticket follow another prompt."""
 
-    session: str
+    video: str
     embedding: TensorBytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class CloseTicket:
-    """The session ends here; each stage frees its pages when the ticket passes."""
+    """The video ends here; each stage frees its pages when the ticket passes."""
 
-    session: str
+    video: str
 
 
 Ticket = OpenTicket | RestoreTicket | BlockTicket | PromptTicket | CloseTicket
@@ -129,9 +129,9 @@ class EncodePrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Cancel:
-    """Nobody waits for this session any more: its tickets pass without being computed until its close ticket."""
+    """Nobody waits for this video any more: its tickets pass without being computed until its close ticket."""
 
-    session: str
+    video: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +246,9 @@ class Idle:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkBegins:
-    """What the worker turns to now: if it is never heard of again, one of these sessions may be why."""
+    """What the worker turns to now: if it is never heard of again, one of these videos may be why."""
 
-    sessions: tuple[str, ...]
+    videos: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,9 +269,9 @@ class PromptEncoded:
 
 @dataclass(frozen=True, kw_only=True)
 class InitReady:
-    """The session's init segment (``ftyp`` and ``moov``) and its codecs string."""
+    """The video's init segment (``ftyp`` and ``moov``) and its codecs string."""
 
-    session: str
+    video: str
     data: bytes
     codecs: str
 
@@ -280,7 +280,7 @@ class InitReady:
 class BlockDone:
     """A block left the chain: one fragment, or its latents in ``latents``."""
 
-    session: str
+    video: str
     block: int
     num_frames: int
     data: bytes
@@ -291,9 +291,9 @@ class BlockDone:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRepeated:
-    """A block before the session's ``first_block`` left the chain."""
+    """A block before the video's ``first_block`` left the chain."""
 
-    session: str
+    video: str
     block: int
 
 
@@ -301,26 +301,26 @@ class BlockRepeated:
 class LatentsSaved:
     """What a stage's cache pass of a block reads."""
 
-    session: str
+    video: str
     block: int
     stage: int
     latents: TensorBytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionBroken:
-    """The worker gave up on one session; a close ticket is still needed to free it."""
+class VideoBroken:
+    """The worker gave up on one video; a close ticket is still needed to free it."""
 
-    session: str
+    video: str
     code: str
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionClosed:
+class VideoClosed:
     """The close ticket passed this worker; ``pages_used`` counts what is still taken in its pool."""
 
-    session: str
+    video: str
     pages_used: int
 
 
@@ -328,7 +328,7 @@ class SessionClosed:
 
 ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
-OfSession = InitReady | BlockDone | BlockRepeated | LatentsSaved | SessionBroken | SessionClosed
-ForFront = PromptEncoded | OfSession
+OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
+ForFront = PromptEncoded | OfVideo
 """What is about a video; the rest is about the worker."""
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

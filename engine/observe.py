@@ -37,16 +37,16 @@ class StartTimes:
 class Observer:
     """Ignores everything; override what matters."""
 
-    # --- sessions ---
+    # --- videos ---
 
-    def session_started(self, queued_s: float) -> None:
-        """A session got its place, ``queued_s`` after it was asked for."""
+    def video_started(self, queued_s: float) -> None:
+        """A video got its place, ``queued_s`` after it was asked for."""
 
-    def session_made(self, video_s: float, took_s: float) -> None:
-        """A session that got its place ended: it made so much video, from then to its last block; at least one."""
+    def video_made(self, video_s: float, took_s: float) -> None:
+        """A video that got its place ended: it made so much video, from then to its last block; at least one."""
 
-    def session_recovered(self, *, exact: bool) -> None:
-        """A session goes on with new workers, as if nothing had happened or merely resembling that."""
+    def video_recovered(self, *, exact: bool) -> None:
+        """A video goes on with new workers, as if nothing had happened or merely resembling that."""
 
     def block_made(self, fragment: Fragment, interval_s: float | None) -> None:
         """A block left the chain, ``interval_s`` after the one before; None for the first."""

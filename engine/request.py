@@ -11,7 +11,7 @@ from engine.law.placement import Plan
 
 
 class Pace(StrEnum):
-    """How far ahead of its viewer a session may run."""
+    """How far ahead of its viewer a video may run."""
 
     REALTIME = "realtime"
     """At most ``lead_target_s`` ahead of playback."""
@@ -45,7 +45,7 @@ class PromptAt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionRequest:
+class VideoRequest:
     """One video to generate. Raises ``ValueError`` on values no model could serve."""
 
     prompts: tuple[PromptAt, ...]
@@ -60,7 +60,7 @@ class SessionRequest:
     pace: Pace = Pace.REALTIME
     quality: Quality = Quality.STANDARD
     priority: int = 0
-    """Higher classes are served first; sessions of one class share by deadline."""
+    """Higher classes are served first; videos of one class share by deadline."""
     output: Output = Output.FRAGMENTS
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Fragment:
 
 
 class EndReason(StrEnum):
-    """Why a session ended without an error."""
+    """Why a video ended without an error."""
 
     COMPLETED = "completed"
     CANCELLED = "cancelled"

@@ -36,7 +36,7 @@ class Span:
     rank: int
     stage: int | None
     """Denoise stage; None for phases outside one."""
-    session: str
+    video: str
     block: int
     """-1 for a phase of no block."""
     began_s: float
@@ -68,7 +68,7 @@ class Timer:
     def add(
         self,
         phase: Phase,
-        session: str,
+        video: str,
         block: int,
         began_s: float,
         *,
@@ -82,7 +82,7 @@ class Timer:
                 phase=phase,
                 rank=self._rank,
                 stage=stage,
-                session=session,
+                video=video,
                 block=block,
                 began_s=began_s,
                 ended_s=time.monotonic() if ended_s is None else ended_s,
@@ -91,11 +91,11 @@ class Timer:
         )
 
     @contextmanager
-    def timed(self, phase: Phase, session: str, block: int) -> Iterator[None]:
+    def timed(self, phase: Phase, video: str, block: int) -> Iterator[None]:
         """Record the body."""
         began_s = time.monotonic()
         yield
-        self.add(phase, session, block, began_s)
+        self.add(phase, video, block, began_s)
 
     def take(self) -> tuple[Span, ...]:
         """The spans since the last call, oldest first."""

@@ -35,7 +35,7 @@ _VIDEO: Responses = {
         "description": "Fragmented MP4, sent while it is generated. The status is sent with the first fragment.",
         "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {
-            "X-Session-Id": {"description": "For `/v1/sessions/{id}`.", "schema": {"type": "string"}},
+            "X-VideoHandle-Id": {"description": "For `/v1/videos/{id}`.", "schema": {"type": "string"}},
             "X-Decoder": {
                 "description": "What turns latents into pictures: `wan` is faithful, `tiny` is many times faster.",
                 "schema": {"type": "string"},
@@ -75,13 +75,13 @@ def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
         openapi_extra=body_schema(GenerateRequest),
         response_class=Response,
     )
-    session = "/v1/sessions/{session_id}"
-    app.add_api_route(session, routes.status, methods=["GET"], responses=_errors(404))
+    video = "/v1/videos/{video_id}"
+    app.add_api_route(video, routes.status, methods=["GET"], responses=_errors(404))
     app.add_api_route(
-        session, routes.cancel, methods=["DELETE"], status_code=204, response_class=Response, responses=_errors(404)
+        video, routes.cancel, methods=["DELETE"], status_code=204, response_class=Response, responses=_errors(404)
     )
     app.add_api_route(
-        session + "/prompt",
+        video + "/prompt",
         routes.change_prompt,
         methods=["POST"],
         responses=_errors(400, 404, 408, 413, 415, 429, 503),

@@ -23,8 +23,8 @@ from engine import (
     PromptReplaced,
     Refused,
     RequestError,
-    SessionFailed,
-    UnknownSession,
+    UnknownVideo,
+    VideoFailed,
     WorkerLost,
 )
 
@@ -83,7 +83,7 @@ ERRORS = (
     TOO_LARGE := ErrorRow("payload_too_large", 413, rejected=Rejection.TOO_LARGE),
     UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
     METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
-    NOT_FOUND := ErrorRow("not_found", 404, UnknownSession),
+    NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
     GONE := ErrorRow("gone", 410, finish=Finish.CLIENT_CANCEL),
     QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
     NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, finish=Finish.TIMEOUT, retry_s=10),
@@ -96,7 +96,7 @@ ERRORS = (
     UNAVAILABLE := ErrorRow("engine_unavailable", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
     REFUSED := ErrorRow("refused", 503, Refused, rejected=Rejection.NOT_READY, retry_s=5),
     FIRST_FRAGMENT_TIMEOUT := ErrorRow("first_segment_timeout", 504, finish=Finish.TIMEOUT),
-    ENGINE_ERROR := ErrorRow("engine_error", 503, SessionFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
+    ENGINE_ERROR := ErrorRow("engine_error", 503, VideoFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
     CORRUPT_LATENTS := ErrorRow("corrupt_latents", 502, CorruptLatents, finish=Finish.ENGINE_ERROR),
     OUT_OF_MEMORY := ErrorRow("engine_oom", 503, EngineOutOfMemory, finish=Finish.ENGINE_ERROR, retry_s=1),
     ENCODER_FAILED := ErrorRow("encoder_failed", 503, EncoderFailed, finish=Finish.ENGINE_ERROR, retry_s=1),

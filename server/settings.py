@@ -53,7 +53,7 @@ class Settings:
     max_videos: int = EngineConfig.max_videos
     max_queue: int = EngineConfig.max_queue
     max_seconds: float | None = None
-    """Longest video of one session; also ends endless ones. None is no limit."""
+    """Longest video; also ends endless ones. None is no limit."""
     lead_target_s: float = EngineConfig.lead_target_s
     start_timeout_s: float = EngineConfig.start_timeout_s
     stage_timeout_s: float = EngineConfig.stage_timeout_s

@@ -123,7 +123,7 @@ def test_imports_point_down(path: Path) -> None:
         ("clients.cli", "import engine"),
         ("engine.oracle", "from server import app"),
         ("engine.front.desk", "from engine.fleet.group import WorkerGroup"),
-        ("engine.fleet.group", "from engine.front.session import Session"),
+        ("engine.fleet.group", "from engine.front.handle import VideoHandle"),
         ("engine.law.memory", "from engine.messages import Ticket"),
     ],
 )

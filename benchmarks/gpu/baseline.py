@@ -43,7 +43,7 @@ class BaselineCache:
 
 
 class Baseline:
-    """Denoise and cache passes of one session with the weights of a ``CausalWan``."""
+    """Denoise and cache passes of one video with the weights of a ``CausalWan``."""
 
     def __init__(self, model: CausalWan, embedding_TX: Tensor) -> None:
         """``embedding_TX``: the prompt's valid rows; they are padded with zeros to ``text_len``."""

@@ -40,7 +40,7 @@ def measure(bench: Bench, section: Section) -> None:
         section.attempt("rgb_to_yuv420p", lambda: _measure_colours(bench, section))
     width_px, height_px = bench.sizes.size_px
     section.tables.append(Table(f"Streaming, {width_px}x{height_px}, a block a call", COLUMNS, tuple(rows)))
-    columns = ("decoder", "weights GB", "state of a session GB", "peak beyond what stays GB")
+    columns = ("decoder", "weights GB", "state of a video GB", "peak beyond what stays GB")
     section.tables.append(Table("Memory of the decoders", columns, tuple(memory)))
     bars = tuple(Bar(f"{name}, {what}", rate, ours=True) for name, what, _, _, rate in rows)
     section.panels.append(Panel("Decoders", "frames/s", bars))

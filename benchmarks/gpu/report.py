@@ -10,9 +10,9 @@ from benchmarks.gpu.record import Cell, Section, Table
 
 DRY_RUN = "dry run: figures mean nothing"
 NOT_MEASURED = (
-    "a stream through the server: sockets, video encoding, text encoding, sessions and their pacing",
+    "a stream through the server: sockets, video encoding, text encoding, pacing",
     "several GPUs: hand-over between them, and one busy GPU slowing its neighbours; their rates are predicted",
-    "windows that still fill, other picture sizes, several sessions in one forward, prompts of other lengths",
+    "windows that still fill, other picture sizes, several videos in one forward, prompts of other lengths",
     "attention of packages outside torch (FlashAttention-3, SageAttention)",
     "SDPA's own choice of backend and its formula; each fused backend is named explicitly instead",
     "products with GELU in their epilogue and attention to text rows by themselves; both are inside the passes",

@@ -21,7 +21,7 @@ from engine.model.segments import SegmentBatch, TextContext
 from engine.model.text import load_text_encoder
 from engine.model.weights import load_transformer
 from engine.stage.noise import KeyedNoise
-from engine.stage.pages import PagePool, SessionPages
+from engine.stage.pages import PagePool, VideoPages
 from engine.stage.parts import RecordedPrompt
 from kernels.attention.int8 import paged_attention_int8
 from kernels.fp8.formula import quantise_rows_reference
@@ -109,7 +109,7 @@ def roll_out(subject: Subject, precision: Precision, num_blocks: int) -> tuple[l
             dtype=FP8 if precision.fp8_pages else torch.float32,
             device=CPU,
         )
-        pages = SessionPages(pool, rollout)
+        pages = VideoPages(pool, rollout)
         for block in range(num_blocks):
             seen = pages.attended(block)
             denoise = _one_pass(blocks[block], levels[stage], block, context, seen)

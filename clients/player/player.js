@@ -141,7 +141,7 @@ class Playback {
     const headers = { "Content-Type": "application/json" };
     const response = await fetch("/v1/generate", { method: "POST", headers, body: JSON.stringify(this.request), signal });
     if (!response.ok) throw await refusal(response);
-    this.sessionId = response.headers.get("X-Session-Id");
+    this.videoId = response.headers.get("X-Video-Id");
     this.feed = await Feed.open(response.headers.get("Content-Type"));
     for (const reader = response.body.getReader(); ; ) {
       const { value, done } = await reader.read();
@@ -293,7 +293,7 @@ async function changePrompt() {
   const headers = { "Content-Type": "application/json" };
   const body = JSON.stringify({ prompt: $("prompt").value });
   try {
-    const response = await fetch(`/v1/sessions/${current.sessionId}/prompt`, { method: "POST", headers, body });
+    const response = await fetch(`/v1/videos/${current.videoId}/prompt`, { method: "POST", headers, body });
     if (!response.ok) throw await refusal(response);
     current.promptBlock = (await response.json()).block;
     setState(`new prompt from block ${current.promptBlock}`, "good");
@@ -336,7 +336,7 @@ async function connect() {
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if ($("stop").disabled) start();
-  else if (current?.sessionId) changePrompt();
+  else if (current?.videoId) changePrompt();
 });
 $("stop").addEventListener("click", () => current?.controller.abort());
 setInterval(showStats, 100);

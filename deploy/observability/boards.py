@@ -30,8 +30,8 @@ class Variable:
         return f"label_values({PREFIX}{self.metric}{self.matchers}, {self.name})"
 
 
-NAMESPACE = Variable(name="namespace", metric="sessions_running")
-POD = Variable(name="pod", metric="sessions_running", matchers='{namespace=~"$namespace"}')
+NAMESPACE = Variable(name="namespace", metric="videos_running")
+POD = Variable(name="pod", metric="videos_running", matchers='{namespace=~"$namespace"}')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ _PLACES = Row(
             title="Load",
             description="Videos that run or wait, over those that can be made at the same time. Autoscaling follows "
             "this; above 1 there is a queue.",
-            queries=one('hiar:session_load{namespace=~"$namespace",pod=~"$pod"}', "{{pod}}"),
+            queries=one('hiar:video_load{namespace=~"$namespace",pod=~"$pod"}', "{{pod}}"),
             unit="percentunit",
             low=0,
             steps=_FULL,
@@ -37,8 +37,8 @@ _PLACES = Row(
             title="Videos and places",
             description="Being made, by server, and how many can be made at the same time in all.",
             queries=(
-                Query(expr=total("sessions_running", by="pod"), legend="{{pod}}"),
-                Query(expr=total("session_slots"), legend="places in all"),
+                Query(expr=total("videos_running", by="pod"), legend="{{pod}}"),
+                Query(expr=total("video_slots"), legend="places in all"),
             ),
             low=0,
         ),
@@ -46,8 +46,8 @@ _PLACES = Row(
             title="Queue",
             description="Requests that wait, and how many may.",
             queries=(
-                Query(expr=total("sessions_waiting", by="pod"), legend="{{pod}}"),
-                Query(expr=total("session_queue_capacity"), legend="may wait in all"),
+                Query(expr=total("videos_waiting", by="pod"), legend="{{pod}}"),
+                Query(expr=total("video_queue_capacity"), legend="may wait in all"),
             ),
             low=0,
             alert="QueueSaturated",

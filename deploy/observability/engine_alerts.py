@@ -52,8 +52,8 @@ ENGINE_ALERTS = (
             "the log.",
             "Always the same rank: suspect its device (GpuXid, GpuEccUncorrectable) and move the server off it.",
             "Any rank, together with `OOMKilled` in the pod's events: raise the memory limit, or lower the number of "
-            "sessions.",
-            "Always the same session: the server ends it by itself when worker after worker dies over it; keep its "
+            "videos.",
+            "Always the same video: the server ends it by itself when worker after worker dies over it; keep its "
             "request for a report.",
         ),
     ),
@@ -97,7 +97,7 @@ ENGINE_ALERTS = (
     Alert(
         name="MetricsAbsent",
         severity=Severity.PAGE,
-        conditions=(Condition(looks_at="absent(hiar_sessions_running)", bad=""),),
+        conditions=(Condition(looks_at="absent(hiar_videos_running)", bad=""),),
         lasting="5m",
         summary="No server reports anything",
         description="Prometheus has no series of any HiAR server: none runs, or none is scraped.",

@@ -8,7 +8,7 @@ CAPACITY_ALERTS = (
         severity=Severity.TICKET,
         conditions=(
             Condition(
-                looks_at=f"{PER_POD} (hiar_sessions_waiting) / ({PER_POD} (hiar_session_queue_capacity) > 0)",
+                looks_at=f"{PER_POD} (hiar_videos_waiting) / ({PER_POD} (hiar_video_queue_capacity) > 0)",
                 bad="> 0.8",
             ),
         ),
@@ -17,8 +17,8 @@ CAPACITY_ALERTS = (
         description=f"At {WHERE}, {{{{ $value | humanizePercentage }}}} of the queue is taken; soon requests are "
         "refused.",
         runbook=(
-            "Add servers, or let autoscaling: see `hiar:session_load` and whether it is at its maximum.",
-            "If sessions are few and the queue is long, the machine is slower than planned: see BelowRealtime.",
+            "Add servers, or let autoscaling: see `hiar:video_load` and whether it is at its maximum.",
+            "If videos are few and the queue is long, the machine is slower than planned: see BelowRealtime.",
         ),
     ),
     Alert(
@@ -32,7 +32,7 @@ CAPACITY_ALERTS = (
         description=f"{WHERE} has been refusing requests for ten minutes.",
         runbook=(
             "As QueueSaturated. Clients are told to come back (`Retry-After`), so this is lost demand, not an error.",
-            "One client that does not wait before it asks again shows as many refusals and few new sessions.",
+            "One client that does not wait before it asks again shows as many refusals and few new videos.",
         ),
     ),
     Alert(

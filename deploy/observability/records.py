@@ -1,6 +1,6 @@
 """Recording rules: what several panels and alerts share.
 
-``hiar:session_load`` is what autoscaling follows. Error ratios have no value while no session ends, so that nothing
+``hiar:video_load`` is what autoscaling follows. Error ratios have no value while no video ends, so that nothing
 fires on an idle server.
 """
 
@@ -10,12 +10,12 @@ FAILURES = 'reason=~"engine_error|internal_error"'
 BURN_WINDOWS = ("5m", "30m", "1h", "6h")
 
 COMPLETION_TARGET = 0.995
-"""Part of the sessions that must not end with our error (``operations`` spec section 3.4; not set from a GPU yet)."""
+"""Part of the videos that must not end with our error (``operations`` spec section 3.4; not set from a GPU yet)."""
 
 
 def error_ratio(window: str) -> str:
-    """Name of the record with the part of the sessions that ended with our error."""
-    return f"hiar:session_errors:ratio_rate{window}"
+    """Name of the record with the part of the videos that ended with our error."""
+    return f"hiar:video_errors:ratio_rate{window}"
 
 
 def _sum(expr: str) -> str:
@@ -23,8 +23,8 @@ def _sum(expr: str) -> str:
 
 
 def _ratio(window: str) -> Record:
-    failed = _sum(f"rate(hiar_sessions_finished_total{{{FAILURES}}}[{window}])")
-    ended = _sum(f"rate(hiar_sessions_finished_total[{window}])")
+    failed = _sum(f"rate(hiar_videos_finished_total{{{FAILURES}}}[{window}])")
+    ended = _sum(f"rate(hiar_videos_finished_total[{window}])")
     return Record(name=error_ratio(window), expr=f"{failed}\n/ ({ended} > 0)")
 
 
@@ -32,14 +32,13 @@ _REALTIME_BLOCKS = 'rate(hiar_blocks_delivered_total{pace="realtime"}[5m])'
 
 RECORDS = (
     Record(
-        name="hiar:session_load",
-        expr=f"({_sum('hiar_sessions_running')} + {_sum('hiar_sessions_waiting')})\n"
-        f"/ ({_sum('hiar_session_slots')} > 0)",
+        name="hiar:video_load",
+        expr=f"({_sum('hiar_videos_running')} + {_sum('hiar_videos_waiting')})\n/ ({_sum('hiar_video_slots')} > 0)",
     ),
     Record(name="hiar:video_generated:rate1m", expr=_sum("rate(hiar_video_generated_seconds_total[1m])")),
     Record(
-        name="hiar:session_realtime_factor:rate1m",
-        expr=f"hiar:video_generated:rate1m\n/ ({_sum('avg_over_time(hiar_sessions_running[1m])')} > 0)",
+        name="hiar:video_realtime_factor:rate1m",
+        expr=f"hiar:video_generated:rate1m\n/ ({_sum('avg_over_time(hiar_videos_running[1m])')} > 0)",
     ),
     Record(
         name="hiar:blocks_late:ratio_rate5m",

@@ -49,11 +49,11 @@ def _objective(title: str, promise: str, good_part: str, target: float, alert: s
     )
 
 
-_ADMITTED = _counted("session_queue_time_seconds")
+_ADMITTED = _counted("video_queue_time_seconds")
 _ASKED = f"({_ADMITTED} + {grown('requests_rejected_total', _VALID, over='$__range')})"
 _TURNED_AWAY = grown("requests_rejected_total", _NOT_ABLE, over="$__range")
-_FAILED = grown("sessions_finished_total", FAILURES, over="$__range")
-_ENDED = grown("sessions_finished_total", over="$__range")
+_FAILED = grown("videos_finished_total", FAILURES, over="$__range")
+_ENDED = grown("videos_finished_total", over="$__range")
 _LATE = grown("blocks_late_total", over="$__range")
 _REALTIME = grown("blocks_delivered_total", 'pace="realtime"', over="$__range")
 
@@ -87,7 +87,7 @@ _OBJECTIVES = Row(
             "Videos that did not end by our fault.",
             f"1 - {_FAILED} / ({_ENDED} > 0)",
             COMPLETION_TARGET,
-            "SessionErrorBudgetFast",
+            "VideoErrorBudgetFast",
         ),
         _objective(
             "Recovery",
@@ -109,7 +109,7 @@ _OBJECTIVES = Row(
             spark=False,
             width=4,
             height=5,
-            alert="SessionErrorBudgetSlow",
+            alert="VideoErrorBudgetSlow",
         ),
         Panel(
             title="Burn rate of the error budget",
@@ -126,12 +126,12 @@ _OBJECTIVES = Row(
             low=0,
             steps=(Step(at=None, colour=GREEN), Step(at=6, colour=ORANGE), Step(at=14.4, colour=RED)),
             width=12,
-            alert="SessionErrorBudgetFast",
+            alert="VideoErrorBudgetFast",
         ),
         Panel(
             title="Videos that failed, and how others ended",
             description="Videos per step, by reason.",
-            queries=one(grown("sessions_finished_total", by="reason"), "{{reason}}"),
+            queries=one(grown("videos_finished_total", by="reason"), "{{reason}}"),
             low=0,
             stacked=True,
             width=12,
@@ -183,7 +183,7 @@ _LOSSES = Row(
         Panel(
             title="Videos that outlived a loss",
             description="exact: made again from their noise keys. approximate: gone on from saved latents.",
-            queries=one(grown("sessions_recovered_total", by="way"), "{{way}}"),
+            queries=one(grown("videos_recovered_total", by="way"), "{{way}}"),
             low=0,
             width=6,
         ),
@@ -209,7 +209,7 @@ _ERRORS = Row(
         Panel(
             title="Videos that failed, by code",
             description="Videos per step.",
-            queries=one(grown("errors_total", 'component="session"', by="kind"), "{{kind}}"),
+            queries=one(grown("errors_total", 'component="video"', by="kind"), "{{kind}}"),
             low=0,
             stacked=True,
         ),

@@ -5,10 +5,10 @@ from deploy.observability.rules import PER_POD, WHERE, Alert, Condition, Severit
 
 
 def _burns(speed: float, *windows: str) -> tuple[Condition, ...]:
-    """The error budget of 28 days is used up ``speed`` times too fast, and sessions really failed."""
+    """The error budget of 28 days is used up ``speed`` times too fast, and videos really failed."""
     limit = f"> {speed:g} * {1 - COMPLETION_TARGET:g}"
     ratios = tuple(Condition(looks_at=error_ratio(window), bad=limit) for window in windows)
-    failed = f"{PER_POD} (increase(hiar_sessions_finished_total{{{FAILURES}}}[{windows[0]}]))"
+    failed = f"{PER_POD} (increase(hiar_videos_finished_total{{{FAILURES}}}[{windows[0]}]))"
     return (*ratios, Condition(looks_at=failed, bad="> 2"))
 
 
@@ -17,7 +17,7 @@ VIEWER_ALERTS = (
         name="BelowRealtime",
         severity=Severity.PAGE,
         conditions=(
-            Condition(looks_at="hiar:session_realtime_factor:rate1m", bad="< 0.95"),
+            Condition(looks_at="hiar:video_realtime_factor:rate1m", bad="< 0.95"),
             Condition(looks_at=f"{PER_POD} (rate(hiar_stream_stalled_seconds_total[1m]))", bad="> 0"),
         ),
         lasting="3m",
@@ -52,7 +52,7 @@ VIEWER_ALERTS = (
         ),
     ),
     Alert(
-        name="SessionErrorBudgetFast",
+        name="VideoErrorBudgetFast",
         severity=Severity.PAGE,
         conditions=_burns(14.4, "1h", "5m"),
         lasting="",
@@ -60,7 +60,7 @@ VIEWER_ALERTS = (
         description=f"{{{{ $value | humanizePercentage }}}} of the videos that ended at {WHERE} within an hour failed "
         "by our fault; a month's error budget is gone in two days.",
         runbook=(
-            '`hiar_errors_total{component="session"}` says how: `worker_lost`, `engine_oom`, `corrupt_latents`, '
+            '`hiar_errors_total{component="video"}` says how: `worker_lost`, `engine_oom`, `corrupt_latents`, '
             "`encoder_failed` or `engine_error`.",
             "`worker_lost`: EngineRestartLoop. `engine_oom`: lower `--max-videos`, or free the GPU of other programs.",
             "`corrupt_latents` on one device only: suspect its memory. On all: the weights, or a change of build.",
@@ -68,7 +68,7 @@ VIEWER_ALERTS = (
         ),
     ),
     Alert(
-        name="SessionErrorBudgetSlow",
+        name="VideoErrorBudgetSlow",
         severity=Severity.TICKET,
         conditions=_burns(6, "6h", "30m"),
         lasting="",
@@ -76,7 +76,7 @@ VIEWER_ALERTS = (
         description=f"{{{{ $value | humanizePercentage }}}} of the videos that ended at {WHERE} within six hours "
         "failed by our fault.",
         runbook=(
-            "As SessionErrorBudgetFast, without the hurry: find the code in `hiar_errors_total`, then the sentences in "
+            "As VideoErrorBudgetFast, without the hurry: find the code in `hiar_errors_total`, then the sentences in "
             "the log.",
         ),
     ),
@@ -99,8 +99,8 @@ VIEWER_ALERTS = (
         severity=Severity.INFO,
         conditions=(
             Condition(
-                looks_at=f'{PER_POD} (rate(hiar_sessions_finished_total{{reason="slow_client"}}[15m])) '
-                f"/ ({PER_POD} (rate(hiar_sessions_finished_total[15m])) > 0)",
+                looks_at=f'{PER_POD} (rate(hiar_videos_finished_total{{reason="slow_client"}}[15m])) '
+                f"/ ({PER_POD} (rate(hiar_videos_finished_total[15m])) > 0)",
                 bad="> 0.1",
             ),
         ),

@@ -97,9 +97,9 @@ _DEMAND = Row(
             title="Videos",
             description="Being made, waiting in the queue, and how many can be made at the same time.",
             queries=(
-                Query(expr=total("sessions_running"), legend="running"),
-                Query(expr=total("sessions_waiting"), legend="waiting"),
-                Query(expr=total("session_slots"), legend="slots"),
+                Query(expr=total("videos_running"), legend="running"),
+                Query(expr=total("videos_waiting"), legend="waiting"),
+                Query(expr=total("video_slots"), legend="slots"),
             ),
             low=0,
             alert="QueueSaturated",
@@ -108,7 +108,7 @@ _DEMAND = Row(
             title="Requests for a video",
             description="Per second: those that began, by whether they were let in, and those that were refused.",
             queries=(
-                Query(expr=rate("session_queue_time_seconds_count"), legend="let in"),
+                Query(expr=rate("video_queue_time_seconds_count"), legend="let in"),
                 Query(expr=rate("requests_rejected_total"), legend="refused"),
             ),
             unit="reqps",
@@ -149,7 +149,7 @@ _EXPERIENCE = Row(
         Panel(
             title="Time in the queue",
             description="From the request to its place; the rest of the time to the first segment is the chain's.",
-            queries=_quantiles("session_queue_time_seconds", 0.5, 0.95),
+            queries=_quantiles("video_queue_time_seconds", 0.5, 0.95),
             unit="s",
             low=0,
         ),
@@ -157,7 +157,7 @@ _EXPERIENCE = Row(
             title="Realtime factor",
             description="Seconds of video made a second for each running video. A realtime video that is far enough "
             "ahead is made at 1; below 1 its viewer will have to wait.",
-            queries=one('hiar:session_realtime_factor:rate1m{namespace=~"$namespace",pod=~"$pod"}', "{{pod}}"),
+            queries=one('hiar:video_realtime_factor:rate1m{namespace=~"$namespace",pod=~"$pod"}', "{{pod}}"),
             low=0,
             decimals=2,
             steps=(Step(at=None, colour=RED), Step(at=0.95, colour=GREEN)),
@@ -166,7 +166,7 @@ _EXPERIENCE = Row(
         Panel(
             title="Realtime factor of whole videos",
             description="Seconds of video made a second, over each video that ended.",
-            queries=_quantiles("session_realtime_factor", 0.05, 0.5, 0.95),
+            queries=_quantiles("video_realtime_factor", 0.05, 0.5, 0.95),
             low=0,
             decimals=2,
         ),
@@ -226,22 +226,22 @@ _ENDS = Row(
             title="Ended videos by reason",
             description="Per second. engine_error and internal_error are ours; slow_client readers took nothing for "
             "too long; drain comes with a restart.",
-            queries=one(rate("sessions_finished_total", by="reason"), "{{reason}}"),
+            queries=one(rate("videos_finished_total", by="reason"), "{{reason}}"),
             unit="ops",
             low=0,
             stacked=True,
             width=12,
-            alert="SessionErrorBudgetFast",
+            alert="VideoErrorBudgetFast",
         ),
         Panel(
             title="Length",
             description="Of the videos that ended: how long they took, the queue included, and how much video was "
             "delivered.",
             queries=(
-                Query(expr=quantile(0.5, "session_duration_seconds"), legend="took, p50"),
-                Query(expr=quantile(0.95, "session_duration_seconds"), legend="took, p95"),
-                Query(expr=mean("session_video_seconds"), legend="video, mean"),
-                Query(expr=quantile(0.95, "session_video_seconds"), legend="video, p95"),
+                Query(expr=quantile(0.5, "video_lifetime_seconds"), legend="took, p50"),
+                Query(expr=quantile(0.95, "video_lifetime_seconds"), legend="took, p95"),
+                Query(expr=mean("video_length_seconds"), legend="video, mean"),
+                Query(expr=quantile(0.95, "video_length_seconds"), legend="video, p95"),
             ),
             unit="s",
             low=0,

@@ -1,7 +1,7 @@
 """The other node's side: lends its devices to the front, starting and ending workers as it is told.
 
 The node joins, serves until the front says goodbye, and joins again whenever the front is lost. Workers never outlive
-the connection they were started through: a front that returns starts a new group. Knows no session, and of messages
+the connection they were started through: a front that returns starts a new group. Knows no video, and of messages
 to workers only how to pass them on.
 """
 

@@ -1,7 +1,7 @@
 """One worker group, from its first process to its last: the start in order, routing by rank, and signs of trouble.
 
 A group is all workers of all chains. It lives and dies as a whole: a worker that is gone takes pages and hand-over
-with it, and a communicator is never used again after an error (``operations`` spec section 1.4). Knows no session and
+with it, and a communicator is never used again after an error (``operations`` spec section 1.4). Knows no video and
 no restart policy.
 """
 
@@ -35,11 +35,11 @@ from engine.messages import (
     MeasureCosts,
     PromptEncoded,
     Rendezvous,
-    SessionClosed,
     StartFailed,
     StartProgress,
     Ticket,
     ToWorker,
+    VideoClosed,
     WorkBegins,
     WorkerReady,
 )
@@ -59,7 +59,7 @@ ASLEEP_S = 2.0
 STACK_DUMP_S = 0.3
 """What a hung worker gets to print where it stands."""
 
-Answer = TypeVar("Answer", DeviceOpened, WorkerReady, CostsMeasured, PromptEncoded, SessionClosed)
+Answer = TypeVar("Answer", DeviceOpened, WorkerReady, CostsMeasured, PromptEncoded, VideoClosed)
 
 
 class WorkerGroup:
@@ -87,7 +87,7 @@ class WorkerGroup:
             learned: what an earlier group found out; None to measure and try.
             on_message: called with rank and message once the group serves.
             on_progress: called with rank and message while the group starts.
-            on_lost: called once when a serving group is lost, with a sentence and with the sessions that the worker at
+            on_lost: called once when a serving group is lost, with a sentence and with the videos that the worker at
                 fault was busy with; the group is dead then.
         """
         self._config, self._hosts, self._folder, self._generation = config, hosts, folder, generation
@@ -107,7 +107,7 @@ class WorkerGroup:
         self._checked_at: float | None = None
         self._vitals = Vitals()
         self._busy_with: dict[int, frozenset[str]] = {}
-        """By rank: the sessions of what a worker does now."""
+        """By rank: the videos of what a worker does now."""
         self._failure: HiarError | None = None
         self._serving = False
 
@@ -247,14 +247,14 @@ class WorkerGroup:
                 self._on_progress(rank, message)
                 return
             case WorkBegins():
-                self._busy_with[rank] = frozenset(message.sessions)
+                self._busy_with[rank] = frozenset(message.videos)
                 return
             case Beat():
                 self._busy_with.pop(rank, None)
                 self._vitals.holds(rank, message.pages_used)
                 if self._watchdog is not None:
                     self._watchdog.beat(rank, message.tickets_passed, now)
-            case SessionClosed():
+            case VideoClosed():
                 self._vitals.holds(rank, message.pages_used)
             case PromptEncoded() if self._watchdog is not None:
                 self._watchdog.answered(rank, now)
@@ -325,7 +325,7 @@ class WorkerGroup:
         self.ask(warm_up.QUESTION)
         messages = warm_up.messages(manifest, (await answer).embedding)
         self._watchdog.allow_text(LONGEST_PROMPT * (time.monotonic() - asked_s))
-        closed = [self._expect(part.rank, SessionClosed) for part in plan.parts]
+        closed = [self._expect(part.rank, VideoClosed) for part in plan.parts]
         for chain in range(len(plan.chains)):
             self._on_progress(plan.chains[chain][-1].rank, warm_up.progress(0))
             for message in messages:

@@ -1,7 +1,7 @@
 """The front's end of one worker: the process, its pipe, and how its death is noticed.
 
 Messages are read and written by threads of their own, so that a worker that is stopped or slow never blocks the event
-loop. Knows no session and no restart policy.
+loop. Knows no video and no restart policy.
 """
 
 import asyncio

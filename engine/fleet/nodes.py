@@ -2,7 +2,7 @@
 
 ``NodeHub`` listens, admits nodes and hears their signs of life; ``RemoteLink`` is to a worker of another node what
 ``WorkerLink`` is to one of this host. A node that is silent for ``stage_timeout_s``, or whose connection closes, is
-lost with all its workers, and may join again. Knows no session and no restart policy.
+lost with all its workers, and may join again. Knows no video and no restart policy.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ failed         cannot start, or was lost too often                stopped
 stopped        asked to stop                                      -
 =============  =================================================  ===========================
 
-Knows no session: what a lost group means to them is decided by whoever is told.
+Knows no video: what a lost group means to them is decided by whoever is told.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Supervisor:
             observer: is told of the workers.
             on_message: called with rank and message.
             on_ready: called for each group that serves.
-            on_lost: called for each group that was lost, with a sentence and the sessions that may be why.
+            on_lost: called for each group that was lost, with a sentence and the videos that may be why.
         """
         self._config, self._observer = config, observer
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
@@ -238,7 +238,7 @@ class Supervisor:
 
     def _receive(self, rank: int, message: FromWorker) -> None:
         if isinstance(message, Beat | Idle):
-            spans = tuple(span for span in message.spans if span.session != warm_up.SESSION)
+            spans = tuple(span for span in message.spans if span.video != warm_up.VIDEO)
             self.spans.extend(spans)
             self._observer.worker_worked(rank, spans, message.rests)
         elif isinstance(message, ForFront):

@@ -14,7 +14,7 @@ from engine.messages import (
 )
 from engine.request import Output, Quality
 
-SESSION = "warm-up"
+VIDEO = "warm-up"
 NUM_BLOCKS = 2
 QUESTION = EncodePrompt(request=-1, text="warm up")
 
@@ -24,7 +24,7 @@ def messages(manifest: Manifest, embedding: TensorBytes) -> tuple[Ticket, ...]:
     video, rollout = manifest.video, manifest.rollout
     width_px, height_px = video.sizes[0]
     opening = OpenTicket(
-        session=SESSION,
+        video=VIDEO,
         seed=0,
         latent_height=height_px // LATENT_STRIDE_PX,
         latent_width=width_px // LATENT_STRIDE_PX,
@@ -35,14 +35,14 @@ def messages(manifest: Manifest, embedding: TensorBytes) -> tuple[Ticket, ...]:
     )
     blocks = (
         BlockTicket(
-            session=SESSION,
+            video=VIDEO,
             block=block,
             num_frames=frames_in_block(rollout, block),
             last=block == NUM_BLOCKS - 1,
         )
         for block in range(NUM_BLOCKS)
     )
-    return (opening, *blocks, CloseTicket(session=SESSION))
+    return (opening, *blocks, CloseTicket(video=VIDEO))
 
 
 def progress(num_blocks: int) -> StartProgress:

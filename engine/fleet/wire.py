@@ -7,7 +7,7 @@ itself. Only the classes in ``MESSAGES`` are read, and every field is checked ag
 The channel is for a trusted network, as torch.distributed's own rendezvous is: whoever reaches the port could lend
 devices or see prompts. ``HIAR_GROUP_TOKEN`` keeps the nodes of two groups apart; it does not encrypt.
 
-Needs pydantic, which an engine on one host does not. Knows no process and no session.
+Needs pydantic, which an engine on one host does not. Knows no process and no video.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Videos and nothing of processes: sessions, admission, tickets, pacing. No torch."""
+"""Videos and nothing of processes: their records, admission, tickets, pacing. No torch."""

@@ -9,20 +9,20 @@ nothing takes any video: a machine too slow for one realtime video still serves 
 from collections.abc import Iterable
 
 from engine.config import EngineConfig
-from engine.front.video import SessionState, Video
+from engine.front.video import Video, VideoState
 from engine.law.placement import Plan
 from engine.law.schedule import frames_in_block
-from engine.request import Pace, SessionRequest
+from engine.request import Pace, VideoRequest
 
 FULL = 0.95
 """Of a chain's planned rate; the rest is for what the plan cannot see."""
 
 DEFAULT_RETRY_S = 10.0
 
-HOLDING = frozenset({SessionState.RUNNING, SessionState.CLOSING})
+HOLDING = frozenset({VideoState.RUNNING, VideoState.CLOSING})
 
 
-def share(config: EngineConfig, plan: Plan, chain: int, request: SessionRequest) -> float:
+def share(config: EngineConfig, plan: Plan, chain: int, request: VideoRequest) -> float:
     """The part of a chain's time that a video needs to be in time: 0 for one without deadlines."""
     if request.pace == Pace.FAST:
         return 0.0
@@ -37,6 +37,6 @@ def retry_after_s(videos: Iterable[Video]) -> float:
     remaining = [
         s.progress.start_s(s.progress.num_blocks) - s.progress.start_s(s.progress.done)
         for s in videos
-        if s.progress.num_blocks is not None and s.state != SessionState.QUEUED
+        if s.progress.num_blocks is not None and s.state != VideoState.QUEUED
     ]
     return max(1.0, min(remaining, default=DEFAULT_RETRY_S))

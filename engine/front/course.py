@@ -35,7 +35,7 @@ class Course:
         """The ticket to send before ``block``, if another prompt begins there."""
         if block == 0 or block not in self._prompts:
             return None
-        return PromptTicket(session=self._video, embedding=self._prompts[block])
+        return PromptTicket(video=self._video, embedding=self._prompts[block])
 
     def save(self, message: LatentsSaved) -> None:
         """Keep what a cache pass read, as long as a restored video would need it."""
@@ -71,7 +71,7 @@ class Course:
         needed = attended_blocks(self._rollout, block)
         for index, at in enumerate(needed):
             if index > 0 and self.prompt_at(at) is not self.prompt_at(needed[index - 1]):
-                tickets.append(PromptTicket(session=self._video, embedding=self.prompt_at(at)))
+                tickets.append(PromptTicket(video=self._video, embedding=self.prompt_at(at)))
             latents = tuple(sorted(self._saved[at].items(), key=lambda item: item[0]))
-            tickets.append(RestoreTicket(session=self._video, block=at, latents=latents))
+            tickets.append(RestoreTicket(video=self._video, block=at, latents=latents))
         return tickets

@@ -8,7 +8,7 @@ clock, no loop and no process; what happened to videos is told to an observer.
 from typing import assert_never
 
 from engine.config import EngineConfig
-from engine.errors import SESSION_FAILURES, HiarError, Overloaded, SessionFailed, UnknownSession, WorkerLost
+from engine.errors import VIDEO_FAILURES, HiarError, Overloaded, UnknownVideo, VideoFailed, WorkerLost
 from engine.front.admission import HOLDING, retry_after_s
 from engine.front.events import (
     Asked,
@@ -32,7 +32,7 @@ from engine.front.queue import Queue
 from engine.front.recovery import Recoveries
 from engine.front.tickets import block_ticket, open_ticket
 from engine.front.turns import Turns
-from engine.front.video import Closing, SessionState, SessionStatus, Turn, Video
+from engine.front.video import Closing, Turn, Video, VideoState, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import (
     BlockDone,
@@ -41,12 +41,12 @@ from engine.messages import (
     CloseTicket,
     InitReady,
     LatentsSaved,
-    OfSession,
+    OfVideo,
     PromptEncoded,
-    SessionBroken,
-    SessionClosed,
     TensorBytes,
     Ticket,
+    VideoBroken,
+    VideoClosed,
 )
 from engine.observe import Observer
 from engine.request import EndReason, Fragment
@@ -71,7 +71,7 @@ class Desk:
     @property
     def num_running(self) -> int:
         """Videos that hold pages, or held some until their group was lost."""
-        states = HOLDING | {SessionState.RECOVERING}
+        states = HOLDING | {VideoState.RECOVERING}
         return sum(video.state in states for video in self._videos.values())
 
     @property
@@ -90,13 +90,13 @@ class Desk:
         return tuple(self._videos.values())
 
     def video(self, video_id: str) -> Video:
-        """One that has not ended. Raises ``UnknownSession``."""
+        """One that has not ended. Raises ``UnknownVideo``."""
         try:
             return self._videos[video_id]
         except KeyError:
-            raise UnknownSession(f"no session {video_id} is running", "id") from None
+            raise UnknownVideo(f"there is no video {video_id}", "id") from None
 
-    def status(self, video: Video, now: float) -> SessionStatus:
+    def status(self, video: Video, now: float) -> VideoStatus:
         """Where a video stands."""
         return video.describe(self._queue.position(video), now)
 
@@ -148,7 +148,7 @@ class Desk:
 
     def _admit(self, video: Video) -> None:
         if self._num_queued_with(video) > self._config.max_queue:
-            message = f"{self.num_running} sessions run and {len(self._queue)} wait; there is no room for another"
+            message = f"{self.num_running} videos run and {len(self._queue)} wait; there is no room for another"
             raise Overloaded(message, retry_after_s(self._videos.values()))
         self._videos[video.id] = video
         self._queue.add(video)
@@ -171,7 +171,7 @@ class Desk:
                 self._give_up(video, WorkerLost("too little is known of the video to go on with new workers"))
                 continue
             self._reopen(video, block)
-            self._observer.session_recovered(exact=block == 0)
+            self._observer.video_recovered(exact=block == 0)
 
     def _lose_group(self, loss: GroupLost) -> None:
         """Videos that held pages wait for the next group, if there will be one."""
@@ -188,26 +188,26 @@ class Desk:
     def _drain(self, refusal: HiarError) -> None:
         for video in list(self._videos.values()):
             match video.state:
-                case SessionState.QUEUED:
+                case VideoState.QUEUED:
                     self._give_up(video, refusal)
-                case SessionState.RUNNING:
+                case VideoState.RUNNING:
                     self._close_behind_blocks(video, EndReason.DRAIN)
-                case SessionState.RECOVERING:
+                case VideoState.RECOVERING:
                     self._give_up(video, EndReason.DRAIN)
-                case SessionState.CLOSING | SessionState.ENDED:
+                case VideoState.CLOSING | VideoState.ENDED:
                     pass
 
     # --- what workers say ---
 
-    def _hear(self, rank: int, message: PromptEncoded | OfSession) -> None:
+    def _hear(self, rank: int, message: PromptEncoded | OfVideo) -> None:
         if isinstance(message, PromptEncoded):
             self._commands += self._prompts.answer(message, self._now)
             return
-        video = self._videos.get(message.session)
+        video = self._videos.get(message.video)
         if video is not None:  # otherwise it ended while the message was under way
             self._hear_of(video, rank, message)
 
-    def _hear_of(self, video: Video, rank: int, message: OfSession) -> None:
+    def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:
             case InitReady():
                 video.init_segment, video.codecs = message.data, message.codecs
@@ -218,10 +218,10 @@ class Desk:
             case LatentsSaved():
                 video.told.save(message)
                 video.told.forget_before(video.progress.done)
-            case SessionBroken():
-                self._finish(video, SESSION_FAILURES.get(message.code, SessionFailed)(message.message))
+            case VideoBroken():
+                self._finish(video, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message))
                 self._abandon(video)
-            case SessionClosed():
+            case VideoClosed():
                 self._closed_at(video, rank)
             case _:
                 assert_never(message)
@@ -249,7 +249,7 @@ class Desk:
 
     def _closed_at(self, video: Video, rank: int) -> None:
         """A worker has freed the video's pages; the last one to do so ends it."""
-        assert video.closing is not None, f"session {video.id} was closed by nobody"
+        assert video.closing is not None, f"video {video.id} was closed by nobody"
         video.closing.open_ranks.discard(rank)
         if not video.closing.open_ranks:
             self._give_up(video, video.closing.reason)
@@ -281,7 +281,7 @@ class Desk:
 
     def _open(self, video: Video, chain: int, embedding: TensorBytes) -> None:
         video.chain = chain
-        self._move(video, SessionState.RUNNING)
+        self._move(video, VideoState.RUNNING)
         self._send(video, open_ticket(video, embedding))
 
     def _reopen(self, video: Video, block: int) -> None:
@@ -305,7 +305,7 @@ class Desk:
             self._close_behind_blocks(video, EndReason.COMPLETED)
 
     def _send(self, video: Video, message: Ticket | Cancel) -> None:
-        assert video.chain is not None, f"session {video.id} has no chain"
+        assert video.chain is not None, f"video {video.id} has no chain"
         self._commands.append(SendChain(video.chain, message))
 
     # --- ends ---
@@ -313,22 +313,22 @@ class Desk:
     def _close_behind_blocks(self, video: Video, reason: EndReason) -> None:
         """Send the close ticket: blocks that have tickets are still made."""
         assert self._plan is not None and video.chain is not None
-        self._move(video, SessionState.CLOSING)
+        self._move(video, VideoState.CLOSING)
         ranks = {part.rank for part in self._plan.chains[video.chain]}
         video.closing = Closing(reason=reason, open_ranks=ranks)
-        self._send(video, CloseTicket(session=video.id))
+        self._send(video, CloseTicket(video=video.id))
 
     def _abandon(self, video: Video) -> None:
         """Free a video's pages without making what is under way."""
         match video.state:
-            case SessionState.QUEUED | SessionState.RECOVERING:
+            case VideoState.QUEUED | VideoState.RECOVERING:
                 self._remove(video)
-            case SessionState.RUNNING:
-                self._send(video, Cancel(session=video.id))
+            case VideoState.RUNNING:
+                self._send(video, Cancel(video=video.id))
                 self._close_behind_blocks(video, EndReason.CANCELLED)
-            case SessionState.CLOSING:
-                self._send(video, Cancel(session=video.id))
-            case SessionState.ENDED:
+            case VideoState.CLOSING:
+                self._send(video, Cancel(video=video.id))
+            case VideoState.ENDED:
                 pass
 
     def _lose(self, video: Video, error: HiarError, *, suspected: bool) -> None:
@@ -338,7 +338,7 @@ class Desk:
         if video.has_outcome or reason != EndReason.COMPLETED or video.progress.all_done:
             self._give_up(video, reason)
         elif self._recoveries.may_wait(video, self._now, suspected=suspected):
-            self._move(video, SessionState.RECOVERING)
+            self._move(video, VideoState.RECOVERING)
         else:
             self._give_up(video, error)
 
@@ -355,9 +355,9 @@ class Desk:
         self._videos.pop(video.id, None)
         self._milestones.ended(video)
         self._queue.drop(video)
-        self._move(video, SessionState.ENDED)
+        self._move(video, VideoState.ENDED)
 
-    def _move(self, video: Video, state: SessionState) -> None:
+    def _move(self, video: Video, state: VideoState) -> None:
         video.move(state)
         self._note(video)
         self._commands.append(Wake(video))

@@ -18,7 +18,7 @@ class Milestones:
     def started(self, video: Video, now: float) -> None:
         """A video left the queue."""
         video.started_at = now
-        self._observer.session_started(now - video.progress.opened_at)
+        self._observer.video_started(now - video.progress.opened_at)
 
     def made(self, progress: Progress, fragment: Fragment, now: float) -> None:
         """A block left the chain; ``progress`` does not know of its time yet."""
@@ -37,4 +37,4 @@ class Milestones:
         video.prompt_changes.clear()
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
-            self._observer.session_made(progress.start_s(progress.done), progress.last_done_at - video.started_at)
+            self._observer.video_made(progress.start_s(progress.done), progress.last_done_at - video.started_at)

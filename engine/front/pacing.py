@@ -10,14 +10,14 @@ from math import inf
 
 from engine.config import EngineConfig, RolloutConfig
 from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
-from engine.request import Pace, SessionRequest
+from engine.request import Pace, VideoRequest
 
 
 @dataclass(kw_only=True)
 class Progress:
     """How far one video has come. Counts are blocks, times are seconds of the injected clock."""
 
-    request: SessionRequest
+    request: VideoRequest
     rollout: RolloutConfig
     opened_at: float
     issued: int = 0

@@ -7,17 +7,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import HiarError, PromptReplaced, UnknownSession
+from engine.errors import HiarError, PromptReplaced, UnknownVideo
 from engine.front.course import Course
 from engine.front.events import Ask, Command, PromptRefused, PromptSet
-from engine.front.video import PromptChange, SessionState, Video, WaitingPrompt
+from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
 from engine.law.schedule import block_at_frame
 from engine.messages import EncodePrompt, PromptEncoded, TensorBytes
 from engine.observe import Observer
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
-TAKES_PROMPTS = frozenset({SessionState.QUEUED, SessionState.RUNNING, SessionState.RECOVERING})
+TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING})
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Prompts:
             answer = _change(video, wanted.number, embedding, wanted.asked_at)
             video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
             return [answer, *(() if waiting is None else self.change(video, waiting.text, waiting.number, now))]
-        if video.state != SessionState.QUEUED:
+        if video.state != VideoState.QUEUED:
             return []  # closed meanwhile
         video.embedded.append(embedding)
         return self.begin(video, now)
@@ -115,7 +115,7 @@ class Prompts:
 
 def _change(video: Video, number: int, embedding: TensorBytes, asked_at: float) -> PromptSet | PromptRefused:
     if video.state not in TAKES_PROMPTS:
-        error = UnknownSession(f"session {video.id} takes no more prompts: it is {video.state}", "id")
+        error = UnknownVideo(f"video {video.id} takes no more prompts: it is {video.state}", "id")
         return PromptRefused(number, error)
     block = max(video.progress.issued, video.progress.done)
     if video.course is not None:

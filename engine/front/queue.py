@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from engine.front.video import Video
-from engine.request import SessionRequest
+from engine.request import VideoRequest
 
 
 class Queue:
@@ -21,7 +21,7 @@ class Queue:
         return len(self._waiting)
 
     @property
-    def requests(self) -> Iterator[SessionRequest]:
+    def requests(self) -> Iterator[VideoRequest]:
         """What those who wait asked for, in their order."""
         return (video.request for video in self._waiting.values())
 

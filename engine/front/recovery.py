@@ -10,7 +10,7 @@ from collections import deque
 
 from engine.config import EngineConfig
 from engine.errors import WorkerLost
-from engine.front.video import Loss, Recovery, SessionState, Video
+from engine.front.video import Loss, Recovery, Video, VideoState
 from engine.law.placement import Plan
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ MAX_VAIN_LOSSES = 2
 
 
 class Recoveries:
-    """Sessions between two worker groups."""
+    """Videos between two worker groups."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -56,7 +56,7 @@ class Recoveries:
 
     def waiting(self) -> list[Video]:
         """Workers serve again: all that waited for them."""
-        waiting = [video for video in self._lost if video.state == SessionState.RECOVERING]
+        waiting = [video for video in self._lost if video.state == VideoState.RECOVERING]
         self._lost.clear()
         return waiting
 
@@ -65,7 +65,7 @@ class Recoveries:
         overdue = []
         while self._lost and ((until := _until(self._lost[0])) is None or until <= now):
             video = self._lost.popleft()
-            if video.state == SessionState.RECOVERING:
+            if video.state == VideoState.RECOVERING:
                 overdue.append(video)
         return overdue
 
@@ -99,4 +99,4 @@ class Recoveries:
 
 def _until(video: Video) -> float | None:
     """When a video will have waited for too long; None if it does not wait any more."""
-    return video.loss.until if video.state == SessionState.RECOVERING and video.loss is not None else None
+    return video.loss.until if video.state == VideoState.RECOVERING and video.loss is not None else None

@@ -28,13 +28,13 @@ from engine.front.events import (
     Wake,
     WorkerSaid,
 )
+from engine.front.handle import LoopBell, VideoHandle
 from engine.front.pacing import Progress
-from engine.front.session import LoopBell, Session
-from engine.front.video import SessionStatus, Video
+from engine.front.video import Video, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
 from engine.observe import Observer
-from engine.request import SessionRequest
+from engine.request import VideoRequest
 
 Clock = Callable[[], float]
 
@@ -65,16 +65,16 @@ class Shell:
 
     # --- what callers ask ---
 
-    def open(self, request: SessionRequest) -> Session:
+    def open(self, request: VideoRequest) -> VideoHandle:
         """Queue a new video. Raises ``Overloaded`` when the queue is full."""
         progress = Progress(request=request, rollout=self._config.manifest.rollout, opened_at=self._clock())
         video = Video(f"s_{secrets.token_hex(12)}", progress, LoopBell())
         self._handle(Asked(video))
-        return Session(video, self)
+        return VideoHandle(video, self)
 
-    def session(self, video_id: str) -> Session:
-        """One that has not ended. Raises ``UnknownSession``."""
-        return Session(self.desk.video(video_id), self)
+    def video(self, video_id: str) -> VideoHandle:
+        """One that has not ended. Raises ``UnknownVideo``."""
+        return VideoHandle(self.desk.video(video_id), self)
 
     def taken(self, video: Video) -> None:
         """The reader took a block: playback runs, and there may be room for the next."""
@@ -88,7 +88,7 @@ class Shell:
         """Follow another prompt from the next block that has no ticket yet; returns that block.
 
         Raises:
-            UnknownSession: the video takes no more prompts.
+            UnknownVideo: the video takes no more prompts.
             HiarError: no worker will embed it any more.
         """
         number = next(self._numbers)
@@ -100,7 +100,7 @@ class Shell:
         finally:
             del self._answers[number]
 
-    def status(self, video: Video) -> SessionStatus:
+    def status(self, video: Video) -> VideoStatus:
         """Where a video stands."""
         return self.desk.status(video, self._clock())
 
@@ -108,7 +108,7 @@ class Shell:
         """End running videos at the next block boundary, queued ones with ``refusal``; returns when none is left."""
         self._handle(Drained(refusal))
         for video in self.desk.videos:
-            await Session(video, self).freed()
+            await VideoHandle(video, self).freed()
 
     # --- the fleet's side ---
 

@@ -10,7 +10,7 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
     """A video begins, or begins again behind what its reader has."""
     request, progress = video.request, video.progress
     return OpenTicket(
-        session=video.id,
+        video=video.id,
         seed=request.seed,
         latent_height=request.height_px // LATENT_STRIDE_PX,
         latent_width=request.width_px // LATENT_STRIDE_PX,
@@ -27,7 +27,7 @@ def block_ticket(video: Video, block: int, *, save: bool) -> BlockTicket:
     """Generate a block. ``save``: keep what its cache passes read."""
     progress = video.progress
     return BlockTicket(
-        session=video.id,
+        video=video.id,
         block=block,
         num_frames=progress.shown_frames(block),
         last=block + 1 == progress.num_blocks,

@@ -13,9 +13,9 @@ from heapq import heappop, heappush
 from engine.config import EngineConfig
 from engine.front.admission import FULL, HOLDING, share
 from engine.front.pacing import ready_at, urgency
-from engine.front.video import SessionState, Turn, Video
+from engine.front.video import Turn, Video, VideoState
 from engine.law.placement import Plan
-from engine.request import SessionRequest
+from engine.request import VideoRequest
 
 Entry = tuple[tuple[bool, int, float], int, int, Video]
 """Urgency, a number that no other entry has, the turn's number, and whose it is."""
@@ -44,11 +44,11 @@ class Turns:
         """A heap: when each video's block may go that waits for time alone."""
         self._entries = itertools.count()
 
-    def room(self, request: SessionRequest) -> int | None:
+    def room(self, request: VideoRequest) -> int | None:
         """The chain that a video should start on, the least busy one; None when it has to wait."""
         return self._least_busy([(load.num_held, load.share) for load in self._loads], request)
 
-    def num_startable(self, line: Iterable[SessionRequest]) -> int:
+    def num_startable(self, line: Iterable[VideoRequest]) -> int:
         """How many of those who wait, in order, could start at once."""
         taken = [(load.num_held, load.share) for load in self._loads]
         for count, request in enumerate(line):
@@ -99,7 +99,7 @@ class Turns:
             heappop(self._later)
         return self._later[0][0] if self._later else None
 
-    def _least_busy(self, taken: list[tuple[int, float]], request: SessionRequest) -> int | None:
+    def _least_busy(self, taken: list[tuple[int, float]], request: VideoRequest) -> int | None:
         open_chains = []
         for chain, (num_held, shares) in enumerate(taken):
             needed = share(self._config, self._plan, chain, request)
@@ -109,7 +109,7 @@ class Turns:
         return min(open_chains)[2] if open_chains else None
 
     def _enter(self, video: Video, turn: Turn) -> None:
-        assert video.chain is not None, f"session {video.id} has no chain"
+        assert video.chain is not None, f"video {video.id} has no chain"
         turn.chain, turn.share = video.chain, share(self._config, self._plan, video.chain, video.request)
         load = self._loads[turn.chain]
         load.num_held, load.share = load.num_held + 1, load.share + turn.share
@@ -123,7 +123,7 @@ class Turns:
         turn.chain, turn.num_inflight, turn.place = None, 0, None
 
     def _line_up(self, video: Video, turn: Turn, load: ChainLoad, now: float) -> None:
-        moment = ready_at(video.progress, self._config) if video.state == SessionState.RUNNING else None
+        moment = ready_at(video.progress, self._config) if video.state == VideoState.RUNNING else None
         place = None if moment is None else (moment, *urgency(video.progress))
         if place == turn.place:
             return  # it stands where it should

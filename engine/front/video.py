@@ -23,11 +23,11 @@ from engine.errors import HiarError
 from engine.front.course import Course
 from engine.front.pacing import Progress, realtime_factor
 from engine.messages import TensorBytes
-from engine.request import EndReason, Fragment, SessionRequest
+from engine.request import EndReason, Fragment, VideoRequest
 
 
-class SessionState(StrEnum):
-    """Where a session stands."""
+class VideoState(StrEnum):
+    """Where a video stands."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,18 +36,18 @@ class SessionState(StrEnum):
     ENDED = "ended"
 
 
-NEXT_STATES: dict[SessionState, frozenset[SessionState]] = {
-    SessionState.QUEUED: frozenset({SessionState.RUNNING, SessionState.ENDED}),
-    SessionState.RUNNING: frozenset({SessionState.CLOSING, SessionState.RECOVERING, SessionState.ENDED}),
-    SessionState.CLOSING: frozenset({SessionState.RECOVERING, SessionState.ENDED}),
-    SessionState.RECOVERING: frozenset({SessionState.RUNNING, SessionState.ENDED}),
-    SessionState.ENDED: frozenset(),
+NEXT_STATES: dict[VideoState, frozenset[VideoState]] = {
+    VideoState.QUEUED: frozenset({VideoState.RUNNING, VideoState.ENDED}),
+    VideoState.RUNNING: frozenset({VideoState.CLOSING, VideoState.RECOVERING, VideoState.ENDED}),
+    VideoState.CLOSING: frozenset({VideoState.RECOVERING, VideoState.ENDED}),
+    VideoState.RECOVERING: frozenset({VideoState.RUNNING, VideoState.ENDED}),
+    VideoState.ENDED: frozenset(),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """A loss of workers that a session outlived."""
+    """A loss of workers that a video outlived."""
 
     block: int
     """The first block made by the new workers that its reader got."""
@@ -110,7 +110,7 @@ class Closing:
 
 @dataclass
 class Loss:
-    """The last loss of workers that the session was part of."""
+    """The last loss of workers that the video was part of."""
 
     block: int
     """Blocks that were done then."""
@@ -121,11 +121,11 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionStatus:
-    """A session at one moment."""
+class VideoStatus:
+    """A video at one moment."""
 
     id: str
-    state: SessionState
+    state: VideoState
     queue_position: int | None
     """0 is next; None when not queued."""
     blocks_done: int
@@ -145,7 +145,7 @@ class Video:
         self.id = video_id
         self.progress = progress
         self.bell = bell
-        self.state = SessionState.QUEUED
+        self.state = VideoState.QUEUED
         self.arrival = 0
         """Its number in the order in which videos came."""
         self.chain: int | None = None
@@ -176,7 +176,7 @@ class Video:
         self.failure: HiarError | None = None
 
     @property
-    def request(self) -> SessionRequest:
+    def request(self) -> VideoRequest:
         """What was asked for."""
         return self.progress.request
 
@@ -188,13 +188,13 @@ class Video:
     @property
     def told(self) -> Course:
         """What its chain was told. Only for one that is prepared."""
-        assert self.course is not None, f"session {self.id} is not prepared"
+        assert self.course is not None, f"video {self.id} is not prepared"
         return self.course
 
-    def describe(self, queue_position: int | None, now: float) -> SessionStatus:
+    def describe(self, queue_position: int | None, now: float) -> VideoStatus:
         """Its status, as its place in the queue and the time are given."""
         progress = self.progress
-        return SessionStatus(
+        return VideoStatus(
             id=self.id,
             state=self.state,
             queue_position=queue_position,
@@ -207,9 +207,9 @@ class Video:
             recoveries=tuple(self.recoveries),
         )
 
-    def move(self, state: SessionState) -> None:
+    def move(self, state: VideoState) -> None:
         """Enter a state; anything but a step of the table above is our bug."""
-        assert state in NEXT_STATES[self.state], f"session {self.id}: {self.state} -> {state}"
+        assert state in NEXT_STATES[self.state], f"video {self.id}: {self.state} -> {state}"
         self.state = state
 
     def put(self, fragment: Fragment) -> None:

@@ -3,7 +3,7 @@
 *Theory of operation.* A chain makes one block per ``block_s``, the load of its slowest part, so the planner cuts the
 line ``denoise[0] .. denoise[S-1], decode`` into as many contiguous parts as the chain has devices, with the smallest
 possible slowest part. More than S + 1 devices cannot shorten a chain; they become further chains that share the
-sessions. In block-first order every stage reads the last stage's pages, so all denoise stages stay together and a
+videos. In block-first order every stage reads the last stage's pages, so all denoise stages stay together and a
 chain has at most two parts.
 
 A part that does not fit in its device's memory is no part: among cuts that fit everywhere the fastest is taken, and if

@@ -105,8 +105,8 @@ def evicted_block(rollout: RolloutConfig, block: int) -> int | None:
     return gone[0] if gone else None
 
 
-def pages_per_session(rollout: RolloutConfig) -> int:
-    """Pages one session takes at full window, over all stages that write pages."""
+def pages_per_video(rollout: RolloutConfig) -> int:
+    """Pages one video takes at full window, over all stages that write pages."""
     writers = sum(writes_pages(rollout, stage) for stage in range(rollout.num_stages))
     return writers * rollout.window_blocks
 

@@ -1,7 +1,7 @@
 """The decode stage: from the finished latents of each block to one encoded fragment, or to the latents themselves.
 
 Decoding runs on the caller's thread and encoding on one of its own, so that denoise passes and decoding go on while the
-video encoder works. Keeps the decoder's streaming state and the encoder of each session. Knows nothing of denoising;
+video encoder works. Keeps the decoder's streaming state and the encoder of each video. Knows nothing of denoising;
 the encoder is given from outside, so that a machine without one can still decode.
 
 Letters: F latent frames of a block, T frames, C channels, Y and X latent height and width, P rows of the planes of a
@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.errors import CorruptLatents, EngineOutOfMemory, SessionFailed
+from engine.errors import CorruptLatents, EngineOutOfMemory, VideoFailed
 from engine.messages import (
     BlockDone,
     BlockRepeated,
@@ -30,7 +30,7 @@ from engine.messages import (
     InitReady,
     OpenTicket,
     RestoreTicket,
-    SessionBroken,
+    VideoBroken,
 )
 from engine.model.decoder import Decoder, DecodeState
 from engine.model.tensor_bytes import to_bytes
@@ -43,7 +43,7 @@ MAX_WAITING_JOBS = 8
 
 
 class Encoder(Protocol):
-    """What makes fragments of one session's pictures. Used and closed on the encoder's thread."""
+    """What makes fragments of one video's pictures. Used and closed on the encoder's thread."""
 
     @property
     def init_segment(self) -> bytes:
@@ -56,7 +56,7 @@ class Encoder(Protocol):
         ...
 
     def encode_block(self, yuv_TPW: Tensor) -> bytes:
-        """One ``moof`` and ``mdat`` from planar 4:2:0 frames. Raises ``SessionFailed`` if the codec gives up."""
+        """One ``moof`` and ``mdat`` from planar 4:2:0 frames. Raises ``VideoFailed`` if the codec gives up."""
         ...
 
     def close(self) -> None:
@@ -65,15 +65,15 @@ class Encoder(Protocol):
 
 
 OpenEncoder = Callable[[OpenTicket], Encoder]
-"""May raise ``SessionFailed``."""
-Emit = Callable[[InitReady | BlockDone | BlockRepeated | SessionBroken], None]
+"""May raise ``VideoFailed``."""
+Emit = Callable[[InitReady | BlockDone | BlockRepeated | VideoBroken], None]
 Job = Callable[[], None]
 Answer = Callable[[], BlockDone | BlockRepeated]
 
 
 @dataclass(eq=False)
-class DecodeSession:
-    """What the decode stage keeps of one session."""
+class DecodeVideo:
+    """What the decode stage keeps of one video."""
 
     name: str
     output: Output
@@ -83,7 +83,7 @@ class DecodeSession:
     given_up: bool = False
     """No further block is decoded. Written by the thread that decodes."""
     broken: bool = False
-    """Written where the session's jobs run, so that blocks before the failure still come out."""
+    """Written where the video's jobs run, so that blocks before the failure still come out."""
 
 
 class DecodeStage:
@@ -93,134 +93,134 @@ class DecodeStage:
         """Start the encoder's thread.
 
         Args:
-            decoder: may be None when every session asks for latents.
-            open_encoder: opens the encoder of a session, at the ticket's first frame.
+            decoder: may be None when every video asks for latents.
+            open_encoder: opens the encoder of a video, at the ticket's first frame.
             emit: takes the messages, from the caller's thread and from the encoder's: it must be thread-safe. A
-                session's messages come one at a time and in order.
+                video's messages come one at a time and in order.
             timer: records decoding and encoding.
         """
         self._decoder, self._open_encoder, self._emit, self._timer = decoder, open_encoder, emit, timer
-        self._sessions: dict[str, DecodeSession] = {}
+        self._videos: dict[str, DecodeVideo] = {}
         self._jobs: queue.Queue[Job] = queue.Queue(MAX_WAITING_JOBS)
         threading.Thread(target=self._run_jobs, name="encoder", daemon=True).start()
 
     def open(self, ticket: OpenTicket) -> None:
-        """A session begins: its init segment is ready at once. An encoder that does not open breaks the session."""
-        session = DecodeSession(ticket.session, ticket.output, ticket.first_block)
-        self._sessions[ticket.session] = session
+        """A video begins: its init segment is ready at once. An encoder that does not open breaks the video."""
+        video = DecodeVideo(ticket.video, ticket.output, ticket.first_block)
+        self._videos[ticket.video] = video
         if ticket.output == Output.LATENTS:
             return
         try:
-            session.encoder = self._open_encoder(ticket)
-        except SessionFailed as error:
-            self._break(session, error.code, error.message)
+            video.encoder = self._open_encoder(ticket)
+        except VideoFailed as error:
+            self._break(video, error.code, error.message)
             return
-        init = InitReady(session=ticket.session, data=session.encoder.init_segment, codecs=session.encoder.codecs)
+        init = InitReady(video=ticket.video, data=video.encoder.init_segment, codecs=video.encoder.codecs)
         self._emit(init)
 
     def finish_block(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
         """Decode a block and leave it to the encoder; wait while too many blocks wait there.
 
-        Blocks before the session's first one only advance the decoder. NaN or infinity, a device without memory for
-        the decoder, or a failing encoder break the session, and its later blocks are dropped.
+        Blocks before the video's first one only advance the decoder. NaN or infinity, a device without memory for
+        the decoder, or a failing encoder break the video, and its later blocks are dropped.
         """
-        session = self._sessions[ticket.session]
-        if session.given_up or session.broken:
+        video = self._videos[ticket.video]
+        if video.given_up or video.broken:
             return
         try:
-            answer = self._prepare(session, ticket, latents_FCYX)
-        except SessionFailed as error:
-            self._give_up(session, error)
+            answer = self._prepare(video, ticket, latents_FCYX)
+        except VideoFailed as error:
+            self._give_up(video, error)
             return
-        self._in_order(session, partial(self._reply, session, answer))
+        self._in_order(video, partial(self._reply, video, answer))
 
     def restore(self, ticket: RestoreTicket, latents_FCYX: Tensor) -> None:
-        """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the session."""
-        session = self._sessions[ticket.session]
-        if session.given_up or session.broken or session.output == Output.LATENTS:
+        """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the video."""
+        video = self._videos[ticket.video]
+        if video.given_up or video.broken or video.output == Output.LATENTS:
             return
         try:
-            self._decode(session, ticket.block, latents_FCYX)
-        except SessionFailed as error:
-            self._give_up(session, error)
+            self._decode(video, ticket.block, latents_FCYX)
+        except VideoFailed as error:
+            self._give_up(video, error)
 
-    def close(self, session: str, done: Job) -> None:
-        """The session ends: drop its encoder once everything of it is emitted, and then call ``done``.
+    def close(self, video: str, done: Job) -> None:
+        """The video ends: drop its encoder once everything of it is emitted, and then call ``done``.
 
-        ``done`` runs on the encoder's thread, or before this returns if the session has no encoder.
+        ``done`` runs on the encoder's thread, or before this returns if the video has no encoder.
         """
-        closing = self._sessions.pop(session)
+        closing = self._videos.pop(video)
         closing.state = None  # here: the encoder's thread has no part in the device's memory
         self._in_order(closing, partial(_close_encoder, closing, done))
 
     # --- on the caller's thread ---
 
-    def _prepare(self, session: DecodeSession, ticket: BlockTicket, latents_FCYX: Tensor) -> Answer:
-        """Do what a block needs before the encoder; the rest is the answer. Raises ``SessionFailed``."""
-        repeated = ticket.block < session.first_block
-        if session.output == Output.LATENTS:
+    def _prepare(self, video: DecodeVideo, ticket: BlockTicket, latents_FCYX: Tensor) -> Answer:
+        """Do what a block needs before the encoder; the rest is the answer. Raises ``VideoFailed``."""
+        repeated = ticket.block < video.first_block
+        if video.output == Output.LATENTS:
             with _memory_for(f"check block {ticket.block}", latents_FCYX.device):
                 _require_finite(latents_FCYX, ticket.block)
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
-        yuv_TPW, decode_s = self._decode(session, ticket.block, latents_FCYX)
+        yuv_TPW, decode_s = self._decode(video, ticket.block, latents_FCYX)
         if repeated:
             return partial(_repeat, ticket)
         num_frames = len(yuv_TPW)
         assert num_frames >= ticket.num_frames, f"block {ticket.block} has {num_frames} of {ticket.num_frames} frames"
-        assert session.encoder is not None, "an open session that is not broken has its encoder"
-        return partial(self._encode, session.encoder, ticket, yuv_TPW[: ticket.num_frames], decode_s)
+        assert video.encoder is not None, "an open video that is not broken has its encoder"
+        return partial(self._encode, video.encoder, ticket, yuv_TPW[: ticket.num_frames], decode_s)
 
-    def _decode(self, session: DecodeSession, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
-        """Return all frames of a block on the host and the seconds it took. Raises ``SessionFailed``.
+    def _decode(self, video: DecodeVideo, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
+        """Return all frames of a block on the host and the seconds it took. Raises ``VideoFailed``.
 
         Pictures that nobody will see come to the host as well: without the copy a GPU would still be at work when the
         time is taken.
         """
-        assert self._decoder is not None, "a session asked for pictures and the model has no decoder"
+        assert self._decoder is not None, "a video asked for pictures and the model has no decoder"
         with _memory_for(f"decode block {block}", latents_FCYX.device):
             _require_finite(latents_FCYX, block)
             began_s = time.monotonic()
-            pixels_TCYX, session.state = self._decoder.decode(latents_FCYX, session.state)
+            pixels_TCYX, video.state = self._decoder.decode(latents_FCYX, video.state)
             yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
-        self._timer.add(Phase.DECODE, session.name, block, began_s)
+        self._timer.add(Phase.DECODE, video.name, block, began_s)
         return yuv_TPW, time.monotonic() - began_s
 
-    def _give_up(self, session: DecodeSession, error: SessionFailed) -> None:
-        """Decode no more of the session, let go of its history, and say so behind its earlier blocks.
+    def _give_up(self, video: DecodeVideo, error: VideoFailed) -> None:
+        """Decode no more of the video, let go of its history, and say so behind its earlier blocks.
 
         The error itself does not wait there: it holds what the decoder had allocated when it failed.
         """
-        session.given_up, session.state = True, None
-        self._in_order(session, partial(self._break, session, error.code, error.message))
+        video.given_up, video.state = True, None
+        self._in_order(video, partial(self._break, video, error.code, error.message))
 
-    def _in_order(self, session: DecodeSession, job: Job) -> None:
-        """Run a job after the session's earlier ones: behind the encoder, or here if the session has none."""
-        if session.encoder is None:
+    def _in_order(self, video: DecodeVideo, job: Job) -> None:
+        """Run a job after the video's earlier ones: behind the encoder, or here if the video has none."""
+        if video.encoder is None:
             job()
         else:
             began_s = time.monotonic()
             self._jobs.put(job)
             self._timer.rest(output_s=time.monotonic() - began_s)
 
-    # --- in the session's order ---
+    # --- in the video's order ---
 
-    def _reply(self, session: DecodeSession, answer: Answer) -> None:
-        """Make the answer and emit it, unless the session broke before."""
-        if session.broken:
+    def _reply(self, video: DecodeVideo, answer: Answer) -> None:
+        """Make the answer and emit it, unless the video broke before."""
+        if video.broken:
             return
         try:
             message = answer()
-        except SessionFailed as error:
-            self._break(session, error.code, error.message)
+        except VideoFailed as error:
+            self._break(video, error.code, error.message)
             return
         self._emit(message)
 
-    def _break(self, session: DecodeSession, code: str, message: str) -> None:
-        """Give up on the session; it says so once."""
-        if session.broken:
+    def _break(self, video: DecodeVideo, code: str, message: str) -> None:
+        """Give up on the video; it says so once."""
+        if video.broken:
             return
-        session.broken = True
-        self._emit(SessionBroken(session=session.name, code=code, message=message))
+        video.broken = True
+        self._emit(VideoBroken(video=video.name, code=code, message=message))
 
     # --- on the encoder's thread ---
 
@@ -237,9 +237,9 @@ class DecodeStage:
     def _encode(self, encoder: Encoder, ticket: BlockTicket, yuv_TPW: Tensor, decode_s: float) -> BlockDone:
         began_s = time.monotonic()
         data = encoder.encode_block(yuv_TPW)
-        self._timer.add(Phase.ENCODE, ticket.session, ticket.block, began_s)
+        self._timer.add(Phase.ENCODE, ticket.video, ticket.block, began_s)
         return BlockDone(
-            session=ticket.session,
+            video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
             data=data,
@@ -253,7 +253,7 @@ def _pass_latents(ticket: BlockTicket, latents_FCYX: Tensor) -> BlockDone:
     with _memory_for(f"copy block {ticket.block}", latents_FCYX.device):
         latents = to_bytes(latents_FCYX)
     return BlockDone(
-        session=ticket.session,
+        video=ticket.video,
         block=ticket.block,
         num_frames=ticket.num_frames,
         data=b"",
@@ -264,12 +264,12 @@ def _pass_latents(ticket: BlockTicket, latents_FCYX: Tensor) -> BlockDone:
 
 
 def _repeat(ticket: BlockTicket) -> BlockRepeated:
-    return BlockRepeated(session=ticket.session, block=ticket.block)
+    return BlockRepeated(video=ticket.video, block=ticket.block)
 
 
-def _close_encoder(session: DecodeSession, done: Job) -> None:
-    if session.encoder is not None:
-        session.encoder.close()
+def _close_encoder(video: DecodeVideo, done: Job) -> None:
+    if video.encoder is not None:
+        video.encoder.close()
     done()
 
 

@@ -1,6 +1,6 @@
-"""Blocks of pictures in, fragments out: one H.264 encoder a session and one short-lived MP4 muxer a block.
+"""Blocks of pictures in, fragments out: one H.264 encoder a video and one short-lived MP4 muxer a block.
 
-Knows nothing of latents, sessions or HTTP. It is the only file of the engine that imports PyAV. Source:
+Knows nothing of latents, videos or HTTP. It is the only file of the engine that imports PyAV. Source:
 ``operations`` spec sections 2.3 (why a muxer a block, and its flags) and 2.4 (codec).
 
 Shape letters: T frames of a block, P = height_px * 3 / 2 rows of the planes, W width_px.
@@ -77,7 +77,7 @@ def max_bits_per_s(width_px: int, height_px: int, fps: int, quality: Quality) ->
 
 
 class BlockEncoder:
-    """Encoder of one session's blocks. Its fragments, in order after ``init_segment``, are one MP4 stream.
+    """Encoder of one video's blocks. Its fragments, in order after ``init_segment``, are one MP4 stream.
 
     Any fragment is a join point: it starts with an IDR frame and carries its absolute decode time. A stream that was
     cut goes on with a new encoder of the same arguments and the next ``first_frame`` and ``first_sequence``.
@@ -107,8 +107,8 @@ class BlockEncoder:
             fps: frames a second of playback.
             quality: how many bits to spend.
             num_threads: slices that a frame is cut into, one thread each.
-            first_frame: index in the session of the first frame that will come; it is played at ``first_frame / fps``.
-            first_sequence: ``mfhd`` sequence number of the first fragment; 1 for a session's first block.
+            first_frame: index in the video of the first frame that will come; it is played at ``first_frame / fps``.
+            first_sequence: ``mfhd`` sequence number of the first fragment; 1 for a video's first block.
 
         Raises:
             ValueError: a side is odd.
@@ -202,7 +202,7 @@ def _open_muxer(file: io.BytesIO, sequence: int) -> OutputContainer:
 def _add_encoder(
     container: OutputContainer, *, width_px: int, height_px: int, fps: int, quality: Quality, num_threads: int
 ) -> VideoStream:
-    """Add the track whose encoder lives as long as the session; opened by the container's ``start_encoding``."""
+    """Add the track whose encoder lives as long as the video; opened by the container's ``start_encoding``."""
     spending = SPENDING[quality]
     max_rate = str(max_bits_per_s(width_px, height_px, fps, quality))
     stream = container.add_stream(

@@ -1,1 +1,1 @@
-"""Networks and their weights. No process, no session."""
+"""Networks and their weights. No process, no video."""

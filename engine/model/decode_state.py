@@ -1,6 +1,6 @@
 """What a decoder remembers of a stream between two calls: a plain value with a size.
 
-Does not know which network wrote it, nor which session it belongs to.
+Does not know which network wrote it, nor which video it belongs to.
 """
 
 from dataclasses import dataclass

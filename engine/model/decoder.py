@@ -1,6 +1,6 @@
 """The one type through which the decode stage sees whichever network turns latents into pixels.
 
-Knows no weights, no session and no video format. Sources: spec section 5 (Wan) and ``vae`` spec section 5 (tiny).
+Knows no weights, no request and no video format. Sources: spec section 5 (Wan) and ``vae`` spec section 5 (tiny).
 """
 
 from typing import Protocol

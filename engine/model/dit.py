@@ -1,8 +1,8 @@
 """The causal Wan transformer over a batch of segments (spec section 1.3).
 
-One forward serves any mix of stages and sessions: each segment brings its own timestep, position, prompt and page
+One forward serves any mix of stages and videos: each segment brings its own timestep, position, prompt and page
 list. Cache passes write their keys and values into their page before anyone attends in that layer, so a denoise pass
-may list a page that is written in the same forward. Knows nothing of schedules, sessions or devices.
+may list a page that is written in the same forward. Knows nothing of schedules, videos or devices.
 
 Parameter names are the original checkpoint's, so a state dict loads without renaming.
 

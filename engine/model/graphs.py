@@ -42,7 +42,7 @@ class TextBuffers:
             num_rows_G=torch.ones(num_segments, dtype=torch.int32, device=device),
         )
         self._held: list[weakref.ref[TextContext] | None] = [None] * num_segments
-        """Weak, so that the prompts of ended sessions do not stay in memory."""
+        """Weak, so that the prompts of ended videos do not stay in memory."""
 
     def fill(self, contexts: tuple[TextContext, ...]) -> int:
         """Hold these prompts; returns how many had to be copied. Rows behind a prompt's own keep what they held."""

@@ -27,7 +27,7 @@ class TextContext:
 
 @dataclass(frozen=True)
 class SegmentBatch:
-    """Segments of one forward, cache passes first. All have one picture size; sessions and stages may differ."""
+    """Segments of one forward, cache passes first. All have one picture size; videos and stages may differ."""
 
     latents_GFCYX: Tensor
     """Set by the stage: each segment's block at the level that ``timesteps_G`` says."""

@@ -1,6 +1,6 @@
 """From a prompt to its embedding: cleaning, tokens, UMT5 encoder (spec section 5.5).
 
-The encoder is ``transformers``' own class; this file adds what Wan does around it. Knows no session.
+The encoder is ``transformers``' own class; this file adds what Wan does around it. Knows no video.
 
 Letters: T tokens of a prompt, X text width.
 """

@@ -1,6 +1,6 @@
 """TAEHV, the tiny video autoencoder: a fast stand-in for the Wan decoder on the same latents.
 
-Knows neither sessions nor weight files. Source: ``vae`` spec section 5; ``state_dict`` keys are the checkpoint's
+Knows neither videos nor weight files. Source: ``vae`` spec section 5; ``state_dict`` keys are the checkpoint's
 (5.3-5.5), so weightless entries of a sequence keep their index. All layers are two-dimensional: time is the batch.
 
 Shape suffixes: T pictures in time (latent frames or any rate up to frames), C channels, H and W height and width at

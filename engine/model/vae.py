@@ -1,6 +1,6 @@
 """The Wan2.1 video autoencoder: latents of a stream in, frames out, block by block and without seams; and back.
 
-Knows neither sessions nor weight files. Source: spec sections 5.1 (constants), 5.3 (graph) and 5.4 (streaming);
+Knows neither videos nor weight files. Source: spec sections 5.1 (constants), 5.3 (graph) and 5.4 (streaming);
 ``state_dict`` keys are the original checkpoint's (spec section 2.3).
 
 Shape suffixes: 1 the batch, C channels, T frames in time (latent frames on the latent side), H and W height and width.

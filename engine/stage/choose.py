@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from engine.config import RolloutConfig
 from engine.law.schedule import attended_blocks, context_stage, noise_levels
 from engine.messages import BlockTicket, RestoreTicket
-from engine.stage.denoise import DenoiseStage, StageSession
+from engine.stage.denoise import DenoiseStage, StageVideo
 from engine.stage.segment import Segment
 
 
@@ -38,10 +38,10 @@ def next_forward(stages: Sequence[DenoiseStage], rollout: RolloutConfig, max_seg
 
 
 def needs_forward(stage: DenoiseStage, dropped: Container[str]) -> bool:
-    """Whether the ticket at the head of the queue must wait for a forward; ``dropped`` sessions never need one."""
+    """Whether the ticket at the head of the queue must wait for a forward; ``dropped`` videos never need one."""
     match stage.arrivals[0].ticket:
-        case BlockTicket(session=session):
-            return session not in dropped
+        case BlockTicket(video=video):
+            return video not in dropped
         case RestoreTicket():
             return stage.awaited_pass() is not None
         case _:
@@ -56,7 +56,7 @@ class _Chosen:
 
     def has_room_for(self, *segments: Segment) -> bool:
         together = [*self.cache, *self.denoise, *segments]
-        sizes = {segment.session.latent_shape for segment in together}
+        sizes = {segment.video.latent_shape for segment in together}
         return len(together) <= self.max_segments and len(sizes) == 1
 
 
@@ -68,29 +68,29 @@ def _add_denoise_pass(
     if waiting is None:
         return
     ticket, arrival = waiting
-    writer = stages[context_stage(rollout, stage.index) - stages[0].index].sessions.get(ticket.session)
+    writer = stages[context_stage(rollout, stage.index) - stages[0].index].videos.get(ticket.video)
     if writer is None or not _context_is_within_reach(writer, attended_blocks(rollout, ticket.block)):
         return
-    session = stage.sessions[ticket.session]
+    video = stage.videos[ticket.video]
     denoise = Segment(
         stage=stage,
-        session=session,
+        video=video,
         block=ticket.block,
         latents_FCYX=arrival.latents_FCYX,
         level=noise_levels(rollout)[stage.index],
-        context=session.context,
+        context=video.context,
         pages=writer.pages,
         ticket=ticket,
     )
     due = writer.due
-    # It may be there already: if blocks do not attend to the one before, several of a session are under way at once.
+    # It may be there already: if blocks do not attend to the one before, several of a video are under way at once.
     needed = [due] if due is not None and due not in chosen.cache else []
     if chosen.has_room_for(*needed, denoise):
         chosen.cache += needed
         chosen.denoise.append(denoise)
 
 
-def _context_is_within_reach(writer: StageSession, attended: tuple[int, ...]) -> bool:
+def _context_is_within_reach(writer: StageVideo, attended: tuple[int, ...]) -> bool:
     """Whether the pages of all these blocks are written, or due and able to join the forward that needs them."""
     newest = max(attended, default=-1)
     return writer.num_cached > newest or (writer.due is not None and writer.due.block == newest)

@@ -77,7 +77,7 @@ def _steady_batch(
     num_denoise: int,
     size_px: tuple[int, int],
 ) -> SegmentBatch:
-    """Passes of a session whose window is full; all read the same pages, which costs what reading others would."""
+    """Passes of a video whose window is full; all read the same pages, which costs what reading others would."""
     rollout, count = config.manifest.rollout, num_cache + num_denoise
     width_px, height_px = size_px
     shape = (

@@ -1,4 +1,4 @@
-"""One denoise stage: the tickets that wait in front of it and what it keeps of each session.
+"""One denoise stage: the tickets that wait in front of it and what it keeps of each video.
 
 Holds state; ``engine.stage.choose`` decides what runs next, and the law (``engine.law.schedule``) what it computes.
 Imports no torch.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.model.segments import TextContext
-    from engine.stage.pages import SessionPages
+    from engine.stage.pages import VideoPages
     from engine.stage.segment import Segment
 
 
@@ -32,8 +32,8 @@ class Arrival:
 
 
 @dataclass(eq=False)
-class StageSession:
-    """What a stage keeps of one session."""
+class StageVideo:
+    """What a stage keeps of one video."""
 
     name: str
     seed: int
@@ -41,7 +41,7 @@ class StageSession:
     """F, C, Y, X of a block."""
     context: "TextContext"
     """The prompt of the next block."""
-    pages: "SessionPages"
+    pages: "VideoPages"
     """Always empty in a stage that writes no pages."""
     num_cached: int = 0
     """The block after the last one whose page is written."""
@@ -60,7 +60,7 @@ class DenoiseStage:
 
     index: int
     arrivals: deque[Arrival] = field(default_factory=deque)
-    sessions: dict[str, StageSession] = field(default_factory=dict)
+    videos: dict[str, StageVideo] = field(default_factory=dict)
 
     def waiting_block(self) -> tuple[BlockTicket, Arrival] | None:
         """The block ticket at the head of the queue, if that is what stands there."""
@@ -71,9 +71,9 @@ class DenoiseStage:
     def awaited_pass(self) -> "Segment | None":
         """The cache pass that a restore ticket at the head of the queue waits for."""
         if self.arrivals and isinstance(self.arrivals[0].ticket, RestoreTicket):
-            return self.sessions[self.arrivals[0].ticket.session].due
+            return self.videos[self.arrivals[0].ticket.video].due
         return None
 
     def due_passes(self) -> "list[Segment]":
-        """Cache passes that have not run yet, by the order in which their sessions were opened."""
-        return [session.due for session in self.sessions.values() if session.due is not None]
+        """Cache passes that have not run yet, by the order in which their videos were opened."""
+        return [video.due for video in self.videos.values() if video.due is not None]

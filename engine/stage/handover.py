@@ -2,7 +2,7 @@
 
 Both ends know from the tickets what comes next, so nothing but latents travels, behind one greeting that opens the way
 before anyone waits for it. Sending and receiving have a thread and, on a GPU, a stream of their own: a pass never waits
-for a neighbour, and a neighbour's pass runs while latents are under way. Knows no stage and no session state.
+for a neighbour, and a neighbour's pass runs while latents are under way. Knows no stage and no video state.
 
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """
@@ -209,7 +209,7 @@ class Inlet:
                 self._num_posted -= 1
                 self._post()
             ticket, latents = expected.ticket, expected.latents_FCYX
-            self._timer.add(Phase.RECEIVE, ticket.session, ticket.block, began_s, num_bytes=latents.nbytes)
+            self._timer.add(Phase.RECEIVE, ticket.video, ticket.block, began_s, num_bytes=latents.nbytes)
             self._arrived(latents)
 
 
@@ -258,7 +258,7 @@ class Outlet:
                 work = dist.isend(latents, self._target)
             assert work is not None, "this worker is not in the group"
             _finish(work, self._stream)
-            self._timer.add(Phase.SEND, ticket.session, ticket.block, began_s, num_bytes=latents.nbytes)
+            self._timer.add(Phase.SEND, ticket.video, ticket.block, began_s, num_bytes=latents.nbytes)
 
 
 def _finish(work: dist.Work, stream: torch.cuda.Stream | None) -> None:

@@ -33,8 +33,8 @@ from engine.messages import (
     PromptEncoded,
     PromptTicket,
     RestoreTicket,
-    SessionClosed,
     Ticket,
+    VideoClosed,
     WorkBegins,
 )
 from engine.model.decoder import Decoder
@@ -94,7 +94,7 @@ class ChainLink:
         self._tickets: deque[Ticket] = deque()
         self._arrived: deque[Tensor] = deque()
         self._shapes: dict[str, Shape] = {}
-        """Of a block's latents, by session; a session is known from its open ticket until its close ticket passed."""
+        """Of a block's latents, by video; a video is known from its open ticket until its close ticket passed."""
         self._dropped: set[str] = set()
         self._num_passed = 0
 
@@ -136,7 +136,7 @@ class ChainLink:
             case EncodePrompt():
                 self._embed(message)
             case Cancel():
-                self._cancel(message.session)
+                self._cancel(message.video)
             case _:
                 self._line_up(message)
 
@@ -178,10 +178,10 @@ class ChainLink:
         if isinstance(ticket, OpenTicket):
             rollout, model = self._config.manifest.rollout, self._config.manifest.transformer
             size = (ticket.latent_height, ticket.latent_width)
-            self._shapes[ticket.session] = (rollout.latent_frames_per_block, model.in_dim, *size)
+            self._shapes[ticket.video] = (rollout.latent_frames_per_block, model.in_dim, *size)
         self._tickets.append(ticket)
         if isinstance(ticket, BlockTicket) and self._inlet is not None:
-            self._inlet.expect(ticket, self._shapes[ticket.session])
+            self._inlet.expect(ticket, self._shapes[ticket.video])
 
     def _advance(self) -> None:
         """Let tickets into the first local stage, up to the first block whose latents are still to come."""
@@ -197,11 +197,11 @@ class ChainLink:
             else:
                 self._deliver(ticket, latents)
 
-    def _cancel(self, session: str) -> None:
-        if session in self._shapes:
-            self._dropped.add(session)
+    def _cancel(self, video: str) -> None:
+        if video in self._shapes:
+            self._dropped.add(video)
             if self._runner is not None:
-                self._runner.cancel(session)
+                self._runner.cancel(video)
 
     def _embed(self, question: EncodePrompt) -> None:
         """On the host's CPU it takes seconds, in which passes go on: a thread of its own does it, in order."""
@@ -230,14 +230,14 @@ class ChainLink:
     def _deliver(self, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
         """The end of the local stages: on to the next worker, or to the decode stage."""
         if self._outlet is not None and isinstance(ticket, BlockTicket):
-            self._outlet.send(ticket, self._void(ticket.session) if latents_FCYX is None else latents_FCYX)
+            self._outlet.send(ticket, self._void(ticket.video) if latents_FCYX is None else latents_FCYX)
         if self._decode is not None:
             self._decode_ticket(self._decode, ticket, latents_FCYX)
         elif isinstance(ticket, CloseTicket):
-            self._closed(ticket.session)
+            self._closed(ticket.video)
         if isinstance(ticket, CloseTicket):
-            del self._shapes[ticket.session]
-            self._dropped.discard(ticket.session)
+            del self._shapes[ticket.video]
+            self._dropped.discard(ticket.video)
         self._num_passed += 1
 
     def _decode_ticket(self, decode: DecodeStage, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
@@ -245,25 +245,25 @@ class ChainLink:
             case OpenTicket():
                 decode.open(ticket)
             case BlockTicket():
-                if latents_FCYX is not None and ticket.session not in self._dropped:
-                    self._send(WorkBegins(sessions=(ticket.session,)))
+                if latents_FCYX is not None and ticket.video not in self._dropped:
+                    self._send(WorkBegins(videos=(ticket.video,)))
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():
                 clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]
                 decode.restore(ticket, to_tensor(clean).to(self._device))
             case CloseTicket():
-                decode.close(ticket.session, lambda: self._closed(ticket.session))
+                decode.close(ticket.video, lambda: self._closed(ticket.video))
             case PromptTicket():
                 pass  # a decoder reads no prompt
 
-    def _closed(self, session: str) -> None:
-        self._send(SessionClosed(session=session, pages_used=self._pool.num_used))
+    def _closed(self, video: str) -> None:
+        self._send(VideoClosed(video=video, pages_used=self._pool.num_used))
 
-    def _void(self, session: str) -> Tensor:
-        """Latents of a block nobody computed. The next worker may not know yet that the session is gone; NaN ends it
+    def _void(self, video: str) -> Tensor:
+        """Latents of a block nobody computed. The next worker may not know yet that the video is gone; NaN ends it
         typed there, where zeros would be shown."""
         dtype = parts.dtype_on(self._config, self._device)
-        return torch.full(self._shapes[session], torch.nan, dtype=dtype, device=self._device)
+        return torch.full(self._shapes[video], torch.nan, dtype=dtype, device=self._device)
 
     def _make_runner(self, model: Network, rig: Rig) -> Runner:
         return Runner(

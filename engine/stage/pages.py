@@ -1,4 +1,4 @@
-"""The page pool of a worker and the pages each session holds in it (design, law 6).
+"""The page pool of a worker and the pages each video holds in it (design, law 6).
 
 A page is the keys and values of one block in all layers of one stage. Pages never move: eviction gives a page back and
 nothing is copied. Knows nothing of noise levels or tickets.
@@ -63,7 +63,7 @@ class PagePool:
         return page_bytes(num_layers, page_tokens, num_heads, head_dim, self.cache.keys_NPLHK.dtype)
 
     def take(self) -> int:
-        """Hand out a free page. Admission counts pages before a session opens, so one is always there."""
+        """Hand out a free page. Admission counts pages before a video opens, so one is always there."""
         assert self._free, "the pool is empty: admission let in more than it holds"
         return self._free.pop()
 
@@ -79,10 +79,10 @@ class PagePool:
                 pages[:, page] = torch.nan
 
 
-class SessionPages:
-    """The pages of one session in one stage, by block.
+class VideoPages:
+    """The pages of one video in one stage, by block.
 
-    A restored session skips blocks: the pages that an undisturbed one would hold of them are not there to attend to.
+    A restored video skips blocks: the pages that an undisturbed one would hold of them are not there to attend to.
     """
 
     def __init__(self, pool: PagePool, rollout: RolloutConfig) -> None:

@@ -204,7 +204,7 @@ def _room_for(what: str, config: EngineConfig, device: torch.device) -> Iterator
 def pages(
     config: EngineConfig, device: torch.device, stages: tuple[int, ...], num_layers: int | None = None
 ) -> PagePool:
-    """Pages for ``max_videos`` sessions at full window in these stages.
+    """Pages for ``max_videos`` videos at full window in these stages.
 
     Args:
         config: model and settings.
@@ -255,7 +255,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
-    """The encoder of a session, at the first block that its reader has not got yet."""
+    """The encoder of a video, at the first block that its reader has not got yet."""
     from engine.media.encoder import BlockEncoder  # noqa: PLC0415 - machines without PyAV run all but the encoder
 
     return BlockEncoder(

@@ -2,7 +2,7 @@
 
 Everything around them is the real thing: processes, tickets, hand-over, pages, encoder. A rehearsed block holds its own
 number and its pictures show their frame numbers, so a finished video tells what was made, lost or made twice. Knows no
-session and no process but the one it may have to end.
+video and no process but the one it may have to end.
 
 Letters: G segments, T frames or text rows, F latent frames of a block, C channels, Y and X height and width (latent
 ones for latents, pixels for pictures), B bars of a painted picture, W width in pixels.

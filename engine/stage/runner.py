@@ -3,7 +3,7 @@
 The mechanism; which segments a tick runs is the policy of ``engine.stage.choose``. Tickets pass every stage in the
 order in which they were submitted. Knows nothing of processes or pictures.
 
-A session that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents. One that
+A video that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents. One that
 the device has no memory for breaks, typed, wherever that shows; the others do not notice.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width.
@@ -28,17 +28,17 @@ from engine.messages import (
     OpenTicket,
     PromptTicket,
     RestoreTicket,
-    SessionBroken,
     Ticket,
+    VideoBroken,
     WorkBegins,
 )
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.stage.choose import needs_forward, next_forward
-from engine.stage.denoise import Arrival, DenoiseStage, StageSession
+from engine.stage.denoise import Arrival, DenoiseStage, StageVideo
 from engine.stage.network import Network
 from engine.stage.noise import Noise
-from engine.stage.pages import PagePool, SessionPages
+from engine.stage.pages import PagePool, VideoPages
 from engine.stage.rehearsal import Faults
 from engine.stage.segment import Segment, names_in, record
 from engine.trace import Timer
@@ -47,10 +47,10 @@ logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Ticket, Tensor | None], None]
 """What the last local stage calls with each ticket, and with the latents of each block it computed."""
-Tell = Callable[[WorkBegins | LatentsSaved | SessionBroken], None]
+Tell = Callable[[WorkBegins | LatentsSaved | VideoBroken], None]
 
 NO_TEXT = TextContext(*(torch.empty(0) for _ in range(3)))
-"""Of a session that had no memory for its prompt; it is broken then, and no pass reads this."""
+"""Of a video that had no memory for its prompt; it is broken then, and no pass reads this."""
 
 
 class Runner:
@@ -94,22 +94,22 @@ class Runner:
         try:
             return self._model.encode_context(to_tensor(ticket.embedding))
         except torch.OutOfMemoryError as error:
-            self._break(ticket.session, "a prompt", error)
+            self._break(ticket.video, "a prompt", error)
             return NO_TEXT
 
-    def cancel(self, session: str) -> None:
-        """Let the session's tickets pass without being computed, until its close ticket, which is still to come."""
-        self._dropped.add(session)
+    def cancel(self, video: str) -> None:
+        """Let the video's tickets pass without being computed, until its close ticket, which is still to come."""
+        self._dropped.add(video)
         for stage in self._stages:
-            if session in stage.sessions:
-                stage.sessions[session].due = None
+            if video in stage.videos:
+                stage.videos[video].due = None
 
     def tick(self) -> bool:
         """Run one forward. Returns False when nothing is left to do; control tickets have passed either way."""
         self._advance_control_tickets()
         chosen = self._with_noise(next_forward(self._stages, self._rollout, self._max_segments))
         if not chosen:
-            return self._advance_control_tickets()  # tickets of a session that just broke
+            return self._advance_control_tickets()  # tickets of a video that just broke
         segments = [segment.placed() for segment in chosen]
         began_s = time.monotonic()
         try:
@@ -142,46 +142,46 @@ class Runner:
         match ticket:
             case OpenTicket():
                 assert arrival.context is not None
-                stage.sessions[ticket.session] = self._new_session(ticket, arrival.context)
+                stage.videos[ticket.video] = self._new_video(ticket, arrival.context)
                 if stage is self._stages[0]:
-                    self._opened.append(ticket.session)
+                    self._opened.append(ticket.video)
             case PromptTicket():
                 assert arrival.context is not None
-                stage.sessions[ticket.session].context = arrival.context
+                stage.videos[ticket.video].context = arrival.context
             case RestoreTicket():
                 self._restore(stage, ticket)
             case CloseTicket():
-                stage.sessions.pop(ticket.session).close()
+                stage.videos.pop(ticket.video).close()
                 if stage is self._stages[-1]:
-                    self._dropped.discard(ticket.session)
-                    self._opened.remove(ticket.session)
+                    self._dropped.discard(ticket.video)
+                    self._opened.remove(ticket.video)
             case BlockTicket():
-                stage.sessions[ticket.session].due = None
+                stage.videos[ticket.video].due = None
 
-    def _new_session(self, ticket: OpenTicket, context: TextContext) -> StageSession:
+    def _new_video(self, ticket: OpenTicket, context: TextContext) -> StageVideo:
         num_frames, num_channels = self._rollout.latent_frames_per_block, self._model.config.in_dim
         shape = (num_frames, num_channels, ticket.latent_height, ticket.latent_width)
-        pages = SessionPages(self._pool, self._rollout)
-        return StageSession(ticket.session, ticket.seed, shape, context, pages)
+        pages = VideoPages(self._pool, self._rollout)
+        return StageVideo(ticket.video, ticket.seed, shape, context, pages)
 
     def _restore(self, stage: DenoiseStage, ticket: RestoreTicket) -> None:
         """Make the cache pass of a known block due, as if its denoise pass had just run."""
         saved = dict(ticket.latents).get(stage.index)
-        session = stage.sessions[ticket.session]
-        if saved is None or ticket.session in self._dropped:
+        video = stage.videos[ticket.video]
+        if saved is None or ticket.video in self._dropped:
             return
         try:
             latents = to_tensor(saved).to(self._model.device, self._model.dtype)
         except torch.OutOfMemoryError as error:
-            self._break(ticket.session, "a saved block", error)
+            self._break(ticket.video, "a saved block", error)
         else:
-            session.due = self._cache_pass(stage, session, ticket.block, latents)
+            video.due = self._cache_pass(stage, video, ticket.block, latents)
 
     def _hand_over(self, stage: DenoiseStage, arrival: Arrival) -> None:
         if stage is not self._stages[-1]:
             self._local(stage.index + 1).arrivals.append(arrival)
         else:
-            computed = isinstance(arrival.ticket, BlockTicket) and arrival.ticket.session not in self._dropped
+            computed = isinstance(arrival.ticket, BlockTicket) and arrival.ticket.video not in self._dropped
             self._deliver(arrival.ticket, arrival.latents_FCYX if computed else None)
 
     def _local(self, index: int) -> DenoiseStage:
@@ -192,12 +192,12 @@ class Runner:
     def _with_noise(self, chosen: list[Segment]) -> list[Segment]:
         """Draw the initial noise of blocks that start; one whose noise finds no memory breaks and is left out."""
         for segment in [segment for segment in chosen if segment.latents_FCYX is None]:
-            session = segment.session
+            video = segment.video
             try:
-                noise = self._noise(session.seed, segment.block, 0, session.latent_shape)
+                noise = self._noise(video.seed, segment.block, 0, video.latent_shape)
             except torch.OutOfMemoryError as error:
-                self._break(session.name, "noise", error)
-                chosen = [other for other in chosen if other.session is not session]
+                self._break(video.name, "noise", error)
+                chosen = [other for other in chosen if other.video is not video]
             else:
                 chosen = [replace(other, latents_FCYX=noise) if other is segment else other for other in chosen]
         return chosen
@@ -205,9 +205,9 @@ class Runner:
     def _forward(self, segments: list[Segment]) -> Tensor:
         """Run one forward and wait for it: timers and neighbours need to know when it is over."""
         batch = self._pack(segments)
-        self._tell(WorkBegins(sessions=tuple(sorted(names_in(segments)))))
+        self._tell(WorkBegins(videos=tuple(sorted(names_in(segments)))))
         for segment in _denoise_passes(segments):
-            self._faults.before_pass(segment.stage.index, segment.block, segment.session.seed)
+            self._faults.before_pass(segment.stage.index, segment.block, segment.video.seed)
         flow_GFCYX = self._model(batch, self._pool.cache)
         if flow_GFCYX.is_cuda:
             torch.cuda.current_stream().synchronize()
@@ -227,15 +227,15 @@ class Runner:
     def _output_level(self, stage: DenoiseStage) -> Level:
         return self._levels[stage.index + 1]
 
-    def _cache_pass(self, stage: DenoiseStage, session: StageSession, block: int, latents_FCYX: Tensor) -> Segment:
+    def _cache_pass(self, stage: DenoiseStage, video: StageVideo, block: int, latents_FCYX: Tensor) -> Segment:
         return Segment(
             stage=stage,
-            session=session,
+            video=video,
             block=block,
             latents_FCYX=latents_FCYX,
             level=self._output_level(stage),
-            context=session.context,
-            pages=session.pages,
+            context=video.context,
+            pages=video.pages,
         )
 
     def _step(self, segment: Segment, flow_FCYX: Tensor) -> None:
@@ -246,32 +246,32 @@ class Runner:
             latents = self._next_level(segment, flow_FCYX)
             self._remember(segment, ticket, latents)
         except torch.OutOfMemoryError as error:
-            self._break(ticket.session, "a step", error)
+            self._break(ticket.video, "a step", error)
         self._hand_over(segment.stage, Arrival(ticket, latents))
 
     def _next_level(self, segment: Segment, flow_FCYX: Tensor) -> Tensor:
-        stage, session, block = segment.stage, segment.session, segment.block
+        stage, video, block = segment.stage, segment.video, segment.block
         latents = predict_x0(_latents_of(segment), flow_FCYX, segment.level)
         following = stage.index + 1
         if following < self._rollout.num_stages:
-            noise = self._noise(session.seed, block, following, session.latent_shape)
+            noise = self._noise(video.seed, block, following, video.latent_shape)
             latents = re_noise(latents, noise, self._output_level(stage))
-        if self._faults.spoils(stage.index, block, session.seed):
+        if self._faults.spoils(stage.index, block, video.seed):
             latents = torch.full_like(latents, torch.nan)
         return latents
 
     def _remember(self, segment: Segment, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
         """Make the block's cache pass due, and tell what it reads if that is asked for."""
-        stage, session = segment.stage, segment.session
-        if ticket.last or ticket.session in self._dropped or not writes_pages(self._rollout, stage.index):
+        stage, video = segment.stage, segment.video
+        if ticket.last or ticket.video in self._dropped or not writes_pages(self._rollout, stage.index):
             return
-        session.due = self._cache_pass(stage, session, ticket.block, latents_FCYX)
+        video.due = self._cache_pass(stage, video, ticket.block, latents_FCYX)
         if ticket.save:
             saved = to_bytes(latents_FCYX)
-            self._tell(LatentsSaved(session=ticket.session, block=ticket.block, stage=stage.index, latents=saved))
+            self._tell(LatentsSaved(video=ticket.video, block=ticket.block, stage=stage.index, latents=saved))
 
     def _give_up_one(self, segments: list[Segment], error: torch.OutOfMemoryError) -> None:
-        """Undo a forward that had no memory and break the session that came last; the others try again.
+        """Undo a forward that had no memory and break the video that came last; the others try again.
 
         What it held is free for them: a device's allocator looks through all that it keeps before it raises. Emptying
         it here would stop the device, and wait for receives that are posted ahead.
@@ -282,15 +282,15 @@ class Runner:
         if not names & self._dropped:  # one that broke since it was chosen is gone the next time
             self._break(max(names, key=self._opened.index), "a pass", error)
 
-    def _break(self, session: str, purpose: str, error: torch.OutOfMemoryError) -> None:
-        """End a session that the device has no memory for. Its tickets pass uncomputed from here on."""
-        if session in self._dropped:
+    def _break(self, video: str, purpose: str, error: torch.OutOfMemoryError) -> None:
+        """End a video that the device has no memory for. Its tickets pass uncomputed from here on."""
+        if video in self._dropped:
             return
-        self.cancel(session)
+        self.cancel(video)
         reason = str(error).partition("\n")[0]
-        logger.error("session %s ends: %s", session, reason)
+        logger.error("video %s ends: %s", video, reason)
         message = f"{self._model.device} had no memory left for {purpose} ({reason})"
-        self._tell(SessionBroken(session=session, code=EngineOutOfMemory.code, message=message))
+        self._tell(VideoBroken(video=video, code=EngineOutOfMemory.code, message=message))
 
 
 def _denoise_passes(segments: list[Segment]) -> list[Segment]:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from engine.law.schedule import Level
 from engine.messages import BlockTicket
-from engine.stage.denoise import DenoiseStage, StageSession
+from engine.stage.denoise import DenoiseStage, StageVideo
 from engine.trace import Phase, Timer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.model.segments import TextContext
-    from engine.stage.pages import SessionPages
+    from engine.stage.pages import VideoPages
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Segment:
     """A denoise pass, if it executes a ticket, else a cache pass. Two segments are equal only if they are one."""
 
     stage: DenoiseStage
-    session: StageSession
+    video: StageVideo
     """Of the stage."""
     block: int
     latents_FCYX: "Tensor | None"
@@ -37,8 +37,8 @@ class Segment:
     level: Level
     context: "TextContext"
     """The prompt at the block's denoise pass, also for its cache pass, which may run after a prompt change."""
-    pages: "SessionPages"
-    """Where the pages lie that it attends to: the session's own ones in the stage that writes them."""
+    pages: "VideoPages"
+    """Where the pages lie that it attends to: the video's own ones in the stage that writes them."""
     ticket: BlockTicket | None = None
     """What a denoise pass executes: the head of the stage's queue, until it is settled."""
     attended: tuple[int, ...] = ()
@@ -48,7 +48,7 @@ class Segment:
 
     def placed(self) -> "Segment":
         """This segment with the pages it reads and writes; a cache pass claims its page."""
-        # The claim comes first: it tells a restored session which blocks it skipped.
+        # The claim comes first: it tells a restored video which blocks it skipped.
         write_page = self.pages.claim(self.block) if self.ticket is None else None
         return replace(self, write_page=write_page, attended=self.pages.attended(self.block))
 
@@ -56,7 +56,7 @@ class Segment:
         """The forward ran: the page is written and the one that left the window is free, or the ticket is executed."""
         if self.ticket is None:
             self.pages.evict_after(self.block)
-            self.session.num_cached, self.session.due = self.block + 1, None
+            self.video.num_cached, self.video.due = self.block + 1, None
         else:
             self.stage.arrivals.popleft()
 
@@ -67,8 +67,8 @@ class Segment:
 
 
 def names_in(segments: Iterable[Segment]) -> set[str]:
-    """Sessions that take part."""
-    return {segment.session.name for segment in segments}
+    """Videos that take part."""
+    return {segment.video.name for segment in segments}
 
 
 def record(segments: Iterable[Segment], timer: Timer, began_s: float) -> None:
@@ -76,5 +76,5 @@ def record(segments: Iterable[Segment], timer: Timer, began_s: float) -> None:
     ended_s = time.monotonic()
     for segment in segments:
         phase = Phase.CACHE if segment.ticket is None else Phase.DENOISE
-        name, stage = segment.session.name, segment.stage.index
+        name, stage = segment.video.name, segment.stage.index
         timer.add(phase, name, segment.block, began_s, stage=stage, ended_s=ended_s)

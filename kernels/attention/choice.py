@@ -2,7 +2,7 @@
 
 Which way is fastest differs by GPU, driver and library version, so each is tried once, on random data of the shape that
 counts, before anything is recorded or served. A way whose numbers are off, or that raises, is left out and says why.
-One that could stand still is tried in a process of its own first. Knows nothing of blocks, sessions or noise.
+One that could stand still is tried in a process of its own first. Knows nothing of blocks, videos or noise.
 
 Pages in 8 bits, and products of queries and keys in 8 bits, are told and never chosen: they change numbers. A way is
 then checked against the formula on the numbers that are left after rounding.
@@ -78,7 +78,7 @@ class Choice:
     """How attention is computed from now on."""
 
     name: str
-    """Of the way taken where tables are full, which is all but the first blocks of a session."""
+    """Of the way taken where tables are full, which is all but the first blocks of a video."""
     full: PagedAttention
     """The fastest of all: for tables of which every segment reads all W pages."""
     growing: PagedAttention

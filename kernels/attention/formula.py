@@ -1,6 +1,6 @@
 """Attention over paged keys and values, and over text rows: what callers use, and the twins written as the formula.
 
-Knows nothing of blocks, sessions or noise: a page is a row of a tensor, a segment is a row of queries.
+Knows nothing of blocks, videos or noise: a page is a row of a tensor, a segment is a row of queries.
 
 Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool,
 T rows of text, W columns of a page table.

@@ -1,6 +1,6 @@
 """Dense attention over pages as a Triton kernel. The twin is ``kernels.attention.formula.paged_attention_reference``.
 
-Knows nothing of blocks, sessions or noise. One program computes one tile of queries of one head of one segment.
+Knows nothing of blocks, videos or noise. One program computes one tile of queries of one head of one segment.
 
 The order of the keys is chosen for what compilers make of it (``kernels`` spec section 3): first the full tiles of
 the segment's own tokens, then those of all pages in one flat loop, so that loads run ahead across page borders; at last

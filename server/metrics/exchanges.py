@@ -25,7 +25,7 @@ class Exchanges:
 
     def __init__(self, app: ASGIApp, families: Families, routes: Iterable[BaseRoute]) -> None:
         self._app, self._http = app, families.http
-        self._errors, self._rejected = families.engine.errors, families.sessions.rejected
+        self._errors, self._rejected = families.engine.errors, families.videos.rejected
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._make_children()
 

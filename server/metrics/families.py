@@ -22,10 +22,10 @@ START_PHASES = ("measure", "load", "warm_up")
 PASSES = ("denoise", "cache", "fused")
 IDLE_CAUSES = ("input", "output", "none")
 ERROR_KINDS = {
-    "session": tuple(row.code for row in ERRORS if row.finish is Finish.ENGINE_ERROR),
+    "video": tuple(row.code for row in ERRORS if row.finish is Finish.ENGINE_ERROR),
     "http": tuple(dict.fromkeys(row.code for row in ERRORS)),
 }
-"""By component: ``session`` is the code a running video failed with, ``http`` the code of an answer."""
+"""By component: ``video`` is the code a running video failed with, ``http`` the code of an answer."""
 
 _WAITS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _FIRST_S = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 60, 120)
@@ -70,7 +70,7 @@ class ViewerFamilies(_Group):
             "time_to_first_segment_seconds", "From request to the first segment sent, the queue included.", _FIRST_S
         )
         self.block_interval = self._histogram(
-            "block_interval_seconds", "Between two blocks of one session, as they leave the chain.", _BLOCK_S
+            "block_interval_seconds", "Between two blocks of one video, as they leave the chain.", _BLOCK_S
         )
         self.lead = self._histogram(
             "stream_lead_seconds", "How far ahead of its playback deadline a block of a realtime video came.", _LEAD_S
@@ -83,8 +83,8 @@ class ViewerFamilies(_Group):
             "prompt_update_latency_seconds", "From a prompt change to the first block with it, as read.", _PROMPT_S
         )
         self.realtime_factor = self._histogram(
-            "session_realtime_factor",
-            "Seconds of video a session made a second, from its place to its last block.",
+            "video_realtime_factor",
+            "Seconds of playback a video made a second, from its place to its last block.",
             _FACTORS,
         )
         self.blocks_generated = self._counter("blocks_generated", "Blocks that left the chain.")
@@ -103,23 +103,21 @@ class ViewerFamilies(_Group):
             self.sent_bytes.labels(protocol)
 
 
-class SessionFamilies(_Group):
-    """Sessions, their queue and their ends."""
+class VideoFamilies(_Group):
+    """Videos, their queue and their ends."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
-        self.running = self._gauge("sessions_running", "Videos being made.")
-        self.waiting = self._gauge("sessions_waiting", "Requests in the queue.")
-        self.slots = self._gauge("session_slots", "Videos that can be made at the same time.")
-        self.queue_capacity = self._gauge("session_queue_capacity", "Requests that may wait.")
-        self.finished = self._counter("sessions_finished", "Sessions that ended, each once.", ("reason",))
+        self.running = self._gauge("videos_running", "Videos being made.")
+        self.waiting = self._gauge("videos_waiting", "Requests in the queue.")
+        self.slots = self._gauge("video_slots", "Videos that can be made at the same time.")
+        self.queue_capacity = self._gauge("video_queue_capacity", "Requests that may wait.")
+        self.finished = self._counter("videos_finished", "Videos that ended, each once.", ("reason",))
         self.rejected = self._counter("requests_rejected", "Requests for a video that were refused.", ("reason",))
-        self.queue_time = self._histogram("session_queue_time_seconds", "From request to its place.", _WAITS_S)
-        self.duration = self._histogram("session_duration_seconds", "From request to end of a session.", _VIDEO_S)
-        self.video = self._histogram("session_video_seconds", "Video that a session delivered.", _VIDEO_S)
-        self.recovered = self._counter(
-            "sessions_recovered", "Sessions that outlived a loss of their workers.", ("way",)
-        )
+        self.queue_time = self._histogram("video_queue_time_seconds", "From request to its place.", _WAITS_S)
+        self.duration = self._histogram("video_lifetime_seconds", "From request to end of a video.", _VIDEO_S)
+        self.video = self._histogram("video_length_seconds", "Seconds of a video that were sent.", _VIDEO_S)
+        self.recovered = self._counter("videos_recovered", "Videos that outlived a loss of their workers.", ("way",))
         for finish in Finish:
             self.finished.labels(finish)
         for rejection in Rejection:
@@ -207,7 +205,7 @@ class EngineFamilies(_Group):
         )
         self.errors = self._counter(
             "errors",
-            "Failed videos (session) and refused or failed requests but probes (http), by code.",
+            "Failed videos (video) and refused or failed requests but probes (http), by code.",
             ("component", "kind"),
         )
         self.loop_lag = self._histogram("event_loop_lag_seconds", "How late a timer of the server fires.", _LAG_S)
@@ -247,7 +245,7 @@ class Families:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, of no use to us
         self.registry = CollectorRegistry(auto_describe=True)
         self.viewers = ViewerFamilies(self.registry)
-        self.sessions = SessionFamilies(self.registry)
+        self.videos = VideoFamilies(self.registry)
         self.stages = StageFamilies(self.registry, num_stages)
         self.workers = WorkerFamilies(self.registry)
         self.engine = EngineFamilies(self.registry)

@@ -10,14 +10,14 @@ class Readings:
     def __init__(self, families: Families, engine: Engine, max_queue: int) -> None:
         """``max_queue``: requests that may wait."""
         self._families, self._engine = families, engine
-        families.sessions.queue_capacity.set(max_queue)
+        families.videos.queue_capacity.set(max_queue)
 
     def take(self) -> None:
         """Read now."""
-        load, sessions = self._engine.load, self._families.sessions
-        sessions.running.set(load.running)
-        sessions.waiting.set(load.waiting)
-        sessions.slots.set(load.slots)
+        load, videos = self._engine.load, self._families.videos
+        videos.running.set(load.running)
+        videos.waiting.set(load.waiting)
+        videos.slots.set(load.slots)
         self._families.viewers.buffered.set(load.blocks_buffered)
         for state in EngineState:
             self._families.engine.state.labels(state.value).set(state is self._engine.state)

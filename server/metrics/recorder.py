@@ -12,19 +12,19 @@ class Recorder(Observer):
         self._families = families
         self._work: WorkRecord | None = None
 
-    # --- sessions ---
+    # --- videos ---
 
-    def session_started(self, queued_s: float) -> None:
+    def video_started(self, queued_s: float) -> None:
         """Count the wait."""
-        self._families.sessions.queue_time.observe(queued_s)
+        self._families.videos.queue_time.observe(queued_s)
 
-    def session_made(self, video_s: float, took_s: float) -> None:
+    def video_made(self, video_s: float, took_s: float) -> None:
         """Record how fast it was."""
         self._families.viewers.realtime_factor.observe(video_s / max(took_s, 1e-6))
 
-    def session_recovered(self, *, exact: bool) -> None:
+    def video_recovered(self, *, exact: bool) -> None:
         """Count the way back."""
-        self._families.sessions.recovered.labels("exact" if exact else "approximate").inc()
+        self._families.videos.recovered.labels("exact" if exact else "approximate").inc()
 
     def block_made(self, fragment: Fragment, interval_s: float | None) -> None:
         """Count block, frames, seconds and bytes."""

@@ -1,4 +1,4 @@
-"""What one video stream adds to the metrics, from its opening to its end. Knows no bytes and no session."""
+"""What one video stream adds to the metrics, from its opening to its end. Knows no bytes and no video."""
 
 import time
 
@@ -12,7 +12,7 @@ class StreamRecord:
     """Made when the request comes; ``ended`` is called once, however it ends."""
 
     def __init__(self, families: Families) -> None:
-        self._viewers, self._sessions = families.viewers, families.sessions
+        self._viewers, self._videos = families.viewers, families.videos
         self._errors = families.engine.errors
         self._began_s = time.monotonic()
         self._delivered_s = 0.0
@@ -33,10 +33,10 @@ class StreamRecord:
 
     def failed(self, code: str) -> None:
         """The engine gave up on it."""
-        self._errors.labels("session", code).inc()
+        self._errors.labels("video", code).inc()
 
     def ended(self, reason: Finish) -> None:
         """It is over."""
-        self._sessions.finished.labels(reason).inc()
-        self._sessions.duration.observe(time.monotonic() - self._began_s)
-        self._sessions.video.observe(self._delivered_s)
+        self._videos.finished.labels(reason).inc()
+        self._videos.duration.observe(time.monotonic() - self._began_s)
+        self._videos.video.observe(self._delivered_s)

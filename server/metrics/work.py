@@ -1,6 +1,6 @@
 """What workers say they did, turned into metrics: spans in, observations out.
 
-Knows no session and no request.
+Knows no video and no request.
 """
 
 from collections import defaultdict

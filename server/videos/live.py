@@ -1,9 +1,9 @@
-"""Delivers one session as an MP4 stream while it is being generated.
+"""Delivers one video as an MP4 stream while it is being generated.
 
-Knows no route and no schema. The life of an answer: open the session; wait for its first fragment (every failure until
+Knows no route and no schema. The life of an answer: open the video; wait for its first fragment (every failure until
 then is a real status code); send headers, init segment and first fragment at once; then a fragment at a time; then an
 end box and a clean end, or an error box and an aborted connection. A client that leaves, at any point, closes the
-session.
+video.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from engine import (
     EngineState,
     Fragment,
     HiarError,
-    Session,
-    SessionRequest,
-    SessionState,
+    VideoHandle,
+    VideoRequest,
+    VideoState,
 )
 from server.errors import FIRST_FRAGMENT_TIMEOUT, GONE, NO_PLACE, ApiError, Finish, row_of, unavailable
 from server.metrics.families import Families
@@ -52,10 +52,10 @@ class HideAborts(logging.Filter):
 
 
 class LiveVideo(Response):
-    """The answer to one generate request. It owns the session from opening to closing."""
+    """The answer to one generate request. It owns the video from opening to closing."""
 
     def __init__(
-        self, engine: Engine, request: SessionRequest, limits: TransportLimits, families: Families, *, cut: bool
+        self, engine: Engine, request: VideoRequest, limits: TransportLimits, families: Families, *, cut: bool
     ) -> None:
         super().__init__()
         self._engine = engine
@@ -67,11 +67,11 @@ class LiveVideo(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
-        session = await self._engine.open(self._request)
-        _log.info("session %s opened: %dx%d", session.id, self._request.width_px, self._request.height_px)
+        video = await self._engine.open(self._request)
+        _log.info("video %s opened: %dx%d", video.id, self._request.width_px, self._request.height_px)
         reason = Finish.INTERNAL_ERROR
         try:
-            reason = await self._attend(session, receive, send)
+            reason = await self._attend(video, receive, send)
         except (HiarError, ApiError) as error:
             reason = self._failed(error)
             raise
@@ -82,7 +82,7 @@ class LiveVideo(Response):
             reason = Finish.DRAIN  # the server leaves without waiting
             raise
         finally:
-            await session.close()
+            await video.close()
             self._record.ended(reason)
 
     def _failed(self, error: HiarError | ApiError) -> Finish:
@@ -92,65 +92,65 @@ class LiveVideo(Response):
             self._record.failed(row.code)
         return row.finish or Finish.INTERNAL_ERROR
 
-    async def _attend(self, session: Session, receive: Receive, send: Send) -> Finish:
+    async def _attend(self, video: VideoHandle, receive: Receive, send: Send) -> Finish:
         """Deliver while the client listens. Returns how the video ended."""
-        if await _while_connected(receive, self._deliver(session, send)):
-            return self._finish(session)
-        _log.info("session %s: the client left after %d blocks", session.id, session.next_block)
+        if await _while_connected(receive, self._deliver(video, send)):
+            return self._finish(video)
+        _log.info("video %s: the client left after %d blocks", video.id, video.next_block)
         return Finish.CLIENT_DISCONNECT
 
-    async def _deliver(self, session: Session, send: Send) -> None:
-        arrivals = _Arrivals(session.fragments())
+    async def _deliver(self, video: VideoHandle, send: Send) -> None:
+        arrivals = _Arrivals(video.fragments())
         try:
-            first = await self._first(session, arrivals)
-            await self._begin(session, first, send)
-            await self._go_on(session, arrivals, send)
+            first = await self._first(video, arrivals)
+            await self._begin(video, first, send)
+            await self._go_on(video, arrivals, send)
         finally:
             await arrivals.abandon()
 
-    async def _first(self, session: Session, arrivals: "_Arrivals") -> Fragment:
+    async def _first(self, video: VideoHandle, arrivals: "_Arrivals") -> Fragment:
         timeout_s = self._limits.first_fragment_timeout_s
         try:
             first = await arrivals.next(timeout_s)
         except TimeoutError:
-            raise _too_late(session, timeout_s) from None
+            raise _too_late(video, timeout_s) from None
         if first is None:
-            raise _ended_early(session)
+            raise _ended_early(video)
         return first
 
-    async def _begin(self, session: Session, first: Fragment, send: Send) -> None:
+    async def _begin(self, video: VideoHandle, first: Fragment, send: Send) -> None:
         facts = self._engine.facts
-        assert facts is not None and session.init_segment is not None and session.codecs is not None
+        assert facts is not None and video.init_segment is not None and video.codecs is not None
         headers = {
-            "Content-Type": f'video/mp4; codecs="{session.codecs}"',
+            "Content-Type": f'video/mp4; codecs="{video.codecs}"',
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
             "Accept-Ranges": "none",
-            "X-Session-Id": session.id,
+            "X-VideoHandle-Id": video.id,
             "X-Decoder": facts.decoder,
-            "Access-Control-Expose-Headers": "X-Request-Id, X-Session-Id, X-Decoder",
+            "Access-Control-Expose-Headers": "X-Request-Id, X-VideoHandle-Id, X-Decoder",
         }
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
-        await self._send(send, session.init_segment + first.data)
+        await self._send(send, video.init_segment + first.data)
         self._record.first_segment_sent()
         self._record.delivered(first.duration_s)
 
-    async def _go_on(self, session: Session, arrivals: "_Arrivals", send: Send) -> None:
+    async def _go_on(self, video: VideoHandle, arrivals: "_Arrivals", send: Send) -> None:
         try:
             while (fragment := await self._next(arrivals, send)) is not None:
                 await self._send(send, fragment.data)
                 self._record.delivered(fragment.duration_s)
         except HiarError as error:
-            _log.warning("session %s failed after %d blocks: %s", session.id, session.next_block, error.message)
-            last_block = session.next_block - 1
+            _log.warning("video %s failed after %d blocks: %s", video.id, video.next_block, error.message)
+            last_block = video.next_block - 1
             row = row_of(error)
             box = error_box(row.code, error.message, retryable=row.retry_s is not None, last_block=last_block)
             await self._send(send, box)
             raise StreamAborted(self._failed(error)) from error
-        reason = self._end_reason(session)
-        _log.info("session %s ended: %s after %d blocks", session.id, reason, session.next_block)
-        await self._send(send, end_box(reason, session.next_block - 1), more=False)
+        reason = self._end_reason(video)
+        _log.info("video %s ended: %s after %d blocks", video.id, reason, video.next_block)
+        await self._send(send, end_box(reason, video.next_block - 1), more=False)
 
     async def _next(self, arrivals: "_Arrivals", send: Send) -> Fragment | None:
         while True:
@@ -171,24 +171,24 @@ class LiveVideo(Response):
         finally:
             self._record.sent(num_sent, time.monotonic() - began_s)
 
-    def _finish(self, session: Session) -> Finish:
-        reason = self._end_reason(session)
+    def _finish(self, video: VideoHandle) -> Finish:
+        reason = self._end_reason(video)
         return Finish.CLIENT_CANCEL if reason == EndReason.CANCELLED else Finish(reason)
 
-    def _end_reason(self, session: Session) -> str:
-        assert session.end_reason is not None
-        return "limit" if self._cut and session.end_reason is EndReason.COMPLETED else session.end_reason.value
+    def _end_reason(self, video: VideoHandle) -> str:
+        assert video.end_reason is not None
+        return "limit" if self._cut and video.end_reason is EndReason.COMPLETED else video.end_reason.value
 
 
 class _Arrivals:
-    """The fragments of a session, waited for in slices: a wait that runs out loses nothing."""
+    """The fragments of a video, waited for in slices: a wait that runs out loses nothing."""
 
     def __init__(self, fragments: AsyncIterator[Fragment]) -> None:
         self._fragments = fragments
         self._pending: asyncio.Task[Fragment | None] | None = None
 
     async def next(self, timeout_s: float) -> Fragment | None:
-        """Return the next fragment, or None at the end. Raises ``TimeoutError``, and what the session failed with."""
+        """Return the next fragment, or None at the end. Raises ``TimeoutError``, and what the video failed with."""
         if self._pending is None:
             self._pending = asyncio.create_task(self._pull())
         await asyncio.wait({self._pending}, timeout=timeout_s)
@@ -226,13 +226,13 @@ async def _client_left(receive: Receive) -> None:
         pass
 
 
-def _too_late(session: Session, waited_s: float) -> Exception:
-    if session.status().state is SessionState.QUEUED:
+def _too_late(video: VideoHandle, waited_s: float) -> Exception:
+    if video.status().state is VideoState.QUEUED:
         return ApiError(NO_PLACE, f"no place became free within {waited_s:g} s; try again later")
     return ApiError(FIRST_FRAGMENT_TIMEOUT, f"there was no video within {waited_s:g} s; try again")
 
 
-def _ended_early(session: Session) -> Exception:
-    if session.end_reason is EndReason.DRAIN:
+def _ended_early(video: VideoHandle) -> Exception:
+    if video.end_reason is EndReason.DRAIN:
         return unavailable(EngineState.DRAINING, "the server is shutting down")
-    return ApiError(GONE, "the session was closed before its first fragment")
+    return ApiError(GONE, "the video was closed before its first fragment")

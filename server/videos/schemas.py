@@ -1,6 +1,6 @@
 """Requests for videos and what is told of them, with every bound documented; and how one becomes an engine request.
 
-What depends on the model (its sizes, its highest rate) is checked in ``session_request``.
+What depends on the model (its sizes, its highest rate) is checked in ``video_request``.
 """
 
 import itertools
@@ -16,9 +16,9 @@ from engine import (
     PromptAt,
     Quality,
     RequestError,
-    SessionRequest,
-    SessionState,
-    SessionStatus,
+    VideoRequest,
+    VideoState,
+    VideoStatus,
 )
 
 PROMPT_LENGTH_MAX = 4000
@@ -122,7 +122,7 @@ class PromptChange(_Strict):
 class PromptChanged(BaseModel):
     """Where a new prompt takes effect."""
 
-    session: str
+    video: str
     block: int = Field(description="First block that follows the new prompt.")
 
 
@@ -133,11 +133,11 @@ class RecoveryAnswer(BaseModel):
     exact: bool = Field(description="False if what follows resembles the undisturbed video and does not equal it.")
 
 
-class SessionAnswer(BaseModel):
+class VideoAnswer(BaseModel):
     """One video that is being generated, or has just ended."""
 
-    session: str
-    state: SessionState
+    video: str
+    state: VideoState
     queue_position: int | None = Field(description="Requests ahead of it while queued; null afterwards.")
     blocks_done: int
     seconds_done: float = Field(description="Seconds of video delivered so far.")
@@ -148,10 +148,10 @@ class SessionAnswer(BaseModel):
     recoveries: list[RecoveryAnswer]
 
     @classmethod
-    def of(cls, status: SessionStatus) -> Self:
+    def of(cls, status: VideoStatus) -> Self:
         """Take over the engine's status."""
         return cls(
-            session=status.id,
+            video=status.id,
             state=status.state,
             queue_position=status.queue_position,
             blocks_done=status.blocks_done,
@@ -169,13 +169,13 @@ def size_names(manifest: Manifest) -> list[str]:
     return [f"{width_px}x{height_px}" for width_px, height_px in manifest.video.sizes]
 
 
-def session_request(asked: GenerateRequest, manifest: Manifest, max_seconds: float | None) -> SessionRequest:
+def video_request(asked: GenerateRequest, manifest: Manifest, max_seconds: float | None) -> VideoRequest:
     """Fill in the model's defaults. Raises ``RequestError`` where the model or this server does not offer it."""
     if asked.model is not None and asked.model != manifest.name:
         raise RequestError(f"model: this server runs {manifest.name!r} only", param="model")
     width_px, height_px = _size(asked.size, manifest)
     seconds = _seconds(asked.seconds, max_seconds)
-    return SessionRequest(
+    return VideoRequest(
         prompts=_prompts(asked.prompt, seconds),
         width_px=width_px,
         height_px=height_px,

@@ -1,4 +1,4 @@
-"""The schedule's measurement: its arithmetic exactly, and what a real session's spans must show at any speed."""
+"""The schedule's measurement: its arithmetic exactly, and what a real video's spans must show at any speed."""
 
 import asyncio
 import sys
@@ -37,7 +37,7 @@ def span(phase: Phase, stage: int, block: int, begin: float, end: float, rank: i
         phase=phase,
         rank=stage if rank is None else rank,
         stage=stage,
-        session="one",
+        video="one",
         block=block,
         began_s=1000 + begin * PASS_S,
         ended_s=1000 + end * PASS_S,
@@ -145,7 +145,7 @@ def test_options_without_meaning_are_refused(monkeypatch: pytest.MonkeyPatch, op
 
 
 @pytest.mark.slow
-def test_a_real_session_runs_every_pass_once_and_in_order() -> None:
+def test_a_real_video_runs_every_pass_once_and_in_order() -> None:
     num_stages, num_blocks = 2, 6
     run = asyncio.run(measure(setup_of(num_stages, num_blocks), Order.STEP_FIRST, num_workers=2))
     assert run.stages_of_workers == (1, 1)

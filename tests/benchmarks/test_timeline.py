@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def span(phase: Phase, stage: int | None, block: int, begin: float, end: float, **other: Any) -> Span:
     """A span of the given units of time, on the worker of its stage."""
-    fields = {"rank": NUM_STAGES if stage is None else stage, "session": "one", **other}
+    fields = {"rank": NUM_STAGES if stage is None else stage, "video": "one", **other}
     return Span(
         phase=phase,
         stage=stage,
@@ -55,10 +55,10 @@ FUSED = (
 )
 """D(0); C(0) and D(1) in one forward; C(1)."""
 
-TWO_SESSIONS = (
-    span(Phase.DENOISE, 0, 5, 0, 2, session="one"),
-    span(Phase.DENOISE, 0, 9, 0, 2, session="two"),
-    span(Phase.DENOISE, 0, 6, 2, 3, session="one"),
+TWO_VIDEOS = (
+    span(Phase.DENOISE, 0, 5, 0, 2, video="one"),
+    span(Phase.DENOISE, 0, 9, 0, 2, video="two"),
+    span(Phase.DENOISE, 0, 6, 2, 3, video="one"),
 )
 
 
@@ -78,7 +78,7 @@ def test_events_have_the_keys_of_the_format() -> None:
     assert len(events) == len(spans)
     for event in events:
         assert set(event) == {"name", "cat", "ph", "ts", "dur", "pid", "tid", "args"}
-        assert set(event["args"]) == {"session", "block"}
+        assert set(event["args"]) == {"video", "block"}
         assert event["ts"] >= 0 and event["dur"] > 0
     assert {event["ph"] for event in trace["traceEvents"]} == {"X", "M"}
     assert {event["name"] for event in events} == {"text", *(f"block {block}" for block in range(6))}
@@ -96,7 +96,7 @@ def test_every_lane_of_every_worker_is_named() -> None:
     assert lanes == [["denoise[0]", "cache[0]"], ["receive", "denoise[2]", "cache[2]"], ["text", "decode", "encode"]]
 
 
-@pytest.mark.parametrize("spans", [diagonal(12), FUSED, TWO_SESSIONS])
+@pytest.mark.parametrize("spans", [diagonal(12), FUSED, TWO_VIDEOS])
 def test_events_of_a_lane_do_not_overlap(spans: tuple[Span, ...]) -> None:
     lanes: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for event in complete_events(chrome_trace(spans)):
@@ -120,7 +120,7 @@ def test_durations_and_start_match_the_spans() -> None:
 def test_passes_of_a_fused_forward_have_their_own_lanes() -> None:
     trace = chrome_trace(FUSED)
     assert sorted(thread_names(trace).values()) == ["cache[0]", "denoise[0]"]
-    trace = chrome_trace(TWO_SESSIONS)
+    trace = chrome_trace(TWO_VIDEOS)
     names = thread_names(trace)
     lane_of = {event["args"]["block"]: names[event["pid"], event["tid"]] for event in complete_events(trace)}
     assert lane_of == {5: "denoise[0]", 9: "denoise[0] (2)", 6: "denoise[0]"}
@@ -155,7 +155,7 @@ def rectangles(svg: str) -> dict[str, Drawn]:
         if kind == "span":
             about = rect.findtext(f"{SVG}title", "")
             place = [float(rect.get(name, "nan")) for name in ("x", "y", "width", "height")]
-            found[about.partition(", session")[0]] = Drawn(about, phase, rect.get("fill", ""), *place)
+            found[about.partition(", video")[0]] = Drawn(about, phase, rect.get("fill", ""), *place)
     return found
 
 
@@ -181,7 +181,7 @@ def test_every_pass_is_a_rectangle_at_its_place() -> None:
     rows = [drawn[f"denoise[{stage}], block 0"].y_px for stage in range(NUM_STAGES)]
     assert sorted({*rows, drawn["decode, block 0"].y_px}) == [*rows, drawn["decode, block 0"].y_px]
     assert len({rectangle.height_px for rectangle in drawn.values()}) == 1
-    assert drawn["cache[1], block 3"].about == "cache[1], block 3, session one, 0.24 s to 0.27 s"
+    assert drawn["cache[1], block 3"].about == "cache[1], block 3, video one, 0.24 s to 0.27 s"
     assert max(rectangle.x_px + rectangle.width_px for rectangle in drawn.values()) < 1200
 
 

@@ -83,7 +83,7 @@ def test_a_failure_on_the_way_leaves_a_playable_file(tmp_path: Path) -> None:
     assert kinds(target.read_bytes()) == ["ftyp", "moov", *["moof", "mdat"] * 2]
 
 
-def test_ctrl_c_leaves_a_playable_file_and_ends_the_session(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_playable_file_and_ends_the_video(tmp_path: Path) -> None:
     target = tmp_path / "fox.mp4"
     with serving(FakeEngine(Behaviour(block_s=0.1))) as live:
         command = [*COMMAND, "generate", "a fox", "-o", str(target)]

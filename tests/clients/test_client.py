@@ -33,7 +33,7 @@ def test_a_video_comes_in_fragments_with_their_lengths(live: LiveServer) -> None
 def test_a_list_of_prompts(live: LiveServer) -> None:
     with HiarClient(live.url) as client, client.generate([(0, "a fox"), (1, "a wolf")], seconds=2) as video:
         list(video)
-    assert [prompt.text for prompt in live.engine.sessions["s_0"].request.prompts] == ["a fox", "a wolf"]
+    assert [prompt.text for prompt in live.engine.videos["s_0"].request.prompts] == ["a fox", "a wolf"]
 
 
 def test_a_refusal_names_the_field(live: LiveServer) -> None:
@@ -73,15 +73,15 @@ def test_leaving_the_block_cancels() -> None:
     with serving(FakeEngine(Behaviour(block_s=0.05))) as live, HiarClient(live.url) as client:
         with client.generate("a fox") as video:
             next(iter(video))
-            assert client.session(video.session_id)["state"] == "running"
-            assert client.change_prompt(video.session_id, "a wolf") >= 1
+            assert client.video(video.id)["state"] == "running"
+            assert client.change_prompt(video.id, "a wolf") >= 1
         assert eventually(lambda: live.engine.load.running == 0) < 2
 
 
 def test_cancelling_by_id_ends_the_video_in_band() -> None:
     with serving(FakeEngine(Behaviour(block_s=0.05))) as live, HiarClient(live.url) as client:
         with client.generate("a fox") as video:
-            client.cancel(video.session_id)
+            client.cancel(video.id)
             list(video)
         assert video.end is not None
         assert video.end.reason == "cancelled"

@@ -45,16 +45,16 @@ def state(now: str) -> Series:
 
 def ended(**a_minute: float) -> Series:
     reasons = dict.fromkeys(_REASONS, 0.0) | a_minute
-    return {name("hiar_sessions_finished_total", f'reason="{each}"'): growing(rate) for each, rate in reasons.items()}
+    return {name("hiar_videos_finished_total", f'reason="{each}"'): growing(rate) for each, rate in reasons.items()}
 
 
 IDLE: Series = {
     name("up"): constant(1),
     name("hiar_build_info", 'version="1"'): constant(1),
-    name("hiar_sessions_running"): constant(0),
-    name("hiar_sessions_waiting"): constant(0),
-    name("hiar_session_slots"): constant(2),
-    name("hiar_session_queue_capacity"): constant(8),
+    name("hiar_videos_running"): constant(0),
+    name("hiar_videos_waiting"): constant(0),
+    name("hiar_video_slots"): constant(2),
+    name("hiar_video_queue_capacity"): constant(8),
     name("hiar_video_generated_seconds_total"): constant(0),
     name("hiar_stream_stalled_seconds_total"): constant(0),
     name("hiar_blocks_late_total"): constant(0),
@@ -84,8 +84,8 @@ IDLE: Series = {
 
 BUSY: Series = {
     **IDLE,
-    name("hiar_sessions_running"): constant(2),
-    name("hiar_sessions_waiting"): constant(1),
+    name("hiar_videos_running"): constant(2),
+    name("hiar_videos_waiting"): constant(1),
     name("hiar_video_generated_seconds_total"): growing(2 * 60),
     name("hiar_blocks_late_total"): growing(1),
     name("hiar_stream_stalled_seconds_total"): growing(0.2),
@@ -113,11 +113,11 @@ DRAINING: Series = {
     name("hiar_engine_state", 'state="ready"'): _drained("1", "0", f"0x{_STARTING} 1x120"),
     name("hiar_engine_state", 'state="draining"'): _drained("0", "1", "0x120"),
     name("hiar_engine_state", 'state="starting"'): _drained("0", "0", f"1x{_STARTING} 0x120"),
-    name("hiar_sessions_running"): _drained("2", "1", "0x120"),
-    name("hiar_sessions_waiting"): _drained("4", "0", "0x120"),
-    name("hiar_session_slots"): _drained("2", "2", "2x120"),
-    name("hiar_session_queue_capacity"): _drained("8", "8", "8x120"),
-    name("hiar_sessions_finished_total", 'reason="drain"'): _drained("0", "0+4", "0x120"),
+    name("hiar_videos_running"): _drained("2", "1", "0x120"),
+    name("hiar_videos_waiting"): _drained("4", "0", "0x120"),
+    name("hiar_video_slots"): _drained("2", "2", "2x120"),
+    name("hiar_video_queue_capacity"): _drained("8", "8", "8x120"),
+    name("hiar_videos_finished_total", 'reason="drain"'): _drained("0", "0+4", "0x120"),
     name("hiar_requests_rejected_total", 'reason="draining"'): _drained("0", "0+50", "0x120"),
     name("hiar_video_generated_seconds_total"): _drained("0+60", f"{60 * _BEFORE}+30", "0x120"),
     name("hiar_worker_last_heartbeat_timestamp_seconds", 'rank="1"'): f"0+30x{_BEFORE - 1} stale",
@@ -206,13 +206,13 @@ FIRING = {
         at="15m",
         description="Of the videos that video/hiar-0 starts, 5 % show nothing for 16.25s.",
     ),
-    "SessionErrorBudgetFast": Case(
+    "VideoErrorBudgetFast": Case(
         series=ended(completed=9, engine_error=0.5, internal_error=0.5),
         at="1h",
         description="10% of the videos that ended at video/hiar-0 within an hour failed by our fault; a month's error "
         "budget is gone in two days.",
     ),
-    "SessionErrorBudgetSlow": Case(
+    "VideoErrorBudgetSlow": Case(
         series=ended(completed=24, engine_error=1),
         at="1h",
         description="4% of the videos that ended at video/hiar-0 within six hours failed by our fault.",
@@ -230,7 +230,7 @@ FIRING = {
         description="20% of the videos at video/hiar-0 end because their reader took nothing for too long.",
     ),
     "QueueSaturated": Case(
-        series={name("hiar_sessions_waiting"): constant(7)},
+        series={name("hiar_videos_waiting"): constant(7)},
         not_yet="4m",
         at="6m",
         description="At video/hiar-0, 87.5% of the queue is taken; soon requests are refused.",

@@ -15,7 +15,7 @@ from tests.server.fake_engine import FakeEngine
 _FAMILIES = Families(num_stages=4)
 METRICS = {sample.name for family in _FAMILIES.registry.collect() for sample in family.samples}
 ROUTES = {getattr(route, "path", "") for route in create_app(Settings(), FakeEngine(), _FAMILIES).routes}  # type: ignore[arg-type]
-ADAPTED = "hiar_session_load"
+ADAPTED = "hiar_video_load"
 """Not ours: the README shows how an adapter makes it."""
 
 

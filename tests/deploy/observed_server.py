@@ -56,8 +56,8 @@ def _work(server: RehearsedServer) -> None:
 
 def _settle(prometheus: RealPrometheus) -> None:
     """Until Prometheus has what was counted last, and rules have been worked out from it."""
-    eventually(lambda: prometheus.query('hiar_sessions_finished_total{reason="completed"} >= 2'), 20)
-    eventually(lambda: prometheus.query("hiar_sessions_running == 1"), 20)
+    eventually(lambda: prometheus.query('hiar_videos_finished_total{reason="completed"} >= 2'), 20)
+    eventually(lambda: prometheus.query("hiar_videos_running == 1"), 20)
     time.sleep(2 * SCRAPE_S)
 
 
@@ -67,7 +67,7 @@ def _ask(server: RehearsedServer, body: dict[str, object]) -> int:
 
 def _steer(server: RehearsedServer, viewer: Viewer) -> None:
     before = viewer.num_blocks
-    answer = httpx.post(f"{server.url}/v1/sessions/{viewer.session}/prompt", json={"prompt": "another"})
+    answer = httpx.post(f"{server.url}/v1/videos/{viewer.video}/prompt", json={"prompt": "another"})
     assert answer.status_code == 200, answer.text
     eventually(lambda: viewer.num_blocks > before + 2, 30)
 

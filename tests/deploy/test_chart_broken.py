@@ -96,7 +96,7 @@ UNFIT = [
     ),
     ("secrets", "multinode-lws", POD, "- name: HIAR_GROUP_TOKEN\n", "- name: HIAR_GROUP_TOKEN\n  value: open\n"),
     ("secrets", "everything-on", "dashboards/viewers.json", "{\n", '{\n  "password": "x",\n'),
-    ("scaling", "everything-on", "templates/_autoscaling.tpl", "hiar_sessions_waiting", "hiar_session_waiting"),
+    ("scaling", "everything-on", "templates/_autoscaling.tpl", "hiar_videos_waiting", "hiar_video_waiting"),
     (
         "scaling",
         "everything-on",

@@ -20,7 +20,7 @@ SERIES = {
 
 def samples(folder: Path, expr: str, expected: dict[str, float]) -> str:
     """What promtool says of an expression that should give these values by label; nothing if it does."""
-    metrics = ("hiar_sessions_running", "hiar_sessions_waiting", "hiar_session_slots")
+    metrics = ("hiar_videos_running", "hiar_videos_waiting", "hiar_video_slots")
     series = [
         {"series": f'{metric}{{namespace="studio",service="{service}",pod="{pod}"}}', "values": f"{value}x8"}
         for (service, pod), values in SERIES.items()

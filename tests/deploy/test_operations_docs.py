@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from engine.config import RolloutConfig, TransformerConfig
-from engine.law.schedule import pages_per_session
+from engine.law.schedule import pages_per_video
 from engine.manifest import UMT5_XXL
 from engine.stage.pages import page_bytes
 from server import settings
@@ -67,7 +67,7 @@ def test_what_is_said_to_be_proven_is_tested() -> None:
 )
 def test_memory_of_pages(dtype: torch.dtype, row: str) -> None:
     rollout = RolloutConfig()
-    sizes = [page(dtype), page(dtype) * rollout.window_blocks, page(dtype) * pages_per_session(rollout)]
+    sizes = [page(dtype), page(dtype) * rollout.window_blocks, page(dtype) * pages_per_video(rollout)]
     assert f"| {row} | " + " | ".join(f"{size / 1e9:.3g} GB" for size in sizes) + " |" in TEXT
 
 

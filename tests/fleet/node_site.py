@@ -13,7 +13,7 @@ from engine.fleet.agent import run_agent
 from engine.fleet.local import Link
 from engine.fleet.nodes import NodeHub
 from engine.manifest import read_manifest
-from engine.messages import Cancel, SessionClosed
+from engine.messages import Cancel, VideoClosed
 
 TINY = read_manifest(Path("models/tiny"))
 
@@ -35,7 +35,7 @@ def config(rank: int, port: int, num_nodes: int = 2, **settings: Any) -> EngineC
 
 
 class FakeWorker:
-    """Answers ``Cancel`` with ``SessionClosed`` and dies on request."""
+    """Answers ``Cancel`` with ``VideoClosed`` and dies on request."""
 
     def __init__(self, opened: "list[FakeWorker]", config: EngineConfig, device: str, on_message: Any, on_lost: Any):
         self.config, self.device, self.on_message, self.on_lost = config, device, on_message, on_lost
@@ -48,7 +48,7 @@ class FakeWorker:
     def send(self, message: Any) -> None:
         self.received.append(message)
         if isinstance(message, Cancel):
-            self.on_message(SessionClosed(session=message.session, pages_used=0))
+            self.on_message(VideoClosed(video=message.video, pages_used=0))
 
     def kill(self) -> None:
         if self.alive:

@@ -96,7 +96,7 @@ def start(hosts: Hosts, config: EngineConfig, learned: Learned | None = None) ->
         learned,
         on_message=lambda rank, message: None,
         on_progress=lambda rank, progress: None,
-        on_lost=lambda sentence, sessions: lost.append(sentence),
+        on_lost=lambda sentence, videos: lost.append(sentence),
     )
     asyncio.run(group.bring_up())
     return group

@@ -9,7 +9,7 @@ import pytest
 from engine.fleet import nodes as nodes_module
 from engine.fleet import wire
 from engine.fleet.hello import hello_of
-from engine.messages import Cancel, InitReady, SessionClosed
+from engine.messages import Cancel, InitReady, VideoClosed
 from tests.fleet.node_site import FakeWorker, Site, config, eventually, run, site
 
 pytestmark = pytest.mark.in_time
@@ -45,12 +45,12 @@ def test_messages_pass_both_ways_and_each_worker_gets_its_own() -> None:
             here.add_agent(devices=("cpu", "cpu"))
             await here.hub.wait_nodes()
             (one, first), (two, second) = await here.open_worker(), await here.open_worker()
-            two.send(Cancel(session="b"))
-            one.send(Cancel(session="a"))
+            two.send(Cancel(video="b"))
+            one.send(Cancel(video="a"))
             await eventually(lambda: len(here.messages) == 2)
-            assert here.messages == [SessionClosed(session=name, pages_used=0) for name in "ba"]
-            assert (first.received, second.received) == ([Cancel(session="a")], [Cancel(session="b")])
-            large = InitReady(session="s", data=bytes(20_000_000), codecs="c")
+            assert here.messages == [VideoClosed(video=name, pages_used=0) for name in "ba"]
+            assert (first.received, second.received) == ([Cancel(video="a")], [Cancel(video="b")])
+            large = InitReady(video="s", data=bytes(20_000_000), codecs="c")
             first.on_message(large)
             await eventually(lambda: len(here.messages) == 3)
             assert here.messages[2] == large
@@ -73,7 +73,7 @@ def test_a_dead_worker_is_told_once_with_its_node() -> None:
             await eventually(lambda: bool(here.losses))
             assert here.losses == ["node 1: the worker on cpu ended with exit code -9"]
             link.kill()
-            link.send(Cancel(session="a"))
+            link.send(Cancel(video="a"))
             await link.stop()
             assert len(here.losses) == 1 and not worker.received
             here.open_link(device="cuda:7")
@@ -88,8 +88,8 @@ def test_a_device_of_the_front_needs_no_network(monkeypatch: pytest.MonkeyPatch)
         here = Site()
         monkeypatch.setattr(nodes_module, "WorkerLink", lambda *arguments: FakeWorker(here.workers, *arguments))
         link = here.open_link(rank=0)
-        link.send(Cancel(session="a"))
-        assert here.messages == [SessionClosed(session="a", pages_used=0)]
+        link.send(Cancel(video="a"))
+        assert here.messages == [VideoClosed(video="a", pages_used=0)]
 
     run(body)
 

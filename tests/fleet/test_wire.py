@@ -26,7 +26,7 @@ PART = Part(
     next=None,
     load_s=0.1 + 0.2,
 )
-SPAN = Span(phase=Phase.CACHE, rank=1, stage=None, session="s", block=-1, began_s=1e9 + 1e-7, ended_s=2e9)
+SPAN = Span(phase=Phase.CACHE, rank=1, stage=None, video="s", block=-1, began_s=1e9 + 1e-7, ended_s=2e9)
 FACTS = messages.WorkerFacts(
     device_name="H100",
     num_pages=14,
@@ -75,10 +75,10 @@ EXAMPLES = (
         rendezvous=messages.Rendezvous(store="tcp:10.9.0.1:29500", generation=3),
     ),
     messages.EncodePrompt(request=1, text="ein Fuchs \U0001f98a \x00"),
-    messages.Cancel(session="s"),
+    messages.Cancel(video="s"),
     messages.Shutdown(),
     messages.OpenTicket(
-        session="s",
+        video="s",
         seed=2**64 - 1,
         latent_height=12,
         latent_width=12,
@@ -87,23 +87,23 @@ EXAMPLES = (
         output=Output.LATENTS,
         embedding=TENSOR,
     ),
-    messages.RestoreTicket(session="s", block=10**9, latents=((0, TENSOR), (3, TENSOR))),
-    messages.BlockTicket(session="s", block=0, num_frames=9, last=True, save=True),
-    messages.PromptTicket(session="s", embedding=dataclasses.replace(TENSOR, shape=(0, 64), data=b"")),
-    messages.CloseTicket(session="s"),
+    messages.RestoreTicket(video="s", block=10**9, latents=((0, TENSOR), (3, TENSOR))),
+    messages.BlockTicket(video="s", block=0, num_frames=9, last=True, save=True),
+    messages.PromptTicket(video="s", embedding=dataclasses.replace(TENSOR, shape=(0, 64), data=b"")),
+    messages.CloseTicket(video="s"),
     messages.CostsMeasured(costs=PassCosts(denoise_s=(0.1, float("inf")), decode_s=0.0), load_s=1.5),
     messages.WorkerReady(facts=FACTS),
-    messages.WorkBegins(sessions=("s", "t")),
+    messages.WorkBegins(videos=("s", "t")),
     messages.Beat(tickets_passed=7, pages_used=1, spans=(SPAN, SPAN), rests=Rests(input_s=0.5)),
     messages.Idle(spans=(SPAN,), rests=Rests(none_s=1.0)),
     messages.StartFailed(code="bad_weights", message="x"),
     messages.PromptEncoded(request=1, embedding=TENSOR),
-    messages.InitReady(session="s", data=b"\x00ftyp\xff", codecs="avc1"),
-    messages.BlockDone(session="s", block=1, num_frames=12, data=b"", latents=TENSOR, decode_s=0.5, encode_s=1e-9),
-    messages.BlockRepeated(session="s", block=1),
-    messages.LatentsSaved(session="s", block=1, stage=2, latents=TENSOR),
-    messages.SessionBroken(session="s", code="engine_oom", message=""),
-    messages.SessionClosed(session="s", pages_used=0),
+    messages.InitReady(video="s", data=b"\x00ftyp\xff", codecs="avc1"),
+    messages.BlockDone(video="s", block=1, num_frames=12, data=b"", latents=TENSOR, decode_s=0.5, encode_s=1e-9),
+    messages.BlockRepeated(video="s", block=1),
+    messages.LatentsSaved(video="s", block=1, stage=2, latents=TENSOR),
+    messages.VideoBroken(video="s", code="engine_oom", message=""),
+    messages.VideoClosed(video="s", pages_used=0),
 )
 
 
@@ -157,7 +157,7 @@ def test_no_message_is_forgotten() -> None:
         b"StartWorker\n[1,{}]",
         b'StartWorker\n[1,{"device":1}]',
         b'StartWorker\n[1,{"device":"cpu"},2]',
-        b'InitReady\n[1,{"session":"s","data":"***","codecs":"c"}]',
+        b'InitReady\n[1,{"video":"s","data":"***","codecs":"c"}]',
         b"\x80\x04\x95\x00\x00\n.",
     ],
 )
@@ -193,7 +193,7 @@ def test_an_oversized_frame_is_refused_before_it_is_read(monkeypatch: pytest.Mon
         read_bytes(frame, len(frame) - wire.LENGTH_BYTES - 1)
     monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 100)
     with pytest.raises(ValueError, match="above the limit of 100"):
-        wire.pack(messages.InitReady(session="s", data=bytes(100), codecs="c"))
+        wire.pack(messages.InitReady(video="s", data=bytes(100), codecs="c"))
 
 
 @pytest.mark.parametrize(

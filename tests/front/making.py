@@ -1,4 +1,4 @@
-"""Sessions, plans, courses and engines for tests of the front."""
+"""Videos, plans, courses and engines for tests of the front."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,12 +10,12 @@ from engine import Engine
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.course import Course
 from engine.front.pacing import Progress
-from engine.front.video import SessionState, Video
+from engine.front.video import Video, VideoState
 from engine.law.placement import PassCosts, Plan, place
 from engine.law.schedule import writes_pages
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved, TensorBytes
-from engine.request import Pace, PromptAt, SessionRequest
+from engine.request import Pace, PromptAt, VideoRequest
 
 TINY = read_manifest(Path("models/tiny"))
 
@@ -33,8 +33,8 @@ def plan(num_devices: int = 1, block_s: float = 0.25) -> Plan:
 
 def request(
     pace: Pace = Pace.REALTIME, *, size_px: int = 128, fps: int = 16, seconds: float | None = None, priority: int = 0
-) -> SessionRequest:
-    return SessionRequest(
+) -> VideoRequest:
+    return VideoRequest(
         prompts=(PromptAt(at_s=0, text="x"),),
         width_px=size_px,
         height_px=size_px,
@@ -55,12 +55,12 @@ class Silence:
         raise AssertionError("somebody waits")
 
 
-def session(name: str, wanted: SessionRequest | None = None, *, chain: int | None = None, done: int = 0) -> Video:
+def video(name: str, wanted: VideoRequest | None = None, *, chain: int | None = None, done: int = 0) -> Video:
     """A video that runs on a chain, or waits in the queue when that is None."""
     progress = Progress(request=wanted or request(), rollout=TINY.rollout, opened_at=100.0, issued=done, done=done)
     made = Video(name, progress, Silence())
     if chain is not None:
-        made.move(SessionState.RUNNING)
+        made.move(VideoState.RUNNING)
         made.chain = chain
     return made
 
@@ -72,7 +72,7 @@ def embedding(text: str) -> TensorBytes:
 
 def latents(block: int, stage: int) -> LatentsSaved:
     """What the cache pass of a block in a stage reads."""
-    return LatentsSaved(session="a", block=block, stage=stage, latents=embedding(f"{block}.{stage}"))
+    return LatentsSaved(video="a", block=block, stage=stage, latents=embedding(f"{block}.{stage}"))
 
 
 def course(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> Course:

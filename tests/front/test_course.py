@@ -1,4 +1,4 @@
-"""What is kept of a session to tell it to the next workers: prompts by block, and the latents of the last window."""
+"""What is kept of a video to tell it to the next workers: prompts by block, and the latents of the last window."""
 
 import pytest
 
@@ -22,12 +22,12 @@ def test_a_prompt_holds_from_its_block_until_the_next() -> None:
     assert texts == [b"prompt 0"] * 3 + [b"prompt 3"] * 2 + [b"steered"] * 2 + [b"prompt 7"] * 2
     changes = {block: change for block in range(9) if (change := course.prompt_change(block)) is not None}
     assert changes == {
-        block: PromptTicket(session="a", embedding=making.embedding(text))
+        block: PromptTicket(video="a", embedding=making.embedding(text))
         for block, text in ((3, "prompt 3"), (5, "steered"), (7, "prompt 7"))
     }
 
 
-def test_a_session_begins_with_a_prompt() -> None:
+def test_a_video_begins_with_a_prompt() -> None:
     with pytest.raises(AssertionError, match="begins with a prompt"):
         Course("a", rollout(), {1: making.embedding("late")})
 
@@ -74,7 +74,7 @@ def test_block_first_needs_the_last_stage_only() -> None:
         assert not course.can_restore(6)
         course.save(making.latents(block, 3))
     assert course.restoring_tickets(6) == [
-        RestoreTicket(session="a", block=block, latents=((3, making.embedding(f"{block}.3")),)) for block in (4, 5)
+        RestoreTicket(video="a", block=block, latents=((3, making.embedding(f"{block}.3")),)) for block in (4, 5)
     ]
 
 
@@ -97,7 +97,7 @@ def test_restored_blocks_get_the_prompts_they_were_made_with(forgets: bool) -> N
         for ticket in course.restoring_tickets(10)
     ]
     assert told == [6, "prompt 7", 7, "prompt 8", 8, 9]
-    assert course.prompt_change(10) == PromptTicket(session="a", embedding=making.embedding("prompt 10"))
+    assert course.prompt_change(10) == PromptTicket(video="a", embedding=making.embedding("prompt 10"))
     assert set(course._prompts) == ({3, 7, 8, 10} if forgets else {0, 3, 7, 8, 10})
 
 
@@ -108,11 +108,11 @@ def test_sinks_keep_the_first_prompt() -> None:
     assert course.opening_prompt(10) == making.embedding("prompt 0")
     first, change, *rest = course.restoring_tickets(10)
     assert isinstance(first, RestoreTicket) and first.block == 0
-    assert change == PromptTicket(session="a", embedding=making.embedding("prompt 3"))
+    assert change == PromptTicket(video="a", embedding=making.embedding("prompt 3"))
     assert [ticket.block for ticket in rest if isinstance(ticket, RestoreTicket)] == [8, 9]
 
 
-def test_a_prompt_that_begins_where_a_session_without_context_goes_on_opens_it() -> None:
+def test_a_prompt_that_begins_where_a_video_without_context_goes_on_opens_it() -> None:
     course = making.course(rollout(1), 4)
     course.forget_prompts_before(6)
     assert course.opening_prompt(6) == making.embedding("prompt 4")

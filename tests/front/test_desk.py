@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.errors import EngineUnavailable, Overloaded, PromptReplaced, SessionFailed, UnknownSession, WorkerLost
+from engine.errors import EngineUnavailable, Overloaded, PromptReplaced, UnknownVideo, VideoFailed, WorkerLost
 from engine.front.desk import Desk
 from engine.front.events import (
     Ask,
@@ -28,7 +28,7 @@ from engine.front.events import (
     WorkerSaid,
 )
 from engine.front.recovery import MAX_VAIN_LOSSES
-from engine.front.video import SessionState, Video
+from engine.front.video import Video, VideoState
 from engine.law.placement import Plan
 from engine.law.schedule import frames_in_block
 from engine.messages import (
@@ -42,11 +42,11 @@ from engine.messages import (
     PromptEncoded,
     PromptTicket,
     RestoreTicket,
-    SessionBroken,
-    SessionClosed,
+    VideoBroken,
+    VideoClosed,
 )
 from engine.observe import Observer
-from engine.request import EndReason, Pace, PromptAt, SessionRequest
+from engine.request import EndReason, Pace, PromptAt, VideoRequest
 from tests.front import making
 
 FAST = making.request(Pace.FAST)
@@ -94,8 +94,8 @@ class Stage:
     def serve(self) -> None:
         self.tell(GroupServes(self.plan))
 
-    def open(self, name: str, request: SessionRequest = FAST) -> Video:
-        video = making.session(name, request)
+    def open(self, name: str, request: VideoRequest = FAST) -> Video:
+        video = making.video(name, request)
         video.progress.opened_at = self.now
         self.tell(Asked(video))
         return video
@@ -115,21 +115,21 @@ class Stage:
     def _execute(self, chain: int, ticket: Any) -> None:
         ranks = [part.rank for part in self.plan.chains[chain]]
         if isinstance(ticket, OpenTicket):
-            self._first_block[ticket.session] = ticket.first_block
+            self._first_block[ticket.video] = ticket.first_block
         elif isinstance(ticket, BlockTicket):
             self.tell(WorkerSaid(ranks[-1], self._block(ticket)))
         elif isinstance(ticket, CloseTicket):
             for rank in ranks:
-                self.tell(WorkerSaid(rank, SessionClosed(session=ticket.session, pages_used=0)))
+                self.tell(WorkerSaid(rank, VideoClosed(video=ticket.video, pages_used=0)))
 
     def _block(self, ticket: BlockTicket) -> BlockDone | BlockRepeated:
-        if ticket.block < self._first_block[ticket.session]:
-            return BlockRepeated(session=ticket.session, block=ticket.block)
+        if ticket.block < self._first_block[ticket.video]:
+            return BlockRepeated(video=ticket.video, block=ticket.block)
         return BlockDone(
-            session=ticket.session,
+            video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
-            data=f"{ticket.session}{ticket.block}".encode(),
+            data=f"{ticket.video}{ticket.block}".encode(),
             latents=None,
             decode_s=0.0,
             encode_s=0.0,
@@ -155,7 +155,7 @@ class Stage:
         return self.now
 
     def kinds(self, video: Video) -> list[str]:
-        return [type(ticket).__name__ for ticket in self.sent if ticket.session == video.id]
+        return [type(ticket).__name__ for ticket in self.sent if ticket.video == video.id]
 
 
 @pytest.fixture
@@ -167,10 +167,10 @@ def stage() -> Stage:
 
 def test_a_video_is_embedded_opened_made_and_closed(stage: Stage) -> None:
     video = stage.open("a", replace(FAST, seconds=3.0))
-    assert video.state == SessionState.QUEUED and stage.sent == []
+    assert video.state == VideoState.QUEUED and stage.sent == []
     stage.embed()
-    assert video.state == SessionState.RUNNING
-    while video.state != SessionState.ENDED:
+    assert video.state == VideoState.RUNNING
+    while video.state != VideoState.ENDED:
         stage.execute()
         if video.ready:
             stage.take(video, len(video.ready))
@@ -261,9 +261,9 @@ def test_one_in_the_queue_starts_when_a_place_is_free() -> None:
         stage.open("d")
     assert len(stage.desk.videos) == 3
     stage.tell(Left(first))
-    assert second.state == SessionState.QUEUED, "its pages are not free yet"
+    assert second.state == VideoState.QUEUED, "its pages are not free yet"
     stage.execute(most=len(stage.tickets))
-    assert first.state == SessionState.ENDED and second.state == SessionState.RUNNING
+    assert first.state == VideoState.ENDED and second.state == VideoState.RUNNING
 
 
 def test_one_whose_prompt_is_not_embedded_yet_is_passed_over(stage: Stage) -> None:
@@ -271,7 +271,7 @@ def test_one_whose_prompt_is_not_embedded_yet_is_passed_over(stage: Stage) -> No
     quick = stage.open("quick", replace(FAST, prompts=(PromptAt(at_s=0, text="quick"),)))
     answer = PromptEncoded(request=stage.questions[1].request, embedding=making.embedding("quick"))
     stage.tell(WorkerSaid(0, answer))
-    assert (slow.state, quick.state) == (SessionState.QUEUED, SessionState.RUNNING)
+    assert (slow.state, quick.state) == (VideoState.QUEUED, VideoState.RUNNING)
 
 
 @pytest.mark.parametrize("when", ["queued", "running", "closing", "recovering"])
@@ -280,7 +280,7 @@ def test_a_viewer_that_leaves_frees_its_place(stage: Stage, when: str) -> None:
     if when != "queued":
         stage.embed()
     if when == "closing":
-        while video.state != SessionState.CLOSING:
+        while video.state != VideoState.CLOSING:
             stage.execute(most=1)
             stage.take(video, len(video.ready))
     if when == "recovering":
@@ -291,7 +291,7 @@ def test_a_viewer_that_leaves_frees_its_place(stage: Stage, when: str) -> None:
     cancelled = [ticket for ticket in stage.sent if isinstance(ticket, Cancel)]
     assert len(cancelled) == (when in {"running", "closing"})
     stage.execute(most=len(stage.tickets))
-    assert video.state == SessionState.ENDED and stage.desk.videos == ()
+    assert video.state == VideoState.ENDED and stage.desk.videos == ()
     stage.tell(Left(video))
     assert "a" in stage.woken
 
@@ -300,11 +300,11 @@ def test_a_broken_video_ends_typed_and_its_last_blocks_are_dropped(stage: Stage)
     video = stage.open("a")
     stage.embed()
     stage.execute(most=2)
-    stage.tell(WorkerSaid(0, SessionBroken(session="a", code="engine_oom", message="no memory left")))
+    stage.tell(WorkerSaid(0, VideoBroken(video="a", code="engine_oom", message="no memory left")))
     ready = len(video.ready)
     stage.execute()
-    assert isinstance(video.failure, SessionFailed) and video.failure.code == "engine_oom"
-    assert video.state == SessionState.ENDED and len(video.ready) == ready
+    assert isinstance(video.failure, VideoFailed) and video.failure.code == "engine_oom"
+    assert video.state == VideoState.ENDED and len(video.ready) == ready
 
 
 def test_a_changed_prompt_rides_in_front_of_the_next_block_without_a_ticket(stage: Stage) -> None:
@@ -355,7 +355,7 @@ def test_one_that_ends_takes_no_more_prompts(stage: Stage) -> None:
     stage.tell(Left(video))
     stage.tell(PromptAsked(video, "late", 1))
     stage.embed()
-    assert isinstance(stage.answers[1], UnknownSession)
+    assert isinstance(stage.answers[1], UnknownVideo)
 
 
 def test_draining_ends_running_videos_at_a_block_and_refuses_those_that_wait() -> None:
@@ -365,10 +365,10 @@ def test_draining_ends_running_videos_at_a_block_and_refuses_those_that_wait() -
     stage.embed()
     refusal = EngineUnavailable("the server is shutting down", 5.0, "draining")
     stage.tell(Drained(refusal))
-    assert queued.failure is refusal and queued.state == SessionState.ENDED
+    assert queued.failure is refusal and queued.state == VideoState.ENDED
     issued = running.progress.issued
     stage.execute()
-    assert (running.end_reason, running.state) == (EndReason.DRAIN, SessionState.ENDED)
+    assert (running.end_reason, running.state) == (EndReason.DRAIN, VideoState.ENDED)
     assert running.progress.done == issued, "blocks that had tickets were made"
 
 
@@ -378,7 +378,7 @@ def test_a_lost_video_is_made_again_and_its_reader_sees_every_block_once(stage: 
     stage.execute(most=4)
     seen = stage.take(video, len(video.ready))
     stage.lose("a")
-    assert video.state == SessionState.RECOVERING
+    assert video.state == VideoState.RECOVERING
     assert stage.timer == stage.now + stage.config.recovery_grace_s
     stage.serve()
     [opening] = [ticket for ticket in stage.sent if isinstance(ticket, OpenTicket)][1:]
@@ -397,17 +397,17 @@ def test_without_new_workers_a_lost_video_ends_when_its_grace_is_over(stage: Sta
     lost_at = stage.now
     stage.lose()
     assert stage.pass_time() == lost_at + stage.config.recovery_grace_s
-    assert isinstance(video.failure, WorkerLost) and video.state == SessionState.ENDED
+    assert isinstance(video.failure, WorkerLost) and video.state == VideoState.ENDED
 
 
 def test_a_video_over_which_workers_die_ends_and_the_other_goes_on(stage: Stage) -> None:
     bad, good = stage.open("bad"), stage.open("good")
     stage.embed()
     for _ in range(MAX_VAIN_LOSSES + 1):
-        assert bad.state == SessionState.RUNNING
+        assert bad.state == VideoState.RUNNING
         stage.lose("bad")
         stage.serve()
-    assert bad.failure is LOSS and good.state == SessionState.RUNNING
+    assert bad.failure is LOSS and good.state == VideoState.RUNNING
 
 
 def test_when_no_group_will_come_everything_ends_typed(stage: Stage) -> None:
@@ -428,11 +428,11 @@ def test_open_questions_are_put_to_the_next_workers(stage: Stage) -> None:
     stage.serve()
     assert stage.questions == [question]
     stage.embed()
-    assert video.state == SessionState.RUNNING
+    assert video.state == VideoState.RUNNING
 
 
 def test_words_about_a_video_that_ended_are_dropped(stage: Stage) -> None:
-    stage.tell(WorkerSaid(0, SessionClosed(session="gone", pages_used=0)))
+    stage.tell(WorkerSaid(0, VideoClosed(video="gone", pages_used=0)))
     stage.tell(WorkerSaid(0, PromptEncoded(request=99, embedding=making.embedding("x"))))
     assert stage.sent == [] and stage.timer is None
 

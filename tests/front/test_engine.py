@@ -22,10 +22,10 @@ from engine import (
     Pace,
     PromptAt,
     RequestError,
-    Session,
-    SessionRequest,
     StartError,
-    UnknownSession,
+    UnknownVideo,
+    VideoHandle,
+    VideoRequest,
     WeightsError,
     read_manifest,
 )
@@ -34,7 +34,7 @@ from tests.front import making
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 TINY = Path("models/tiny")
-REQUEST = SessionRequest(
+REQUEST = VideoRequest(
     prompts=(PromptAt(at_s=0, text="a red ball"),),
     width_px=96,
     height_px=96,
@@ -51,12 +51,12 @@ def running(max_videos: int = 2, max_queue: int = 8) -> AbstractAsyncContextMana
     return making.running(making.config(poison_pages=True, max_videos=max_videos, max_queue=max_queue))
 
 
-async def read(session: Session) -> list[bytes]:
-    return [fragment.data async for fragment in session.fragments()]
+async def read(video: VideoHandle) -> list[bytes]:
+    return [fragment.data async for fragment in video.fragments()]
 
 
-async def first_fragment(session: Session) -> None:
-    async for _ in session.fragments():
+async def first_fragment(video: VideoHandle) -> None:
+    async for _ in video.fragments():
         return
 
 
@@ -64,7 +64,7 @@ def digest(blocks: list[bytes]) -> str:
     return hashlib.sha256(b"".join(blocks)).hexdigest()
 
 
-def test_one_seed_gives_one_video_in_two_runs_two_sessions_and_two_processes() -> None:
+def test_one_seed_gives_one_video_in_two_runs_two_videos_and_two_processes() -> None:
     async def twice_in_one_process() -> list[str]:
         async with running() as engine:
             alone = digest(await read(await engine.open(REQUEST)))
@@ -94,9 +94,9 @@ def test_a_prompt_change_before_the_start_replaces_the_first_prompt() -> None:
         blue = replace(REQUEST, prompts=(PromptAt(at_s=0, text="a blue square"),))
         async with running() as engine:
             expected = await read(await engine.open(blue))
-            session = await engine.open(REQUEST)
-            assert await session.change_prompt("a blue square") == 0
-            assert await read(session) == expected
+            video = await engine.open(REQUEST)
+            assert await video.change_prompt("a blue square") == 0
+            assert await read(video) == expected
 
     asyncio.run(body())
 
@@ -105,14 +105,14 @@ def test_closing_frees_the_pages_every_time() -> None:
     async def body() -> None:
         async with running(max_videos=1, max_queue=0) as engine:
             for _ in range(20):
-                session = await engine.open(ENDLESS)
-                await first_fragment(session)
+                video = await engine.open(ENDLESS)
+                await first_fragment(video)
                 began = time.monotonic()
-                await session.close()
+                await video.close()
                 assert time.monotonic() - began < 2
-                assert engine.load.running == 0 and session.end_reason == EndReason.CANCELLED
-                with pytest.raises(UnknownSession):
-                    engine.session(session.id)
+                assert engine.load.running == 0 and video.end_reason == EndReason.CANCELLED
+                with pytest.raises(UnknownVideo):
+                    engine.video(video.id)
 
     asyncio.run(body())
 
@@ -149,12 +149,12 @@ def test_what_the_model_does_not_make_is_refused_by_field() -> None:
 def test_draining_ends_videos_at_a_block_boundary() -> None:
     async def body() -> None:
         async with running(max_videos=1) as engine:
-            session, queued = await engine.open(ENDLESS), await engine.open(REQUEST)
-            reading = asyncio.create_task(read(session))
-            while session.next_block < 2:
+            video, queued = await engine.open(ENDLESS), await engine.open(REQUEST)
+            reading = asyncio.create_task(read(video))
+            while video.next_block < 2:
                 await asyncio.sleep(0.01)
             await engine.drain()
-            assert len(await reading) >= 2 and session.end_reason == EndReason.DRAIN
+            assert len(await reading) >= 2 and video.end_reason == EndReason.DRAIN
             with pytest.raises(EngineUnavailable):
                 await read(queued)
             with pytest.raises(EngineUnavailable):

@@ -7,14 +7,14 @@ import pytest
 from engine.config import EngineConfig
 from engine.front.pacing import AT_ONCE, Progress, ready_at, realtime_factor, urgency
 from engine.manifest import read_manifest
-from engine.request import Pace, PromptAt, SessionRequest
+from engine.request import Pace, PromptAt, VideoRequest
 
 MANIFEST = read_manifest(Path("models/tiny"))
 CONFIG = EngineConfig(manifest=MANIFEST, lead_target_s=3.0, backlog_limit_s=5.0, max_inflight_blocks=2)
 
 
 def progress(pace: Pace = Pace.REALTIME, seconds: float | None = None, priority: int = 0) -> Progress:
-    request = SessionRequest(
+    request = VideoRequest(
         prompts=(PromptAt(at_s=0, text="x"),),
         width_px=128,
         height_px=128,
@@ -126,7 +126,7 @@ def test_lost_blocks_are_made_again_at_once(pace: Pace) -> None:
     assert ready_at(one, CONFIG) is None
 
 
-def test_a_lost_session_goes_before_one_that_is_ahead() -> None:
+def test_a_lost_video_goes_before_one_that_is_ahead() -> None:
     lost, ahead = progress(), progress()
     for one in (lost, ahead):
         one.done, one.issued, one.playing_since = 20, 20, 100.0

@@ -1,61 +1,61 @@
-"""Which way back a lost session takes, how long it waits, and when it ends."""
+"""Which way back a lost video takes, how long it waits, and when it ends."""
 
 import pytest
 
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
-from engine.front.video import Recovery, SessionState, Video
+from engine.front.video import Recovery, Video, VideoState
 from engine.law.placement import Plan
 from tests.front import making
 
 PLAN = making.plan(block_s=0.25)
 GRACE_S, MAX_VIDEOS = 10.0, 2
-REPLAYABLE = 20  # 10 s of 0.25 s blocks, and of two sessions
+REPLAYABLE = 20  # 10 s of 0.25 s blocks, and of two videos
 NOW = 500.0
 
 
 class Place:
-    """Recoveries, and sessions that are lost and found again as the engine does."""
+    """Recoveries, and videos that are lost and found again as the engine does."""
 
     def __init__(self, grace_s: float = GRACE_S, rollout: RolloutConfig = making.TINY.rollout) -> None:
         self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_videos=MAX_VIDEOS)
         self.recoveries = Recoveries(self.config)
 
-    def session(self, name: str = "a", *prompts: int) -> Video:
-        made = making.session(name, chain=0)
+    def video(self, name: str = "a", *prompts: int) -> Video:
+        made = making.video(name, chain=0)
         made.course = making.course(self.config.manifest.rollout, *prompts)
         return made
 
-    def make_blocks(self, session: Video, until: int, *, saved: bool = True) -> None:
-        for block in range(session.progress.done, until):
+    def make_blocks(self, video: Video, until: int, *, saved: bool = True) -> None:
+        for block in range(video.progress.done, until):
             if saved and self.recoveries.needs_saving(block, PLAN):
-                making.save_blocks(session.told, range(block, block + 1), self.config.manifest.rollout)
-            session.progress.done = block + 1
-            self.recoveries.note_progress(session, PLAN)
+                making.save_blocks(video.told, range(block, block + 1), self.config.manifest.rollout)
+            video.progress.done = block + 1
+            self.recoveries.note_progress(video, PLAN)
 
-    def lose(self, session: Video, *, suspected: bool, now: float = NOW) -> bool:
+    def lose(self, video: Video, *, suspected: bool, now: float = NOW) -> bool:
         """Whether it waits."""
-        waits = self.recoveries.may_wait(session, now, suspected=suspected)
+        waits = self.recoveries.may_wait(video, now, suspected=suspected)
         if waits:
-            session.move(SessionState.RECOVERING)
+            video.move(VideoState.RECOVERING)
         return waits
 
-    def find(self, session: Video, plan: Plan = PLAN) -> int | None:
-        block = self.recoveries.way_back(session, plan)
-        session.move(SessionState.RUNNING)
+    def find(self, video: Video, plan: Plan = PLAN) -> int | None:
+        block = self.recoveries.way_back(video, plan)
+        video.move(VideoState.RUNNING)
         return block
 
 
 def resume_at(
     done: int, *, saved: bool = True, rollout: RolloutConfig = making.TINY.rollout
 ) -> tuple[int | None, Recovery]:
-    """The block at which a session goes on that was lost with ``done`` blocks, and what is remembered of it."""
+    """The block at which a video goes on that was lost with ``done`` blocks, and what is remembered of it."""
     here = Place(rollout=rollout)
-    session = here.session()
-    here.make_blocks(session, done, saved=saved)
-    assert here.lose(session, suspected=False)
-    block = here.find(session)
-    [recovery] = session.recoveries
+    video = here.video()
+    here.make_blocks(video, done, saved=saved)
+    assert here.lose(video, suspected=False)
+    block = here.find(video)
+    [recovery] = video.recoveries
     return block, recovery
 
 
@@ -82,7 +82,7 @@ def test_an_old_video_whose_latents_were_not_saved_is_made_again() -> None:
     assert resume_at(REPLAYABLE + 5, saved=False) == (0, Recovery(block=REPLAYABLE + 5, exact=True))
 
 
-def test_blocks_are_saved_once_a_session_could_become_too_old() -> None:
+def test_blocks_are_saved_once_a_video_could_become_too_old() -> None:
     window = making.TINY.rollout.window_blocks
     assert [block for block in range(40) if Place().recoveries.needs_saving(block, PLAN)] == list(
         range(REPLAYABLE - window, 40)
@@ -95,79 +95,79 @@ def test_prompts_are_kept_while_the_video_may_be_made_again_and_then_as_restorin
     oldest = REPLAYABLE + 2 - making.TINY.rollout.window_blocks  # that block REPLAYABLE + 1 attends to
     before, after = oldest - 3, oldest + 1
     here = Place()
-    session = here.session("a", 2, before, after)
-    here.make_blocks(session, REPLAYABLE)
-    assert set(session.told._prompts) == {0, 2, before, after}
-    here.make_blocks(session, REPLAYABLE + 1)
-    assert set(session.told._prompts) == {before, after}
-    here.make_blocks(session, 60)
-    assert set(session.told._prompts) == {after}
+    video = here.video("a", 2, before, after)
+    here.make_blocks(video, REPLAYABLE)
+    assert set(video.told._prompts) == {0, 2, before, after}
+    here.make_blocks(video, REPLAYABLE + 1)
+    assert set(video.told._prompts) == {before, after}
+    here.make_blocks(video, 60)
+    assert set(video.told._prompts) == {after}
 
 
 def test_prompts_of_a_video_that_cannot_be_restored_are_kept() -> None:
     here = Place()
-    session = here.session("a", 2, 12)
-    here.make_blocks(session, 60, saved=False)
-    assert set(session.told._prompts) == {0, 2, 12}
+    video = here.video("a", 2, 12)
+    here.make_blocks(video, 60, saved=False)
+    assert set(video.told._prompts) == {0, 2, 12}
 
 
 def test_a_video_whose_first_prompts_are_forgotten_is_not_made_again() -> None:
     """The next workers may be planned quicker, so that it counts as young again."""
     here = Place()
-    session = here.session("a", 12)
-    here.make_blocks(session, REPLAYABLE + 5)
-    assert here.lose(session, suspected=False)
-    block = here.find(session, making.plan(num_devices=4, block_s=0.25))
-    assert block == REPLAYABLE + 5 and session.told.opening_prompt(block) == making.embedding("prompt 12")
+    video = here.video("a", 12)
+    here.make_blocks(video, REPLAYABLE + 5)
+    assert here.lose(video, suspected=False)
+    block = here.find(video, making.plan(num_devices=4, block_s=0.25))
+    assert block == REPLAYABLE + 5 and video.told.opening_prompt(block) == making.embedding("prompt 12")
 
 
 def test_a_video_of_which_too_little_is_known_has_no_way_back() -> None:
     here = Place()
-    session = here.session("a", 12)
-    here.make_blocks(session, REPLAYABLE + 5)
-    session.told.forget_before(200)
-    session.progress.done = 150
-    assert here.lose(session, suspected=False)
-    assert here.recoveries.way_back(session, PLAN) is None and session.recoveries == []
+    video = here.video("a", 12)
+    here.make_blocks(video, REPLAYABLE + 5)
+    video.told.forget_before(200)
+    video.progress.done = 150
+    assert here.lose(video, suspected=False)
+    assert here.recoveries.way_back(video, PLAN) is None and video.recoveries == []
 
 
-def test_workers_that_die_over_the_same_block_end_its_session() -> None:
+def test_workers_that_die_over_the_same_block_end_its_video() -> None:
     here = Place()
-    session = here.session()
+    video = here.video()
     for _ in range(MAX_VAIN_LOSSES):
-        assert here.lose(session, suspected=True)
-        here.find(session)
-    assert not here.lose(session, suspected=True)
-    assert session.recoveries == [Recovery(block=0, exact=True)] * MAX_VAIN_LOSSES
+        assert here.lose(video, suspected=True)
+        here.find(video)
+    assert not here.lose(video, suspected=True)
+    assert video.recoveries == [Recovery(block=0, exact=True)] * MAX_VAIN_LOSSES
 
 
-def test_a_session_that_is_not_suspected_outlives_any_number_of_losses() -> None:
+def test_a_video_that_is_not_suspected_outlives_any_number_of_losses() -> None:
     here = Place()
-    session = here.session()
+    video = here.video()
     for _ in range(10):
-        assert here.lose(session, suspected=False)
-        here.find(session)
+        assert here.lose(video, suspected=False)
+        here.find(video)
     for _ in range(MAX_VAIN_LOSSES):
-        assert here.lose(session, suspected=True)
-        here.find(session)
-        assert here.lose(session, suspected=False)
-        here.find(session)
-    assert not here.lose(session, suspected=True)
+        assert here.lose(video, suspected=True)
+        here.find(video)
+        assert here.lose(video, suspected=False)
+        here.find(video)
+    assert not here.lose(video, suspected=True)
 
 
-def test_a_new_block_between_losses_clears_a_session() -> None:
+def test_a_new_block_between_losses_clears_a_video() -> None:
     here = Place()
-    session = here.session()
+    video = here.video()
     for loss in range(3 * MAX_VAIN_LOSSES):
-        session.progress.done += loss % MAX_VAIN_LOSSES == 0
-        assert here.lose(session, suspected=True)
-        here.find(session)
-    assert not here.lose(session, suspected=True)
+        video.progress.done += loss % MAX_VAIN_LOSSES == 0
+        assert here.lose(video, suspected=True)
+        here.find(video)
+    assert not here.lose(video, suspected=True)
 
 
-def test_losses_of_one_session_are_not_another_ones() -> None:
+def test_losses_of_one_video_are_not_another_ones() -> None:
     here = Place()
-    first, second = here.session("a"), here.session("b")
+    first, second = here.video("a"), here.video("b")
     for _ in range(MAX_VAIN_LOSSES):
         assert here.lose(first, suspected=True)
         here.find(first)
@@ -175,9 +175,9 @@ def test_losses_of_one_session_are_not_another_ones() -> None:
     assert not here.lose(first, suspected=True)
 
 
-def test_a_session_ends_when_the_grace_is_over() -> None:
+def test_a_video_ends_when_the_grace_is_over() -> None:
     here = Place()
-    first, second = here.session("a"), here.session("b")
+    first, second = here.video("a"), here.video("b")
     assert here.lose(first, suspected=False) and here.lose(second, suspected=False, now=NOW + 3)
     assert here.recoveries.overdue(NOW + GRACE_S - 0.01) == []
     assert here.recoveries.next_overdue_at == NOW + GRACE_S
@@ -190,10 +190,10 @@ def test_a_session_ends_when_the_grace_is_over() -> None:
 
 def test_one_that_resumed_or_ended_is_not_given_up() -> None:
     here = Place()
-    resumed, ended = here.session("a"), here.session("b")
-    for session in (resumed, ended):
-        assert here.lose(session, suspected=False)
-    ended.move(SessionState.ENDED)
+    resumed, ended = here.video("a"), here.video("b")
+    for video in (resumed, ended):
+        assert here.lose(video, suspected=False)
+    ended.move(VideoState.ENDED)
     assert here.recoveries.waiting() == [resumed]
     here.find(resumed)
     assert here.recoveries.overdue(NOW + 100) == [] and here.recoveries.next_overdue_at is None
@@ -201,7 +201,7 @@ def test_one_that_resumed_or_ended_is_not_given_up() -> None:
 
 def test_one_that_ended_while_it_waited_does_not_hide_the_next() -> None:
     here = Place()
-    ended, other = here.session("a"), here.session("b")
+    ended, other = here.video("a"), here.video("b")
     assert here.lose(ended, suspected=False) and here.lose(other, suspected=False, now=NOW + 1)
-    ended.move(SessionState.ENDED)
+    ended.move(VideoState.ENDED)
     assert here.recoveries.overdue(NOW) == [] and here.recoveries.next_overdue_at == NOW + 1 + GRACE_S

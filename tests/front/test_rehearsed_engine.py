@@ -21,9 +21,9 @@ from engine import (
     Overloaded,
     Pace,
     PromptAt,
-    Session,
-    SessionRequest,
     StartError,
+    VideoHandle,
+    VideoRequest,
     WorkerLost,
     read_manifest,
 )
@@ -41,7 +41,7 @@ CONFIG = EngineConfig(
     poison_pages=True,
     rehearsal=Rehearsal(pass_s=0.02),
 )
-REQUEST = SessionRequest(
+REQUEST = VideoRequest(
     prompts=(PromptAt(at_s=0, text="x"),), width_px=128, height_px=128, fps=16, seconds=6, output=Output.LATENTS
 )
 
@@ -50,19 +50,19 @@ def running(config: EngineConfig = CONFIG) -> AbstractAsyncContextManager[Engine
     return making.running(config)
 
 
-async def read(session: Session) -> int:
-    return len([fragment async for fragment in session.fragments()])
+async def read(video: VideoHandle) -> int:
+    return len([fragment async for fragment in video.fragments()])
 
 
-def test_three_sessions_keep_their_own_pace_and_none_misses_a_deadline() -> None:
+def test_three_videos_keep_their_own_pace_and_none_misses_a_deadline() -> None:
     async def body() -> None:
         async with running() as engine:  # 0.04 s a block: 25 blocks/s
             paces = [replace(REQUEST, seed=fps, fps=fps, seconds=6) for fps in (8, 16, 30)]
-            sessions = [await engine.open(request) for request in paces]
+            videos = [await engine.open(request) for request in paces]
             hurried = await engine.open(replace(REQUEST, pace=Pace.FAST, seconds=30))
-            counts = await asyncio.gather(*map(read, (*sessions, hurried)))
+            counts = await asyncio.gather(*map(read, (*videos, hurried)))
             assert counts == [5, 9, 16, 41]
-            assert [session.status().num_stalls for session in sessions] == [0, 0, 0]
+            assert [video.status().num_stalls for video in videos] == [0, 0, 0]
 
     asyncio.run(body())
 
@@ -71,39 +71,39 @@ def test_more_than_the_chain_can_do_in_time_is_refused_and_disturbs_nobody() -> 
     async def body() -> None:
         slow = replace(CONFIG, rehearsal=Rehearsal(pass_s=0.1), max_queue=0)  # 0.2 s a block, 0.75 s to play: 27 %
         async with running(slow) as engine:
-            sessions = [await engine.open(REQUEST) for _ in range(3)]
+            videos = [await engine.open(REQUEST) for _ in range(3)]
             with pytest.raises(Overloaded) as refusal:
                 await engine.open(REQUEST)
             assert refusal.value.retry_after_s >= 1
             hurried = await engine.open(replace(REQUEST, pace=Pace.FAST))  # has no deadline to miss: one place is free
-            await asyncio.gather(*map(read, (*sessions, hurried)))
-            assert [session.status().num_stalls for session in sessions] == [0, 0, 0]
+            await asyncio.gather(*map(read, (*videos, hurried)))
+            assert [video.status().num_stalls for video in videos] == [0, 0, 0]
 
     asyncio.run(body())
 
 
-def test_two_chains_share_the_sessions_and_the_loss_of_one_worker_replaces_all() -> None:
+def test_two_chains_share_the_videos_and_the_loss_of_one_worker_replaces_all() -> None:
     async def body() -> None:
         async with running(replace(CONFIG, devices=("cpu",) * 6, max_videos=1)) as engine:
-            sessions = [await engine.open(replace(REQUEST, seconds=None)) for _ in range(2)]
-            reading = [asyncio.create_task(read(session)) for session in sessions]
-            while any(session.next_block < 2 for session in sessions):
+            videos = [await engine.open(replace(REQUEST, seconds=None)) for _ in range(2)]
+            reading = [asyncio.create_task(read(video)) for video in videos]
+            while any(video.next_block < 2 for video in videos):
                 await asyncio.sleep(0.01)
             assert {video.chain for video in engine._shell.desk.videos} == {0, 1}
             assert engine.worker_pids[4] is not None
             os.kill(engine.worker_pids[4], signal.SIGKILL)
-            before = [session.next_block for session in sessions]
-            while any(s.next_block < had + 8 for s, had in zip(sessions, before, strict=True)):
+            before = [video.next_block for video in videos]
+            while any(s.next_block < had + 8 for s, had in zip(videos, before, strict=True)):
                 await asyncio.sleep(0.01)
-            assert [len(session.status().recoveries) for session in sessions] == [1, 1]
-            await asyncio.gather(*(session.close() for session in sessions))
+            assert [len(video.status().recoveries) for video in videos] == [1, 1]
+            await asyncio.gather(*(video.close() for video in videos))
             await asyncio.gather(*reading)
             assert engine.load.pages_used == 0
 
     asyncio.run(body())
 
 
-def test_while_workers_are_replaced_new_sessions_are_refused_and_waiting_ones_get_their_turn() -> None:
+def test_while_workers_are_replaced_new_videos_are_refused_and_waiting_ones_get_their_turn() -> None:
     async def body() -> None:
         async with running(replace(CONFIG, devices=("cpu", "cpu"), max_videos=1)) as engine:
             holding = await engine.open(replace(REQUEST, seconds=None))
@@ -124,16 +124,16 @@ def test_while_workers_are_replaced_new_sessions_are_refused_and_waiting_ones_ge
     asyncio.run(body())
 
 
-def test_a_session_waits_no_longer_than_its_grace_for_new_workers() -> None:
+def test_a_video_waits_no_longer_than_its_grace_for_new_workers() -> None:
     async def body() -> None:
         async with running(replace(CONFIG, devices=("cpu", "cpu"), recovery_grace_s=0.05)) as engine:
-            session = await engine.open(replace(REQUEST, seconds=None))
-            async for _ in session.fragments():
+            video = await engine.open(replace(REQUEST, seconds=None))
+            async for _ in video.fragments():
                 break
             assert engine.worker_pids[1] is not None
             os.kill(engine.worker_pids[1], signal.SIGKILL)
             with pytest.raises(WorkerLost, match=r"0\.05 s"):
-                await read(session)
+                await read(video)
 
     asyncio.run(body())
 
@@ -143,7 +143,7 @@ def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(mo
 
     async def body() -> None:
         async with running(replace(CONFIG, devices=("cpu",))) as engine:
-            session = await engine.open(replace(REQUEST, seconds=None))
+            video = await engine.open(replace(REQUEST, seconds=None))
             for _ in range(3):
                 await engine.wait_ready()
                 assert engine.worker_pids[0] is not None
@@ -154,7 +154,7 @@ def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(mo
             with pytest.raises(StartError, match=r"3 losses in 600 s, giving up"):
                 await engine.wait_ready()
             with pytest.raises(WorkerLost):
-                await read(session)
+                await read(video)
             with pytest.raises(EngineUnavailable):
                 await engine.open(REQUEST)
 
@@ -164,11 +164,11 @@ def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(mo
 def test_every_pass_wait_and_transfer_leaves_a_span() -> None:
     async def body() -> None:
         async with running() as engine:
-            session = await engine.open(replace(REQUEST, pace=Pace.FAST))
-            assert await read(session) == 9
+            video = await engine.open(replace(REQUEST, pace=Pace.FAST))
+            assert await read(video) == 9
             blocks = range(9)
             await read(await engine.open(replace(REQUEST, pace=Pace.FAST)))  # late spans come with the next work
-            spans = [span for span in engine.spans if span.session == session.id]
+            spans = [span for span in engine.spans if span.video == video.id]
             for stage in range(4):
                 assert sorted(s.block for s in spans if s.phase == Phase.DENOISE and s.stage == stage) == [*blocks]
                 assert sorted(s.block for s in spans if s.phase == Phase.CACHE and s.stage == stage) == [*blocks][:-1]

@@ -12,7 +12,7 @@ NUM_BLOCKS = 3
 
 
 def roll_out() -> tuple[list[Tensor], bool]:
-    """A session's blocks by the engine, and whether attention went through a kernel."""
+    """A video's blocks by the engine, and whether attention went through a kernel."""
     bench = micro.Bench(micro.rollout())
     bench.open("a")
     for block in range(NUM_BLOCKS):

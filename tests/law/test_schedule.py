@@ -16,7 +16,7 @@ from engine.law.schedule import (
     frames_before_block,
     frames_in_block,
     noise_levels,
-    pages_per_session,
+    pages_per_video,
     sigma_table,
     writes_pages,
 )
@@ -122,14 +122,14 @@ def test_frame_counts_agree_with_each_other(per_block: int) -> None:
 def test_step_first_context_is_each_stages_own() -> None:
     assert [context_stage(HIAR, s) for s in range(4)] == [0, 1, 2, 3]
     assert all(writes_pages(HIAR, s) for s in range(4))
-    assert pages_per_session(HIAR) == 4 * 7
+    assert pages_per_video(HIAR) == 4 * 7
 
 
 def test_block_first_context_is_the_last_stages() -> None:
     block_first = replace(HIAR, order=Order.BLOCK_FIRST)
     assert [context_stage(block_first, s) for s in range(4)] == [3, 3, 3, 3]
     assert [writes_pages(block_first, s) for s in range(4)] == [False, False, False, True]
-    assert pages_per_session(block_first) == 7
+    assert pages_per_video(block_first) == 7
 
 
 @pytest.mark.parametrize(

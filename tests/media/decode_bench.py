@@ -46,7 +46,7 @@ class SlowEncoder:
     """Waits for its gate before each block; its fragments tell how many frames it got."""
 
     def __init__(self, ticket: OpenTicket) -> None:
-        self.init_segment, self.codecs = f"init {ticket.session}".encode(), "avc1.64000a"
+        self.init_segment, self.codecs = f"init {ticket.video}".encode(), "avc1.64000a"
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
@@ -75,13 +75,13 @@ class Bench:
         self.stage = DecodeStage(self.decoder, open_encoder or self._open_encoder, self.messages.put, self.timer)
 
     def _open_encoder(self, ticket: OpenTicket) -> SlowEncoder:
-        self.encoders[ticket.session] = SlowEncoder(ticket)
-        return self.encoders[ticket.session]
+        self.encoders[ticket.video] = SlowEncoder(ticket)
+        return self.encoders[ticket.video]
 
-    def open(self, session: str, *, output: Output = Output.FRAGMENTS, first_block: int = 0) -> None:
+    def open(self, video: str, *, output: Output = Output.FRAGMENTS, first_block: int = 0) -> None:
         self.stage.open(
             OpenTicket(
-                session=session,
+                video=video,
                 seed=0,
                 latent_height=SIDE_PX // 8,
                 latent_width=SIDE_PX // 8,
@@ -94,22 +94,22 @@ class Bench:
             )
         )
 
-    def block(self, session: str, block: int, *, num_frames: int | None = None, value: float | None = None) -> None:
+    def block(self, video: str, block: int, *, num_frames: int | None = None, value: float | None = None) -> None:
         frames = num_frames or (12 if block else 9)
-        ticket = BlockTicket(session=session, block=block, num_frames=frames, last=False)
+        ticket = BlockTicket(video=video, block=block, num_frames=frames, last=False)
         self.stage.finish_block(ticket, latents(block if value is None else value))
 
-    def restore(self, session: str, block: int, value: float | None = None) -> None:
-        ticket = RestoreTicket(session=session, block=block, latents=())
+    def restore(self, video: str, block: int, value: float | None = None) -> None:
+        ticket = RestoreTicket(video=video, block=block, latents=())
         self.stage.restore(ticket, latents(block if value is None else value))
 
     def take(self) -> object:
         return self.messages.get(timeout=PATIENCE_S)
 
-    def close(self, session: str) -> list[object]:
-        """Close the session and return every message that came until then."""
+    def close(self, video: str) -> list[object]:
+        """Close the video and return every message that came until then."""
         closed = object()
-        self.stage.close(session, lambda: self.messages.put(closed))
+        self.stage.close(video, lambda: self.messages.put(closed))
         return list(iter(self.take, closed))
 
 

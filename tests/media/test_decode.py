@@ -1,4 +1,4 @@
-"""The decode stage: order, cut blocks, latents, resumed and restored sessions, and the encoder's own thread."""
+"""The decode stage: order, cut blocks, latents, resumed and restored videos, and the encoder's own thread."""
 
 import queue
 import subprocess
@@ -25,7 +25,7 @@ from tests.media.mp4_reading import decode
 def test_blocks_come_out_in_order_with_their_times() -> None:
     bench = Bench()
     bench.open("a")
-    assert bench.take() == InitReady(session="a", data=b"init a", codecs="avc1.64000a")
+    assert bench.take() == InitReady(video="a", data=b"init a", codecs="avc1.64000a")
     for block in range(4):
         bench.block("a", block)
     messages = bench.close("a")
@@ -50,10 +50,10 @@ def test_a_block_of_too_few_frames_is_a_bug() -> None:
         bench.block("a", 0, num_frames=12)
 
 
-def test_sessions_keep_their_states_apart() -> None:
+def test_videos_keep_their_states_apart() -> None:
     bench = Bench()
-    for session in ("a", "b"):
-        bench.open(session)
+    for video in ("a", "b"):
+        bench.open(video)
     for block in range(2):
         bench.block("a", block)
         bench.block("b", block)
@@ -73,7 +73,7 @@ def test_phases_are_timed() -> None:
     bench.block("a", 2)
     done = bench.close("a")[-1]
     spans = bench.timer.take()
-    places = [(span.phase, span.session, span.block, span.rank, span.stage) for span in spans]
+    places = [(span.phase, span.video, span.block, span.rank, span.stage) for span in spans]
     decoded = [(Phase.DECODE, "a", block, 3, None) for block in (0, 1, 2)]
     assert sorted(places) == sorted([*decoded, (Phase.ENCODE, "a", 2, 3, None)])
     assert isinstance(done, BlockDone) and done.decode_s > 0 and done.encode_s > 0
@@ -94,7 +94,7 @@ def test_latents_come_at_once_and_undecoded() -> None:
     assert bench.decoder.blocks == [] and bench.encoders == {}
 
 
-def test_a_session_of_latents_is_closed_at_once() -> None:
+def test_a_video_of_latents_is_closed_at_once() -> None:
     bench = Bench()
     bench.open("a", output=Output.LATENTS)
     threads: list[threading.Thread] = []
@@ -121,7 +121,7 @@ def test_repeated_blocks_only_advance_the_decoder() -> None:
     for block in range(4):
         bench.block("a", block)
     messages = bench.close("a")
-    assert messages[:2] == [BlockRepeated(session="a", block=0), BlockRepeated(session="a", block=1)]
+    assert messages[:2] == [BlockRepeated(video="a", block=0), BlockRepeated(video="a", block=1)]
     assert named(messages[2:]) == ["BlockDone 2", "BlockDone 3"]
     assert (bench.decoder.blocks, bench.decoder.seen) == ([0, 1, 2, 3], [0, 3, 6, 9])
 
@@ -213,7 +213,7 @@ def test_close_takes_effect_behind_the_blocks_that_wait() -> None:
     assert came[3] == "closed"
 
 
-def test_a_session_may_come_again_under_its_name() -> None:
+def test_a_video_may_come_again_under_its_name() -> None:
     bench = Bench()
     for _ in range(2):
         bench.open("a")

@@ -191,7 +191,7 @@ def test_history_matters(model: CausalWan, prompt: Tensor) -> None:
     assert error_of(flow[0], alone) > 1e-3
 
 
-def test_sessions_of_a_batch_do_not_mix(model: CausalWan, prompt: Tensor) -> None:
+def test_videos_of_a_batch_do_not_mix(model: CausalWan, prompt: Tensor) -> None:
     other = torch.zeros_like(prompt)
     other[:3] = noise(5, 0, 0, (3, prompt.shape[1]))
     _, own_a = oracle_forward(model, latents(0), LEVELS[1], 0, [], prompt)

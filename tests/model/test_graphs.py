@@ -108,7 +108,7 @@ def test_a_prompt_is_copied_only_when_it_is_another() -> None:
     assert text.rows.num_rows_G.tolist() == [len(context.bias_T) for context in (*other, first[0])]
 
 
-def test_the_prompt_of_an_ended_session_is_not_kept() -> None:
+def test_the_prompt_of_an_ended_video_is_not_kept() -> None:
     text = TextBuffers(micro.TRANSFORMER, 1, CPU, torch.float32)
     context = micro.model().encode_context(micro.embedding(1))
     text.fill((context,))

@@ -20,11 +20,11 @@ from engine import (
     HiarError,
     Manifest,
     Overloaded,
-    SessionRequest,
-    SessionState,
-    SessionStatus,
     StartError,
-    UnknownSession,
+    UnknownVideo,
+    VideoRequest,
+    VideoState,
+    VideoStatus,
     WorkerLoad,
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
@@ -68,7 +68,7 @@ class Behaviour:
     fail_at: int | None = None
     failure: HiarError | None = None
     encode: object = None
-    """Called with (session, block, num_frames, start_frame) for real media; see ``FakeSession.media``."""
+    """Called with (video, block, num_frames, start_frame) for real media; see ``FakeVideo.media``."""
 
 
 def manifest() -> Manifest:
@@ -83,9 +83,9 @@ def manifest() -> Manifest:
 
 
 @dataclass(eq=False)
-class FakeSession:
+class FakeVideo:
     id: str
-    request: SessionRequest
+    request: VideoRequest
     behaviour: Behaviour
     engine: "FakeEngine"
     codecs: str | None = None
@@ -161,11 +161,11 @@ class FakeSession:
         self.closed.set()
         self.engine.leave(self)
 
-    def status(self) -> SessionStatus:
-        state = SessionState.RUNNING if self.running else SessionState.QUEUED
-        return SessionStatus(
+    def status(self) -> VideoStatus:
+        state = VideoState.RUNNING if self.running else VideoState.QUEUED
+        return VideoStatus(
             id=self.id,
-            state=SessionState.ENDED if self.end_reason else state,
+            state=VideoState.ENDED if self.end_reason else state,
             queue_position=self.engine.waiting.index(self) if self in self.engine.waiting else None,
             blocks_done=self.next_block,
             seconds_done=self.frames_done / self.request.fps,
@@ -183,9 +183,9 @@ class FakeEngine:
         self.state = EngineState.READY
         self.failure: StartError | None = None
         self.manifest = manifest()
-        self.sessions: dict[str, FakeSession] = {}
-        self.running: list[FakeSession] = []
-        self.waiting: list[FakeSession] = []
+        self.videos: dict[str, FakeVideo] = {}
+        self.running: list[FakeVideo] = []
+        self.waiting: list[FakeVideo] = []
         self.stopped = False
         self.worker_loads: tuple[WorkerLoad, ...] = ()
         self.start_progress: str | None = None
@@ -234,43 +234,43 @@ class FakeEngine:
 
     async def drain(self) -> None:
         self.state = EngineState.DRAINING
-        for session in self.waiting:
-            session.end_reason = EndReason.DRAIN
-            session.closed.set()
-        for session in self.running:
-            session.draining = True
+        for video in self.waiting:
+            video.end_reason = EndReason.DRAIN
+            video.closed.set()
+        for video in self.running:
+            video.draining = True
         while self.running or self.waiting:
             await asyncio.sleep(0.01)
 
-    async def open(self, request: SessionRequest) -> FakeSession:
+    async def open(self, request: VideoRequest) -> FakeVideo:
         if self.state is not EngineState.READY:
             code = self.state.value if self.state is not EngineState.RESTARTING else "engine_unavailable"
             raise EngineUnavailable(f"the engine is {self.state.value}", retry_after_s=2.5, code=code)
         if len(self.running) >= self.behaviour.slots and len(self.waiting) >= self.behaviour.queue:
             raise Overloaded("the queue is full", retry_after_s=3.2)
-        session = FakeSession(f"s_{len(self.sessions)}", request, self.behaviour, self)
-        self.sessions[session.id] = session
-        self.waiting.append(session)
+        video = FakeVideo(f"s_{len(self.videos)}", request, self.behaviour, self)
+        self.videos[video.id] = video
+        self.waiting.append(video)
         self.admit()
-        return session
+        return video
 
-    def session(self, id: str) -> FakeSession:
-        if id not in self.sessions:
-            raise UnknownSession("no session has this id", param="session_id")
-        return self.sessions[id]
+    def video(self, id: str) -> FakeVideo:
+        if id not in self.videos:
+            raise UnknownVideo("no video has this id", param="video_id")
+        return self.videos[id]
 
     def admit(self) -> None:
         while self.waiting and len(self.running) < self.behaviour.slots:
-            session = self.waiting.pop(0)
-            session.running = True
-            self.running.append(session)
+            video = self.waiting.pop(0)
+            video.running = True
+            self.running.append(video)
 
-    def leave(self, session: FakeSession) -> None:
+    def leave(self, video: FakeVideo) -> None:
         for line in (self.running, self.waiting):
-            if session in line:
-                line.remove(session)
+            if video in line:
+                line.remove(video)
         self.admit()
 
-    async def wait_for_slot(self, session: FakeSession) -> None:
-        while not session.running and not session.closed.is_set():
+    async def wait_for_slot(self, video: FakeVideo) -> None:
+        while not video.running and not video.closed.is_set():
             await asyncio.sleep(0.005)

@@ -40,7 +40,7 @@ def tables() -> str:
 def _subjects(families: Families) -> list[tuple[str, object]]:
     return [
         ("What viewers feel", families.viewers),
-        ("Sessions and queue", families.sessions),
+        ("Videos and queue", families.videos),
         ("Stages of the chain", families.stages),
         ("Workers", families.workers),
         ("Engine and process", families.engine),

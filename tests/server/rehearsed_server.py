@@ -97,7 +97,7 @@ class Viewer:
     pace: str = "fast"
     fps: int = FPS
     data: bytearray = field(default_factory=bytearray)
-    session: str | None = None
+    video: str | None = None
     num_blocks: int = 0
     end: dict[str, Any] | None = None
     """What the last signal in the stream says."""
@@ -116,7 +116,7 @@ class Viewer:
             httpx.Client(timeout=60) as client,
             client.stream("POST", f"{self.server.url}/v1/generate", json=body) as answer,
         ):
-            self.session = answer.headers.get("X-Session-Id")
+            self.video = answer.headers.get("X-VideoHandle-Id")
             for chunk in answer.iter_raw():
                 self.data += chunk
                 for box in splitter.feed(chunk):

@@ -18,10 +18,10 @@ from engine import (
     Overloaded,
     PromptAt,
     RequestError,
-    SessionRequest,
+    VideoRequest,
     WorkerLost,
 )
-from engine.errors import SESSION_FAILURES, START_FAILURES
+from engine.errors import START_FAILURES, VIDEO_FAILURES
 from server.errors import ERRORS, ApiError, ErrorRow, Finish, Rejection, from_engine, row_of, unavailable
 from server.metrics.families import ERROR_KINDS
 from tests.server.fake_engine import manifest
@@ -104,14 +104,14 @@ def test_metrics_know_every_word_of_the_table() -> None:
     assert {row.rejected for row in ERRORS} - {None} == set(Rejection)
     assert {row.finish for row in ERRORS} - {None} | OTHER_FINISHES == set(Finish)
     assert {reason.value for reason in EndReason} - {"cancelled"} <= set(Finish)
-    assert set(ERROR_KINDS["session"]) == set(SESSION_FAILURES)
+    assert set(ERROR_KINDS["video"]) == set(VIDEO_FAILURES)
     assert set(ERROR_KINDS["http"]) == {row.code for row in ERRORS}
 
 
 @pytest.mark.parametrize("state", [state for state in EngineState if state is not EngineState.READY])
 def test_a_refused_video_and_the_probe_agree_on_the_state(state: EngineState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "state", state)
-    request = SessionRequest(prompts=(PromptAt(at_s=0, text="x"),), width_px=416, height_px=240, fps=16)
+    request = VideoRequest(prompts=(PromptAt(at_s=0, text="x"),), width_px=416, height_px=240, fps=16)
 
     async def refused() -> EngineUnavailable:
         engine = Engine(EngineConfig(manifest=manifest()))

@@ -40,10 +40,10 @@ def test_a_video_is_an_init_segment_then_fragments_then_an_end_box(live: LiveSer
 def test_headers_describe_the_stream(live: LiveServer) -> None:
     answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox", "seconds": 1})
     assert answer.headers["content-type"] == f'video/mp4; codecs="{CODECS}"'
-    assert answer.headers["x-session-id"] in live.engine.sessions
+    assert answer.headers["x-video-id"] in live.engine.videos
     assert answer.headers["x-decoder"] == live.engine.facts.decoder == "none"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
-    assert {"X-Request-Id", "X-Session-Id", "X-Decoder"} == set(exposed)
+    assert {"X-Request-Id", "X-VideoHandle-Id", "X-Decoder"} == set(exposed)
     assert answer.headers["x-request-id"].startswith("r_")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["transfer-encoding"] == "chunked"
@@ -63,7 +63,7 @@ def test_every_field_reaches_the_engine(live: LiveServer) -> None:
         "model": "fake",
     }
     answer = httpx.post(f"{live.url}/v1/generate", json=body)
-    request = live.engine.sessions[answer.headers["x-session-id"]].request
+    request = live.engine.videos[answer.headers["x-video-id"]].request
     assert request.prompts == (PromptAt(at_s=0, text="a fox"), PromptAt(at_s=0.5, text="a wolf"))
     assert (request.seconds, request.seed, request.fps, request.priority) == (1, 2**64 - 1, 24, 3)
     assert (request.width_px, request.height_px) == (832, 480)
@@ -75,8 +75,8 @@ def test_the_first_fragment_comes_before_the_last_is_made() -> None:
         body = {"prompt": "a fox", "seconds": 4}
         with httpx.stream("POST", f"{live.url}/v1/generate", json=body) as answer:
             data = next(answer.iter_raw())
-            session = live.engine.sessions[answer.headers["x-session-id"]]
-            assert session.next_block == 1
+            video = live.engine.videos[answer.headers["x-video-id"]]
+            assert video.next_block == 1
             assert kinds(list(BoxSplitter().feed(data)))[:4] == ["ftyp", "moov", "moof", "mdat"]
 
 
@@ -158,15 +158,15 @@ def test_a_full_queue_refuses_at_once() -> None:
         assert time.monotonic() - began_s < 1
 
 
-def test_closing_a_session_that_waits_ends_its_request() -> None:
+def test_closing_a_video_that_waits_ends_its_request() -> None:
     with serving(FakeEngine(Behaviour(block_s=9))) as live:
         answers: list[httpx.Response] = []
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"}))
         )
         asking.start()
-        eventually(lambda: bool(live.engine.sessions))
-        assert httpx.delete(f"{live.url}/v1/sessions/s_0").status_code == 204
+        eventually(lambda: bool(live.engine.videos))
+        assert httpx.delete(f"{live.url}/v1/videos/s_0").status_code == 204
         asking.join()
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (410, "gone")
 
@@ -180,13 +180,13 @@ def test_a_client_that_leaves_frees_its_place(phase: str, how: str) -> None:
             behaviour.slots = 0
         connection = socket.create_connection(live.address)
         connection.sendall(request_bytes({"prompt": "a fox"}))
-        eventually(lambda: bool(live.engine.sessions))
+        eventually(lambda: bool(live.engine.videos))
         if phase == "between fragments":
             assert connection.recv(10).startswith(b"HTTP/1.1 2")
         leave(connection, how)
-        session = live.engine.sessions["s_0"]
-        assert eventually(session.closed.is_set) < 2
-        assert session.end_reason is EndReason.CANCELLED
+        video = live.engine.videos["s_0"]
+        assert eventually(video.closed.is_set) < 2
+        assert video.end_reason is EndReason.CANCELLED
         assert live.engine.load.running == live.engine.load.waiting == 0
 
 
@@ -200,10 +200,10 @@ def test_a_client_that_leaves_behind_a_pipelined_request_is_seen() -> None:
     with serving(FakeEngine(Behaviour(block_s=9))) as live:
         with socket.create_connection(live.address) as connection:
             connection.sendall(request_bytes({"prompt": "a fox"}) * 3)
-            eventually(lambda: bool(live.engine.sessions))
+            eventually(lambda: bool(live.engine.videos))
             connection.sendall(b"x" * 300_000)
         assert eventually(lambda: live.engine.load.running == 0) < 2
-        assert len(live.engine.sessions) == 1
+        assert len(live.engine.videos) == 1
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_a_reader_that_stops_is_cut_off_and_delays_nobody() -> None:
         arrived_s = arrival_times(f"{live.url}/v1/generate", {"prompt": "a fox", "seconds": 30})
         waits_s = sorted(later - earlier for earlier, later in itertools.pairwise(arrived_s))
         assert waits_s[int(len(waits_s) * 0.9)] < 0.2
-        eventually(live.engine.sessions["s_0"].closed.is_set)
+        eventually(live.engine.videos["s_0"].closed.is_set)
         stalled.close()
 
 
@@ -244,7 +244,7 @@ def test_drain_ends_running_videos_in_band_and_refuses_new_ones() -> None:
 
         watching = threading.Thread(target=watch)
         watching.start()
-        eventually(lambda: live.engine.load.running == 1 and live.engine.sessions["s_0"].next_block > 0)
+        eventually(lambda: live.engine.load.running == 1 and live.engine.videos["s_0"].next_block > 0)
         live.signal()
         eventually(lambda: live.engine.state == "draining")
         assert httpx.get(f"{live.url}/livez").status_code == 200

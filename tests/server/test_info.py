@@ -1,4 +1,4 @@
-"""What the server says of itself, and steering of running sessions."""
+"""What the server says of itself, and steering of running videos."""
 
 import httpx
 import pytest
@@ -58,28 +58,28 @@ def test_capabilities_before_the_model_is_loaded(live: LiveServer) -> None:
     assert (answer["state"], answer["mime"], answer["facts"]) == ("starting", None, None)
 
 
-def test_a_running_session_is_steered() -> None:
+def test_a_running_video_is_steered() -> None:
     with (
         serving(FakeEngine(Behaviour(block_s=0.1))) as live,
         httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
     ):
-        session = f"{live.url}/v1/sessions/{answer.headers['x-session-id']}"
-        assert httpx.get(session).json()["state"] == "running"
-        changed = httpx.post(session + "/prompt", json={"prompt": "a wolf"}).json()
+        video = f"{live.url}/v1/videos/{answer.headers['x-video-id']}"
+        assert httpx.get(video).json()["state"] == "running"
+        changed = httpx.post(video + "/prompt", json={"prompt": "a wolf"}).json()
         assert changed["block"] >= 1
-        assert httpx.post(session + "/prompt", json={"prompt": ""}).json()["error"]["param"] == "prompt"
-        assert httpx.delete(session).status_code == 204
-        assert httpx.delete(session).status_code == 204
+        assert httpx.post(video + "/prompt", json={"prompt": ""}).json()["error"]["param"] == "prompt"
+        assert httpx.delete(video).status_code == 204
+        assert httpx.delete(video).status_code == 204
         eventually(lambda: live.engine.load.running == 0)
         answer.read()
         assert b'"cancelled"' in answer.content
 
 
-def test_an_unknown_session_is_not_found(live: LiveServer) -> None:
+def test_an_unknown_video_is_not_found(live: LiveServer) -> None:
     for answer in (
-        httpx.get(f"{live.url}/v1/sessions/s_9"),
-        httpx.delete(f"{live.url}/v1/sessions/s_9"),
-        httpx.post(f"{live.url}/v1/sessions/s_9/prompt", json={"prompt": "a"}),
+        httpx.get(f"{live.url}/v1/videos/s_9"),
+        httpx.delete(f"{live.url}/v1/videos/s_9"),
+        httpx.post(f"{live.url}/v1/videos/s_9/prompt", json={"prompt": "a"}),
     ):
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 

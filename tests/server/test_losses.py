@@ -55,19 +55,19 @@ def test_old_videos_are_restored_from_saved_latents_without_a_gap() -> None:
     seconds = 180
     with rehearsed_server(PASS_S / 4, "--recovery-grace", "4.8", workers=NUM_WORKERS) as server:
         viewer = Viewer(server, 1, seconds)
-        eventually(lambda: viewer.session and _blocks_done(server.url, viewer.session) > 150, 30)
-        assert viewer.session is not None
+        eventually(lambda: viewer.video and _blocks_done(server.url, viewer.video) > 150, 30)
+        assert viewer.video is not None
         server.signal_worker(1, signal.SIGKILL)
-        session = f"{server.url}/v1/sessions/{viewer.session}"
-        eventually(lambda: httpx.get(session).json()["recoveries"], 20)
-        assert [past["exact"] for past in httpx.get(session).json()["recoveries"]] == [False]
+        video = f"{server.url}/v1/videos/{viewer.video}"
+        eventually(lambda: httpx.get(video).json()["recoveries"], 20)
+        assert [past["exact"] for past in httpx.get(video).json()["recoveries"]] == [False]
         assert server.load()["restarts"] == 1
         viewer.finish()
         assert viewer.numbers == list(range(seconds * FPS)) and viewer.steps_s == {1 / FPS}
 
 
-def _blocks_done(url: str, session: str) -> int:
-    return int(httpx.get(f"{url}/v1/sessions/{session}").json()["blocks_done"])
+def _blocks_done(url: str, video: str) -> int:
+    return int(httpx.get(f"{url}/v1/videos/{video}").json()["blocks_done"])
 
 
 def test_a_stack_of_the_hung_worker_is_in_the_log() -> None:
@@ -124,8 +124,8 @@ def test_eighty_videos_left_by_their_viewers_give_their_pages_back() -> None:
                 next(chunks)
                 assert server.load()["pages_used"] > 0
                 if index % 2:
-                    session = answer.headers["X-Session-Id"]
-                    assert httpx.delete(f"{server.url}/v1/sessions/{session}").status_code == 204
+                    video = answer.headers["X-VideoHandle-Id"]
+                    assert httpx.delete(f"{server.url}/v1/videos/{video}").status_code == 204
             slowest_s = max(slowest_s, eventually(lambda: server.load()["pages_used"] == 0, 2))
         assert server.load()["running"] == 0
     assert slowest_s < 2

@@ -98,15 +98,15 @@ def test_one_video_is_counted_to_the_last_frame(observed: Observed) -> None:
         "hiar_frames_generated_total": seconds * FPS,
         "hiar_video_generated_seconds_total": seconds,
         "hiar_video_delivered_seconds_total": seconds,
-        "hiar_session_video_seconds_sum": seconds,
+        "hiar_video_length_seconds_sum": seconds,
         "hiar_stream_sent_bytes_total": len(video.data),
         "hiar_block_interval_seconds_count": num_blocks - 1,
         "hiar_segment_size_bytes_count": num_blocks,
         "hiar_time_to_first_segment_seconds_count": 1,
-        "hiar_session_queue_time_seconds_count": 1,
-        "hiar_session_duration_seconds_count": 1,
-        "hiar_session_realtime_factor_count": 1,
-        "hiar_sessions_finished_total": 1,
+        "hiar_video_queue_time_seconds_count": 1,
+        "hiar_video_lifetime_seconds_count": 1,
+        "hiar_video_realtime_factor_count": 1,
+        "hiar_videos_finished_total": 1,
         "hiar_vae_decode_duration_seconds_count": num_blocks,
         "hiar_stage_transfer_duration_seconds_count": num_transfers,
         "hiar_stage_receive_wait_duration_seconds_count": num_transfers,
@@ -115,9 +115,9 @@ def test_one_video_is_counted_to_the_last_frame(observed: Observed) -> None:
         "hiar_errors_total": 0,
     }
     assert {name: grown(before, after, name) for name in counts} == pytest.approx(counts)
-    assert grown(before, after, "hiar_sessions_finished_total", reason="completed") == 1
+    assert grown(before, after, "hiar_videos_finished_total", reason="completed") == 1
     assert after.value("hiar_stage_last_block", stage="denoise0") == num_blocks - 1
-    assert after.value("hiar_sessions_running") == after.value("hiar_stream_buffered_segments") == 0
+    assert after.value("hiar_videos_running") == after.value("hiar_stream_buffered_segments") == 0
 
 
 def test_the_time_of_workers_is_accounted_for(observed: Observed) -> None:
@@ -139,8 +139,8 @@ def test_the_time_of_workers_is_accounted_for(observed: Observed) -> None:
 def test_a_changed_prompt_is_timed_until_it_is_seen(observed: Observed) -> None:
     before = observed.now()
     viewer = Viewer(observed.server, 2, 6.0, pace="realtime")
-    eventually(lambda: viewer.session is not None, 10)
-    url = f"{observed.server.url}/v1/sessions/{viewer.session}/prompt"
+    eventually(lambda: viewer.video is not None, 10)
+    url = f"{observed.server.url}/v1/videos/{viewer.video}/prompt"
     assert httpx.post(url, json={"prompt": "something new"}).status_code == 200
     viewer.finish()
     after = observed.now()
@@ -155,18 +155,18 @@ def test_refusals_and_ends_are_told_apart(observed: Observed) -> None:
     wrong = httpx.post(f"{url}/v1/generate", json={"prompt": ""})
     endless = Viewer(observed.server, 3, None, pace="realtime")
     eventually(lambda: endless.num_blocks > 0, 10)
-    assert observed.now().value("hiar_sessions_running") == observed.now().value("hiar_session_slots") == 1
+    assert observed.now().value("hiar_videos_running") == observed.now().value("hiar_video_slots") == 1
     no_room = httpx.post(f"{url}/v1/generate", json={"prompt": "x", "size": "96x96"})
     assert (wrong.status_code, no_room.status_code) == (400, 429)
-    httpx.delete(f"{url}/v1/sessions/{endless.session}")
+    httpx.delete(f"{url}/v1/videos/{endless.video}")
     endless.finish()
     with httpx.stream("POST", f"{url}/v1/generate", json={"prompt": "x", "size": "96x96"}) as leaving:
         next(leaving.iter_raw())
     reasons = ("client_disconnect", "client_cancel")
-    eventually(lambda: grown(before, observed.now(), "hiar_sessions_finished_total", reason=reasons[0]), 10)
+    eventually(lambda: grown(before, observed.now(), "hiar_videos_finished_total", reason=reasons[0]), 10)
     after = observed.now()
-    finished = {reason: grown(before, after, "hiar_sessions_finished_total", reason=reason) for reason in reasons}
-    assert finished == dict.fromkeys(reasons, 1) and grown(before, after, "hiar_sessions_finished_total") == 2
+    finished = {reason: grown(before, after, "hiar_videos_finished_total", reason=reason) for reason in reasons}
+    assert finished == dict.fromkeys(reasons, 1) and grown(before, after, "hiar_videos_finished_total") == 2
     for reason in ("validation", "queue_full"):
         assert grown(before, after, "hiar_requests_rejected_total", reason=reason) == 1
     for code, status in (("invalid_request", "400"), ("overloaded", "429")):
@@ -199,8 +199,8 @@ def test_counters_never_fall_when_a_worker_is_lost(observed: Observed, name: str
     assert grown(first, last, "hiar_worker_losses_total", rank="1", reason=reason) == 1
     assert grown(first, last, "hiar_worker_losses_total") == 1
     assert grown(first, last, "hiar_engine_recovery_duration_seconds_count") == 1
-    assert grown(first, last, "hiar_sessions_recovered_total", way="exact") == 1
-    assert grown(first, last, "hiar_sessions_finished_total", reason="completed") == 1
+    assert grown(first, last, "hiar_videos_recovered_total", way="exact") == 1
+    assert grown(first, last, "hiar_videos_finished_total", reason="completed") == 1
     assert grown(first, last, "hiar_video_generated_seconds_total") == pytest.approx(seconds)
     assert last.total("hiar_worker_up") == NUM_WORKERS
 
@@ -211,7 +211,7 @@ def test_traffic_makes_no_new_series_and_no_id_is_a_label(
     with httpx.Client(base_url=observed.server.url) as client:
         for number in range(12):
             client.get(f"/path/{number}")
-            client.get(f"/v1/sessions/s_{number:024x}")
+            client.get(f"/v1/videos/s_{number:024x}")
             client.request(f"VERB{number}", "/v1/generate")
             client.post("/v1/generate", json={"prompt": "x", "model": f"model {number}"})
     text = httpx.get(f"{observed.server.url}/metrics").text

@@ -34,7 +34,7 @@ def told(now: Scrape, name: str, label: str) -> dict[str, float]:
 
 
 def finished(live: LiveServer) -> dict[str, float]:
-    return told(scrape(live.url), "hiar_sessions_finished_total", "reason")
+    return told(scrape(live.url), "hiar_videos_finished_total", "reason")
 
 
 def rejected(live: LiveServer) -> dict[str, float]:
@@ -53,7 +53,7 @@ def test_a_video_that_the_engine_gives_up(fail_at: int) -> None:
         assert ask(live) == (200 if fail_at else 502)
         assert finished(live) == {"engine_error": 1}
         now = scrape(live.url)
-        assert now.value("hiar_errors_total", component="session", kind="corrupt_latents") == 1
+        assert now.value("hiar_errors_total", component="video", kind="corrupt_latents") == 1
         assert now.value("hiar_errors_total", component="http", kind="corrupt_latents") == (0 if fail_at else 1)
         assert now.total("hiar_requests_rejected_total") == 0
 
@@ -151,7 +151,7 @@ def test_metrics_on_a_port_of_their_own() -> None:
             main, own = re.findall(r"(?:listening|metrics) on (http://[0-9.:]+)", said)
             assert httpx.get(f"{main}/metrics").status_code == 404
             assert httpx.post(f"{main}/v1/generate", json=VIDEO).status_code == 200
-            assert told(scrape(own), "hiar_sessions_finished_total", "reason") == {"completed": 1}
+            assert told(scrape(own), "hiar_videos_finished_total", "reason") == {"completed": 1}
             assert scrape(own).label_values("route") >= {"/v1/generate"}
             assert httpx.get(f"{own}/livez").status_code == 404
             process.terminate()
@@ -179,4 +179,4 @@ def test_a_taken_metrics_port_is_one_line() -> None:
 def test_a_worker_that_is_lost_for_good_ends_a_video_as_its_own_kind() -> None:
     with serving(FakeEngine(Behaviour(fail_at=1, failure=WorkerLost("gone")))) as live:
         ask(live)
-        assert scrape(live.url).value("hiar_errors_total", component="session", kind="worker_lost") == 1
+        assert scrape(live.url).value("hiar_errors_total", component="video", kind="worker_lost") == 1

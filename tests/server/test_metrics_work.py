@@ -51,7 +51,7 @@ class Book:
 
 
 def span(phase: Phase, stage: int | None, block: int, began_s: float, ended_s: float, **more: Any) -> Span:
-    return Span(phase=phase, rank=0, stage=stage, session="s", block=block, began_s=began_s, ended_s=ended_s, **more)
+    return Span(phase=phase, rank=0, stage=stage, video="s", block=block, began_s=began_s, ended_s=ended_s, **more)
 
 
 def test_memory_is_shown_as_planned_and_as_measured_and_a_start_phase_by_phase() -> None:

@@ -12,8 +12,8 @@ from engine.messages import (
     LatentsSaved,
     OpenTicket,
     PromptTicket,
-    SessionBroken,
     Ticket,
+    VideoBroken,
     WorkBegins,
 )
 from engine.model.dit import CausalWan
@@ -51,7 +51,7 @@ def embedding(seed: int) -> Tensor:
 
 
 def oracle(config: RolloutConfig, num_blocks: int, seed: int = 5, prompt: int = 1) -> list[Tensor]:
-    """The blocks of a session, by the readable twin of the engine."""
+    """The blocks of a video, by the readable twin of the engine."""
     noise, shape = KeyedNoise(CPU), (3, TRANSFORMER.in_dim, HEIGHT, WIDTH)
     padded = torch.zeros(TRANSFORMER.text_len, TRANSFORMER.text_dim)
     padded[:3] = embedding(prompt)
@@ -61,7 +61,7 @@ def oracle(config: RolloutConfig, num_blocks: int, seed: int = 5, prompt: int = 
 
 
 class Bench:
-    """A runner, and the runners behind it; what the runner delivers is collected by session and block."""
+    """A runner, and the runners behind it; what the runner delivers is collected by video and block."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Bench:
         """``stages``: all of them unless said; ``following`` takes what this runner delivers; ``network``: or ours."""
         self.latents: dict[tuple[str, int], Tensor] = {}
         self.tickets: list[Ticket] = []
-        self.told: list[LatentsSaved | SessionBroken] = []
+        self.told: list[LatentsSaved | VideoBroken] = []
         self.begun: list[tuple[str, ...]] = []
         self.timer = Timer(0)
         self._following = following
@@ -110,24 +110,24 @@ class Bench:
     def _deliver(self, ticket: Ticket, latents: Tensor | None) -> None:
         self.tickets.append(ticket)
         if isinstance(ticket, OpenTicket):
-            self._shapes[ticket.session] = (3, TRANSFORMER.in_dim, ticket.latent_height, ticket.latent_width)
+            self._shapes[ticket.video] = (3, TRANSFORMER.in_dim, ticket.latent_height, ticket.latent_width)
         if isinstance(ticket, BlockTicket) and latents is not None:
-            self.latents[ticket.session, ticket.block] = latents
+            self.latents[ticket.video, ticket.block] = latents
         if self._following is not None:
             if isinstance(ticket, BlockTicket) and latents is None:
-                latents = torch.full(self._shapes[ticket.session], torch.nan)  # as a worker hands over a void block
+                latents = torch.full(self._shapes[ticket.video], torch.nan)  # as a worker hands over a void block
             self._following.runner.submit(ticket, latents)
 
-    def _tell(self, message: WorkBegins | LatentsSaved | SessionBroken) -> None:
+    def _tell(self, message: WorkBegins | LatentsSaved | VideoBroken) -> None:
         if isinstance(message, WorkBegins):
-            self.begun.append(message.sessions)
+            self.begun.append(message.videos)
         else:
             self.told.append(message)
 
-    def open(self, session: str, seed: int = 5, prompt: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    def open(self, video: str, seed: int = 5, prompt: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
         self.runner.submit(
             OpenTicket(
-                session=session,
+                video=video,
                 seed=seed,
                 latent_height=size[0],
                 latent_width=size[1],
@@ -138,14 +138,14 @@ class Bench:
             )
         )
 
-    def block(self, session: str, block: int, *, last: bool = False, save: bool = False) -> None:
-        self.runner.submit(BlockTicket(session=session, block=block, num_frames=12, last=last, save=save))
+    def block(self, video: str, block: int, *, last: bool = False, save: bool = False) -> None:
+        self.runner.submit(BlockTicket(video=video, block=block, num_frames=12, last=last, save=save))
 
-    def prompt(self, session: str, prompt: int) -> None:
-        self.runner.submit(PromptTicket(session=session, embedding=to_bytes(embedding(prompt))))
+    def prompt(self, video: str, prompt: int) -> None:
+        self.runner.submit(PromptTicket(video=video, embedding=to_bytes(embedding(prompt))))
 
-    def close(self, session: str) -> None:
-        self.runner.submit(CloseTicket(session=session))
+    def close(self, video: str) -> None:
+        self.runner.submit(CloseTicket(video=video))
 
     def run(self) -> None:
         """Run all passes that can run, here and behind."""

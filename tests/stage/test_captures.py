@@ -98,7 +98,7 @@ class Site:
     def open(self, video: str, seed: int, size_px: tuple[int, int] = (128, 128), first_block: int = 0) -> None:
         width_px, height_px = size_px
         ticket = OpenTicket(
-            session=video,
+            video=video,
             seed=seed,
             latent_height=height_px // 8,
             latent_width=width_px // 8,
@@ -111,23 +111,23 @@ class Site:
         self.link.accept(ticket)
 
     def block(self, video: str, block: int) -> None:
-        self.link.accept(BlockTicket(session=video, block=block, num_frames=12, last=False, save=True))
+        self.link.accept(BlockTicket(video=video, block=block, num_frames=12, last=False, save=True))
 
     def restore(self, video: str, saved: dict[tuple[int, int], TensorBytes], blocks: range) -> None:
         for block in blocks:
             latents = tuple((stage, saved[stage, block]) for stage in range(4) if (stage, block) in saved)
-            self.link.accept(RestoreTicket(session=video, block=block, latents=latents))
+            self.link.accept(RestoreTicket(video=video, block=block, latents=latents))
 
     def run(self) -> None:
         while self.link.work():
             pass
 
     def latents(self, video: str) -> dict[int, Tensor]:
-        done = [message for message in self.told if isinstance(message, BlockDone) and message.session == video]
+        done = [message for message in self.told if isinstance(message, BlockDone) and message.video == video]
         return {message.block: to_tensor(message.latents) for message in done if message.latents is not None}
 
     def saved(self, video: str) -> dict[tuple[int, int], TensorBytes]:
-        told = [message for message in self.told if isinstance(message, LatentsSaved) and message.session == video]
+        told = [message for message in self.told if isinstance(message, LatentsSaved) and message.video == video]
         return {(message.stage, message.block): message.latents for message in told}
 
 
@@ -144,7 +144,7 @@ def two_lives(setup: EngineConfig) -> list[dict[int, Tensor]]:
         if block % 2:
             first.run()
     first.run()
-    first.link.accept(CloseTicket(session="small"))
+    first.link.accept(CloseTicket(video="small"))
     first.run()
 
     second = Site(setup, PassCosts(denoise_s=(1.0, 2.0, 3.0, 4.0), decode_s=1.0))

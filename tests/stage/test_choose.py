@@ -10,12 +10,12 @@ from engine.config import Order, RolloutConfig
 from engine.law.schedule import noise_levels
 from engine.messages import BlockTicket, CloseTicket, PromptTicket, RestoreTicket, TensorBytes
 from engine.stage.choose import needs_forward, next_forward
-from engine.stage.denoise import Arrival, DenoiseStage, StageSession
+from engine.stage.denoise import Arrival, DenoiseStage, StageVideo
 from engine.stage.segment import Segment
 
 if TYPE_CHECKING:
     from engine.model.segments import TextContext
-    from engine.stage.pages import SessionPages
+    from engine.stage.pages import VideoPages
 
 STEP_FIRST = RolloutConfig(window_latent_frames=9)
 BLOCK_FIRST = RolloutConfig(order=Order.BLOCK_FIRST, window_latent_frames=9)
@@ -25,7 +25,7 @@ NO_BYTES = TensorBytes(data=b"", shape=(0,), dtype="float32")
 
 
 class Stages:
-    """All stages of a chain; sessions are open everywhere."""
+    """All stages of a chain; videos are open everywhere."""
 
     def __init__(self, rollout: RolloutConfig = STEP_FIRST, first: int = 0) -> None:
         self.rollout = rollout
@@ -37,40 +37,40 @@ class Stages:
     def open(self, *names: str, shape: tuple[int, int, int, int] = WIDE) -> "Stages":
         for stage in self.stages:
             for name in names:
-                context, pages = cast("TextContext", object()), cast("SessionPages", object())
-                stage.sessions[name] = StageSession(name, 0, shape, context, pages)
+                context, pages = cast("TextContext", object()), cast("VideoPages", object())
+                stage.videos[name] = StageVideo(name, 0, shape, context, pages)
         return self
 
     def wait(self, stage: int, name: str, block: int) -> None:
         """Block ``block`` arrives at the stage."""
-        ticket = BlockTicket(session=name, block=block, num_frames=12, last=False, save=False)
+        ticket = BlockTicket(video=name, block=block, num_frames=12, last=False, save=False)
         self[stage].arrivals.append(Arrival(ticket))
 
     def wait_to_restore(self, stage: int, name: str, block: int) -> None:
-        self[stage].arrivals.append(Arrival(RestoreTicket(session=name, block=block, latents=())))
+        self[stage].arrivals.append(Arrival(RestoreTicket(video=name, block=block, latents=())))
 
     def cached(self, stage: int, name: str, num_blocks: int) -> None:
         """The pages of the first blocks are written."""
-        self[stage].sessions[name].num_cached = num_blocks
+        self[stage].videos[name].num_cached = num_blocks
 
     def due(self, stage: int, name: str, block: int) -> None:
         """The block's cache pass is due; all before it have run."""
-        session = self[stage].sessions[name]
-        session.num_cached = block
-        session.due = Segment(
+        video = self[stage].videos[name]
+        video.num_cached = block
+        video.due = Segment(
             stage=self[stage],
-            session=session,
+            video=video,
             block=block,
             latents_FCYX=None,
             level=noise_levels(self.rollout)[stage + 1],
-            context=session.context,
-            pages=session.pages,
+            context=video.context,
+            pages=video.pages,
         )
 
     def choose(self, max_segments: int = 8) -> list[str]:
         """The next forward as text: ``C2 a1`` is the cache pass of block 1 of a in stage 2."""
         return [
-            f"{'C' if s.ticket is None else 'D'}{s.stage.index} {s.session.name}{s.block}"
+            f"{'C' if s.ticket is None else 'D'}{s.stage.index} {s.video.name}{s.block}"
             for s in next_forward(self.stages, self.rollout, max_segments)
         ]
 
@@ -124,7 +124,7 @@ def test_a_stage_gives_its_first_block_only_and_no_block_behind_another_ticket()
     stages.wait(0, "a", 0)
     stages.wait(0, "b", 0)
     assert stages.choose() == ["D0 a0"]
-    stages[0].arrivals.appendleft(Arrival(CloseTicket(session="c")))
+    stages[0].arrivals.appendleft(Arrival(CloseTicket(video="c")))
     assert stages.choose() == []
 
 
@@ -135,7 +135,7 @@ def test_choosing_changes_nothing() -> None:
     assert stages.choose() == stages.choose() == ["C0 a0", "D0 a1"]
 
 
-# --- several stages and sessions ---
+# --- several stages and videos ---
 
 
 def test_the_most_downstream_pass_comes_first_and_cache_passes_lead() -> None:
@@ -199,12 +199,12 @@ def test_a_segment_says_what_it_computes() -> None:
     stages = Stages().open("a")
     stages.due(1, "a", 0)
     stages.wait(1, "a", 1)
-    stages[1].sessions["a"].context = new = cast("TextContext", object())
+    stages[1].videos["a"].context = new = cast("TextContext", object())
     cache, denoise = next_forward(stages.stages, STEP_FIRST, 2)
     levels = noise_levels(STEP_FIRST)
     assert (cache.level, denoise.level) == (levels[2], levels[1])
     assert denoise.context is new and cache.context is not new, "the prompt changed between the two blocks"
-    assert denoise.session is stages[1].sessions["a"] and denoise.ticket is stages[1].arrivals[0].ticket
+    assert denoise.video is stages[1].videos["a"] and denoise.ticket is stages[1].arrivals[0].ticket
 
 
 # --- block-first: pages are those of the last stage ---
@@ -218,7 +218,7 @@ def test_every_stage_reads_the_pages_of_the_last() -> None:
     stages.due(3, "a", 0)
     assert stages.choose() == ["C3 a0", "D0 a1"]
     denoise = next_forward(stages.stages, BLOCK_FIRST, 2)[1]
-    assert denoise.pages is stages[3].sessions["a"].pages and denoise.session is stages[0].sessions["a"]
+    assert denoise.pages is stages[3].videos["a"].pages and denoise.video is stages[0].videos["a"]
 
 
 def test_blocks_without_context_share_a_forward_and_its_one_cache_pass() -> None:
@@ -231,7 +231,7 @@ def test_blocks_without_context_share_a_forward_and_its_one_cache_pass() -> None
 
 def test_a_block_waits_until_the_open_ticket_is_where_the_pages_are() -> None:
     stages = Stages(BLOCK_FIRST).open("a")
-    del stages[3].sessions["a"]
+    del stages[3].videos["a"]
     stages.wait(0, "a", 0)
     assert stages.choose() == []
 
@@ -275,7 +275,7 @@ def test_who_needs_a_forward() -> None:
     assert not needs_forward(stages[1], set())
     stages.due(1, "a", 0)
     assert needs_forward(stages[1], set())
-    for ticket in (PromptTicket(session="a", embedding=NO_BYTES), CloseTicket(session="a")):
+    for ticket in (PromptTicket(video="a", embedding=NO_BYTES), CloseTicket(video="a")):
         stages[2].arrivals.append(Arrival(ticket))
         assert not needs_forward(stages[2], set())
         stages[2].arrivals.clear()

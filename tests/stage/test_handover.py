@@ -27,24 +27,24 @@ from engine.trace import Phase, Timer
 
 CPU = torch.device("cpu")
 SHAPES = {"a": (3, 4, 4, 6), "b": (3, 4, 2, 8)}
-SESSIONS = "aababbbaabaaabbabbab"
+VIDEOS = "aababbbaabaaabbabbab"
 WAIT_S = 60.0
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 def tickets() -> list[BlockTicket]:
-    """Twenty blocks of two sessions, mixed."""
+    """Twenty blocks of two videos, mixed."""
     counts = {"a": 0, "b": 0}
     result = []
-    for session in SESSIONS:
-        result.append(BlockTicket(session=session, block=counts[session], num_frames=12, last=False))
-        counts[session] += 1
+    for video in VIDEOS:
+        result.append(BlockTicket(video=video, block=counts[video], num_frames=12, last=False))
+        counts[video] += 1
     return result
 
 
 def latents(index: int) -> Tensor:
     """What goes with ticket ``index``; every second one is not contiguous."""
-    frames, channels, height, width = SHAPES[SESSIONS[index]]
+    frames, channels, height, width = SHAPES[VIDEOS[index]]
     content = torch.arange(frames * channels * height * width, dtype=torch.float32) + 1000.0 * index
     if index % 2:
         return content.view(width, height, channels, frames).permute(3, 2, 1, 0)
@@ -65,7 +65,7 @@ def send_all(front: Connection, rendezvous: Rendezvous) -> None:
         for index, ticket in enumerate(tickets()):
             outlet.send(ticket, latents(index))
     assert front.recv() == "spans"
-    front.send([(span.phase, span.session, span.block) for span in timer.take()])
+    front.send([(span.phase, span.video, span.block) for span in timer.take()])
     while front.recv() == "again":
         outlet.send(tickets()[0], latents(0))
 
@@ -86,11 +86,11 @@ def receive_all(front: Connection, rendezvous: Rendezvous) -> None:
 
     dist.irecv = counting_irecv  # type: ignore[assignment]
     for ticket in tickets():
-        inlet.expect(ticket, SHAPES[ticket.session])
+        inlet.expect(ticket, SHAPES[ticket.video])
     front.send(posted)
-    received = [arrived.get() for _ in SESSIONS]
+    received = [arrived.get() for _ in VIDEOS]
     front.send([(tensor.shape, tensor.flatten().tolist()) for tensor in received])
-    front.send([(span.phase, span.session, span.block) for span in timer.take()])
+    front.send([(span.phase, span.video, span.block) for span in timer.take()])
     front.send(posted)
     inlet.expect(tickets()[0], SHAPES["a"])
     front.send("waits for a block that does not come")
@@ -140,11 +140,11 @@ def test_latents_arrive_in_ticket_order_and_a_lost_neighbour_ends_a_receiver(tmp
         assert receiver.hear() == handover.NUM_POSTED == 2, "receives are posted ahead, and only so many"
         sender.tell("go")
         received = receiver.hear()
-        expected = [(SHAPES[SESSIONS[index]], latents(index).flatten().tolist()) for index in range(len(SESSIONS))]
+        expected = [(SHAPES[VIDEOS[index]], latents(index).flatten().tolist()) for index in range(len(VIDEOS))]
         assert received == expected
-        order = [(ticket.session, ticket.block) for ticket in tickets()]
+        order = [(ticket.video, ticket.block) for ticket in tickets()]
         assert receiver.hear() == [(Phase.RECEIVE, *one) for one in order]
-        assert receiver.hear() == len(SESSIONS)
+        assert receiver.hear() == len(VIDEOS)
         sender.tell("spans")
         assert sender.hear() == [(Phase.SEND, *one) for one in order]
         receiver.hear()

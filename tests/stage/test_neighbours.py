@@ -257,7 +257,7 @@ def test_threads_that_transfer_make_their_workers_device_current_first(
     outlet.await_neighbour()
     receiver.await_neighbour()
     for block in range(3):
-        ticket = BlockTicket(session="a", block=block, num_frames=12, last=False)
+        ticket = BlockTicket(video="a", block=block, num_frames=12, last=False)
         receiver.expect(ticket, SHAPE)
         outlet.send(ticket, torch.full(SHAPE, float(block)))
     received = [arrived.get(timeout=WAIT_S) for _ in range(3)]

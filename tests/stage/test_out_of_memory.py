@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.front.course import Course
-from engine.messages import BlockTicket, LatentsSaved, SessionBroken, TensorBytes
+from engine.messages import BlockTicket, LatentsSaved, TensorBytes, VideoBroken
 from engine.model.dit import CausalWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.model.tensor_bytes import to_bytes, to_tensor
@@ -82,8 +82,8 @@ def play(bench: Bench, size_of_b: tuple[int, int] = WIDE) -> None:
 
 def play_next(bench: Bench) -> None:
     """Close both videos; the same as a comes again as c."""
-    for session in ("a", "b"):
-        bench.close(session)
+    for video in ("a", "b"):
+        bench.close(video)
     bench.run()
     assert bench.pool.num_used == 0
     bench.open("c", seed=5, prompt=1)
@@ -92,15 +92,15 @@ def play_next(bench: Bench) -> None:
     bench.run()
 
 
-def the_broken(bench: Bench) -> SessionBroken:
+def the_broken(bench: Bench) -> VideoBroken:
     (told,) = (message for message in bench.told if not isinstance(message, LatentsSaved))
     assert told.code == "engine_oom" and MORE not in told.message
     return told
 
 
-def assert_same(bench: Bench, expected: Bench, session: str, *, of: str | None = None, exactly: bool = True) -> None:
+def assert_same(bench: Bench, expected: Bench, video: str, *, of: str | None = None, exactly: bool = True) -> None:
     for block in range(NUM_BLOCKS):
-        found, wanted = bench.latents[session, block], expected.latents[of or session, block]
+        found, wanted = bench.latents[video, block], expected.latents[of or video, block]
         torch.testing.assert_close(found, wanted, atol=0 if exactly else 1e-6, rtol=0)
 
 
@@ -120,7 +120,7 @@ def test_whatever_does_not_fit_one_video_ends_and_the_other_and_the_next_are_as_
             play(bench)
             broken = the_broken(bench)
             purposes.add(broken.message.partition(" left for ")[2].partition(" (")[0])
-            assert_same(bench, undisturbed, {"a": "b", "b": "a"}[broken.session], exactly=max_segments == 1)
+            assert_same(bench, undisturbed, {"a": "b", "b": "a"}[broken.video], exactly=max_segments == 1)
             assert bench.tickets == undisturbed.tickets, "its tickets pass in their places"
             play_next(bench)
             assert_same(bench, undisturbed, "c", of="a", exactly=max_segments == 1)
@@ -151,7 +151,7 @@ def test_a_video_too_large_for_the_device_ends_and_a_small_one_beside_it_does_no
             bench.block("b", block - 1)
             bench.block("a", block)
         bench.run()
-    assert the_broken(tight).session == "b"
+    assert the_broken(tight).video == "b"
     assert_same(tight, undisturbed, "a")
     tight.close("b")
     tight.close("a")
@@ -176,11 +176,11 @@ def test_a_pass_that_found_no_memory_holds_none_while_the_others_try_again() -> 
     network.__class__ = Watched
     allocator = StandInAllocator()
     bench = on_device(Bench(micro.rollout(), max_segments=1, network=network), allocator)
-    for session in ("a", "b"):
-        bench.open(session)
-        bench.block(session, 0)
+    for video in ("a", "b"):
+        bench.open(video)
+        bench.block(video, 0)
     bench.run()
-    assert the_broken(bench).session == "a" and ("b", 0) in bench.latents
+    assert the_broken(bench).video == "a" and ("b", 0) in bench.latents
     assert live[3] <= live[2]
 
 
@@ -235,7 +235,7 @@ def test_no_room_for_a_saved_block_ends_the_video_that_is_restored() -> None:
         for block in range(NUM_BLOCKS):
             bench.block("a", block)
         bench.run()
-    assert "a saved block" in the_broken(tight).message and the_broken(tight).session == "b"
+    assert "a saved block" in the_broken(tight).message and the_broken(tight).video == "b"
     assert_same(tight, undisturbed, "a")
     assert ("b", NUM_BLOCKS) in undisturbed.latents and ("b", NUM_BLOCKS) not in tight.latents
     assert tight.tickets == undisturbed.tickets
@@ -260,7 +260,7 @@ def test_no_room_to_save_a_block_ends_its_video(monkeypatch: pytest.MonkeyPatch)
         bench.run()
     assert the_broken(bench).message == "cpu had no memory left for a step ()"
     assert bench.latents == {} and bench.tickets[-1] == BlockTicket(
-        session="b", block=0, num_frames=12, last=False, save=True
+        video="b", block=0, num_frames=12, last=False, save=True
     )
     bench.open("a", seed=5, prompt=1)
     for block in range(NUM_BLOCKS):
@@ -304,7 +304,7 @@ def test_a_video_that_breaks_while_a_forward_is_chosen_drags_no_other_along(fail
             one.block("b", block)
         one.run()
     assert asked == (["noise", "pass"] if fails_too else ["noise"])
-    assert the_broken(bench).session == "a" and "noise" in the_broken(bench).message
+    assert the_broken(bench).video == "a" and "noise" in the_broken(bench).message
     assert_same(bench, undisturbed, "b", exactly=False)
     assert ("a", 1) not in bench.latents
     play_next(bench)
@@ -338,12 +338,12 @@ def test_a_prompt_that_does_not_fit_in_the_second_worker_ends_its_video_there() 
             benches[0].block("a", block)
             benches[0].block("b", block)
         benches[0].run()
-    assert tight[0].told == [] and the_broken(tight[1]).session == "b"
+    assert tight[0].told == [] and the_broken(tight[1]).video == "b"
     assert_same(tight[1], undisturbed[1], "a")
     assert [key for key in tight[1].latents if key[0] == "b"] == []
     tight[0].runner.cancel("b")  # the front, when it hears of it
-    for session in ("a", "b"):
-        tight[0].close(session)
+    for video in ("a", "b"):
+        tight[0].close(video)
     tight[0].run()
     assert [part.pool.num_used for part in tight] == [0, 0]
     assert tight[1].tickets[: len(undisturbed[1].tickets)] == undisturbed[1].tickets

@@ -23,8 +23,8 @@ from engine.messages import (
     InitReady,
     OpenTicket,
     RestoreTicket,
-    SessionBroken,
-    SessionClosed,
+    VideoBroken,
+    VideoClosed,
 )
 from engine.model.decode_state import DecodeState
 from engine.model.decoder import Decoder, build_decoder
@@ -62,10 +62,10 @@ def decoder() -> Decoder:
     return network
 
 
-def opening(session: str, size: str, *, seed: int = 5, output: Output = Output.FRAGMENTS) -> OpenTicket:
+def opening(video: str, size: str, *, seed: int = 5, output: Output = Output.FRAGMENTS) -> OpenTicket:
     height, width = SIZES[size]
     return OpenTicket(
-        session=session,
+        video=video,
         seed=seed,
         latent_height=height,
         latent_width=width,
@@ -76,8 +76,8 @@ def opening(session: str, size: str, *, seed: int = 5, output: Output = Output.F
     )
 
 
-def block_of(session: str, block: int) -> BlockTicket:
-    return BlockTicket(session=session, block=block, num_frames=12 if block else 9, last=False)
+def block_of(video: str, block: int) -> BlockTicket:
+    return BlockTicket(video=video, block=block, num_frames=12 if block else 9, last=False)
 
 
 def latents_of(size: str, block: int) -> Tensor:
@@ -114,33 +114,33 @@ class Pictures:
         self._stage = DecodeStage(decoder, lambda ticket: Planes(self.gate), self._messages.put, Timer(0))
         self._sizes: dict[str, str] = {}
 
-    def open(self, session: str, size: str, output: Output = Output.FRAGMENTS) -> None:
-        self._sizes[session] = size
-        self._stage.open(opening(session, size, output=output))
+    def open(self, video: str, size: str, output: Output = Output.FRAGMENTS) -> None:
+        self._sizes[video] = size
+        self._stage.open(opening(video, size, output=output))
 
-    def block(self, session: str, block: int) -> None:
-        latents = latents_of(self._sizes[session], block)
+    def block(self, video: str, block: int) -> None:
+        latents = latents_of(self._sizes[video], block)
         with torch.inference_mode(), self.allocator:
-            self._stage.finish_block(block_of(session, block), latents)
+            self._stage.finish_block(block_of(video, block), latents)
 
-    def restore(self, session: str, block: int) -> None:
-        latents = latents_of(self._sizes[session], block)
+    def restore(self, video: str, block: int) -> None:
+        latents = latents_of(self._sizes[video], block)
         with torch.inference_mode(), self.allocator:
-            self._stage.restore(RestoreTicket(session=session, block=block, latents=()), latents)
+            self._stage.restore(RestoreTicket(video=video, block=block, latents=()), latents)
 
-    def close(self, *sessions: str) -> list[Any]:
-        """Close the sessions; returns what came, but for init segments."""
-        for session in sessions:
-            closed = SessionClosed(session=session, pages_used=0)
-            self._stage.close(session, lambda closed=closed: self._messages.put(closed))
+    def close(self, *videos: str) -> list[Any]:
+        """Close the videos; returns what came, but for init segments."""
+        for video in videos:
+            closed = VideoClosed(video=video, pages_used=0)
+            self._stage.close(video, lambda closed=closed: self._messages.put(closed))
         came: list[Any] = []
-        while sum(isinstance(message, SessionClosed) for message in came) < len(sessions):
+        while sum(isinstance(message, VideoClosed) for message in came) < len(videos):
             came.append(self._messages.get(timeout=WAIT_S))
-        return [message for message in came if isinstance(message, BlockDone | SessionBroken)]
+        return [message for message in came if isinstance(message, BlockDone | VideoBroken)]
 
 
-def pictures_of(messages: list[Any], session: str) -> list[bytes]:
-    return [message.data for message in messages if isinstance(message, BlockDone) and message.session == session]
+def pictures_of(messages: list[Any], video: str) -> list[bytes]:
+    return [message.data for message in messages if isinstance(message, BlockDone) and message.video == video]
 
 
 def peak_of(decoder: Decoder, size: str) -> int:
@@ -171,8 +171,8 @@ def test_a_stream_too_large_for_the_device_ends_and_a_small_one_does_not(decoder
     assert len(pictures_of(expected, "a")) == NUM_BLOCKS
     assert pictures_of(found, "a") == pictures_of(expected, "a")
     assert pictures_of(found, "c") == pictures_of(expected, "c") == pictures_of(expected, "a")[:1]
-    (broken,) = (message for message in found if isinstance(message, SessionBroken))
-    assert (broken.session, broken.code) == ("b", "engine_oom")
+    (broken,) = (message for message in found if isinstance(message, VideoBroken))
+    assert (broken.video, broken.code) == ("b", "engine_oom")
 
 
 @pytest.mark.slow
@@ -194,13 +194,13 @@ def test_whatever_does_not_fit_one_stream_ends_and_the_other_and_the_next_are_as
         tight = Pictures(decoder)
         tight.allocator.refused = refused
         found = play(tight)
-        (broken,) = (message for message in found if isinstance(message, SessionBroken))
+        (broken,) = (message for message in found if isinstance(message, VideoBroken))
         assert broken.code == "engine_oom"
-        other = {"a": "b", "b": "a"}[broken.session]
-        assert [done.block for done in found if isinstance(done, BlockDone) and done.session == other] == [0, 1, 2]
+        other = {"a": "b", "b": "a"}[broken.video]
+        assert [done.block for done in found if isinstance(done, BlockDone) and done.video == other] == [0, 1, 2]
         assert pictures_of(found, other) == pictures_of(expected, other)
-        count = len(pictures_of(found, broken.session))
-        assert pictures_of(found, broken.session) == pictures_of(expected, broken.session)[:count]
+        count = len(pictures_of(found, broken.video))
+        assert pictures_of(found, broken.video) == pictures_of(expected, broken.video)[:count]
         assert count < NUM_BLOCKS and tight.allocator.live_bytes == 0
         tight.open("c", "large")
         tight.block("c", 0)
@@ -226,7 +226,7 @@ def test_a_stream_that_breaks_behind_a_slow_encoder_holds_no_memory_and_decodes_
     assert pictures.allocator.num_made == made
     pictures.gate.set()
     messages = pictures.close("b")
-    assert [type(message) for message in messages] == [BlockDone, SessionBroken]
+    assert [type(message) for message in messages] == [BlockDone, VideoBroken]
     assert messages[1].message == "cpu had no memory left to decode block 1"
 
 
@@ -241,7 +241,7 @@ def test_no_memory_for_the_first_block_is_the_end_though_there_is_for_the_second
         pictures.block("b", block)
     pictures.gate.set()
     messages = pictures.close("a", "b")
-    assert [(type(message), message.session) for message in messages] == [(BlockDone, "a"), (SessionBroken, "b")]
+    assert [(type(message), message.video) for message in messages] == [(BlockDone, "a"), (VideoBroken, "b")]
 
 
 def test_no_memory_to_restore_a_stream_ends_it(decoder: Decoder) -> None:
@@ -251,7 +251,7 @@ def test_no_memory_to_restore_a_stream_ends_it(decoder: Decoder) -> None:
     pictures.restore("b", 3)
     pictures.block("b", 4)
     (broken,) = pictures.close("b")
-    assert broken == SessionBroken(session="b", code="engine_oom", message="cpu had no memory left to decode block 3")
+    assert broken == VideoBroken(video="b", code="engine_oom", message="cpu had no memory left to decode block 3")
 
 
 def test_the_encoders_thread_lets_go_of_no_tensor_of_the_device(decoder: Decoder) -> None:
@@ -328,11 +328,11 @@ class WholeChain:
                 pass
 
     def hear(self, closed: int) -> list[Any]:
-        """What was told until so many sessions had closed."""
+        """What was told until so many videos had closed."""
         told: list[Any] = []
-        while sum(isinstance(message, SessionClosed) for message in told) < closed:
+        while sum(isinstance(message, VideoClosed) for message in told) < closed:
             told.append(self._told.get(timeout=WAIT_S))
-        return [one for one in told if isinstance(one, InitReady | BlockDone | SessionBroken | SessionClosed)]
+        return [one for one in told if isinstance(one, InitReady | BlockDone | VideoBroken | VideoClosed)]
 
 
 def play(chain: WholeChain, refused: int | None = None) -> list[Any]:
@@ -346,8 +346,8 @@ def play(chain: WholeChain, refused: int | None = None) -> list[Any]:
     chain.accept(opening("b", "large", seed=6))
     for block in range(1, NUM_BLOCKS):
         chain.accept(block_of("b", block - 1), block_of("a", block))
-    chain.accept(Cancel(session="b"), CloseTicket(session="b"), CloseTicket(session="a"))
-    chain.accept(opening("c", "small"), block_of("c", 0), CloseTicket(session="c"))
+    chain.accept(Cancel(video="b"), CloseTicket(video="b"), CloseTicket(video="a"))
+    chain.accept(opening("c", "small"), block_of("c", 0), CloseTicket(video="c"))
     return chain.hear(closed=3)
 
 
@@ -359,14 +359,14 @@ def test_a_link_ends_the_video_that_does_not_fit_and_serves_the_next(decoder: De
     if refused is None:
         tight.allocator.room_bytes = undisturbed.allocator.peak_bytes - 1
     found = play(tight, refused)
-    (broken,) = (message for message in found if isinstance(message, SessionBroken))
-    assert broken.code == "engine_oom" and (refused is not None or broken.session == "b"), broken
-    for session, count in (("a", NUM_BLOCKS), ("b", NUM_BLOCKS - 1), ("c", 1)):
-        ours, theirs = pictures_of(found, session), pictures_of(expected, session)
+    (broken,) = (message for message in found if isinstance(message, VideoBroken))
+    assert broken.code == "engine_oom" and (refused is not None or broken.video == "b"), broken
+    for video, count in (("a", NUM_BLOCKS), ("b", NUM_BLOCKS - 1), ("c", 1)):
+        ours, theirs = pictures_of(found, video), pictures_of(expected, video)
         assert len(theirs) == count
-        if session == broken.session:
+        if video == broken.video:
             assert len(ours) < count and ours == theirs[: len(ours)]
         else:
             assert ours == theirs
-    closed = [message for message in found if isinstance(message, SessionClosed)]
-    assert {one.session for one in closed} == {"a", "b", "c"} and closed[-1].pages_used == 0
+    closed = [message for message in found if isinstance(message, VideoClosed)]
+    assert {one.video for one in closed} == {"a", "b", "c"} and closed[-1].pages_used == 0

@@ -1,11 +1,11 @@
-"""The page pool and the pages of a session: counted, never moved, void when free."""
+"""The page pool and the pages of a video: counted, never moved, void when free."""
 
 import pytest
 import torch
 
 from engine.config import RolloutConfig
 from engine.law.schedule import attended_blocks
-from engine.stage.pages import PagePool, SessionPages, page_bytes
+from engine.stage.pages import PagePool, VideoPages, page_bytes
 from kernels.numbers import FP8
 
 
@@ -102,7 +102,7 @@ def test_fifty_blocks_in_a_window_of_pages(window: int, sinks: int) -> None:
     rollout = windowed(window, sinks)
     pool = make_pool(window, poison=True)
     allocated = pool.cache.keys_NPLHK.data_ptr()
-    pages = SessionPages(pool, rollout)
+    pages = VideoPages(pool, rollout)
     page_of: dict[int, int] = {}
     for block in range(50):
         seen = attended_blocks(rollout, block)
@@ -123,7 +123,7 @@ def test_fifty_blocks_in_a_window_of_pages(window: int, sinks: int) -> None:
 
 def test_releasing_twice_is_harmless() -> None:
     pool = make_pool(2)
-    pages = SessionPages(pool, windowed(2, 0))
+    pages = VideoPages(pool, windowed(2, 0))
     pages.claim(0)
     pages.release()
     pages.release()
@@ -131,15 +131,15 @@ def test_releasing_twice_is_harmless() -> None:
 
 
 def test_a_block_claims_one_page() -> None:
-    pages = SessionPages(make_pool(2), windowed(2, 0))
+    pages = VideoPages(make_pool(2), windowed(2, 0))
     pages.claim(0)
     with pytest.raises(AssertionError, match="block 0 comes after block 0"):
         pages.claim(0)
 
 
-def test_two_sessions_share_a_pool_and_no_page() -> None:
+def test_two_videos_share_a_pool_and_no_page() -> None:
     pool = make_pool(6)
-    first, second = SessionPages(pool, windowed(3, 0)), SessionPages(pool, windowed(3, 0))
+    first, second = VideoPages(pool, windowed(3, 0)), VideoPages(pool, windowed(3, 0))
     for block in range(20):
         first.claim(block)
         second.claim(block)
@@ -152,7 +152,7 @@ def test_two_sessions_share_a_pool_and_no_page() -> None:
 
 def test_a_page_that_was_not_written_is_unclaimed() -> None:
     pool = make_pool(3, poison=True)
-    pages = SessionPages(pool, windowed(3, 0))
+    pages = VideoPages(pool, windowed(3, 0))
     first = pages.claim(0)
     pages.evict_after(0)
     pool.cache.keys_NPLHK[:, pages.claim(1)] = 1.0
@@ -167,7 +167,7 @@ def test_a_page_that_was_not_written_is_unclaimed() -> None:
 
 
 def test_an_unclaimed_block_comes_again_before_the_next() -> None:
-    pages = SessionPages(make_pool(3), windowed(3, 0))
+    pages = VideoPages(make_pool(3), windowed(3, 0))
     pages.claim(0)
     pages.unclaim(0)
     pages.claim(0)
@@ -179,12 +179,12 @@ def test_an_unclaimed_block_comes_again_before_the_next() -> None:
 @pytest.mark.parametrize(("window", "sinks"), [(7, 0), (7, 1), (4, 2), (2, 0), (3, 1), (3, 2)])
 @pytest.mark.parametrize("resumed", [2, 3, 10])
 @pytest.mark.parametrize("stumbles", [False, True])
-def test_a_restored_session_attends_to_what_it_did_not_skip(
+def test_a_restored_video_attends_to_what_it_did_not_skip(
     window: int, sinks: int, resumed: int, stumbles: bool
 ) -> None:
     rollout = windowed(window, sinks)
     pool = make_pool(window, poison=True)
-    pages, page_of = SessionPages(pool, rollout), dict[int, int]()
+    pages, page_of = VideoPages(pool, rollout), dict[int, int]()
     restored = attended_blocks(rollout, resumed)
     for block in (*restored, *range(resumed, resumed + 2 * window)):
         if stumbles:
@@ -206,7 +206,7 @@ def test_a_restored_session_attends_to_what_it_did_not_skip(
 
 def test_skipped_blocks_are_not_evicted_and_later_ones_are() -> None:
     pool = make_pool(3)
-    pages = SessionPages(pool, windowed(3, 1))
+    pages = VideoPages(pool, windowed(3, 1))
     sink = pages.claim(0)
     pages.evict_after(0)
     recent = pages.claim(8)

@@ -86,7 +86,7 @@ def test_fused_and_separate_forwards_agree(name: str) -> None:
     assert max(error(*pair) for pair in zip(fused, alone, strict=True)) < 2e-4
 
 
-def test_a_restored_session_goes_on_over_pages_in_8_bits() -> None:
+def test_a_restored_video_goes_on_over_pages_in_8_bits() -> None:
     precision, config = OPTIONS["all"], micro.rollout()
     first = bench(precision, max_segments=1)
     expected = generate(first, save=True)
@@ -136,7 +136,7 @@ def test_a_narrow_layer_takes_half_the_memory() -> None:
     assert before / after == pytest.approx(2, rel=0.01) and not list(narrow.parameters())
 
 
-def test_the_same_memory_holds_more_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_memory_holds_more_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, which a CPU computes with, pages are 3.7 times as large as in 8 bits; of bfloat16, 1.9 times."""
     wide = EngineConfig(manifest=TINY, max_videos=2)
     stages = tuple(range(TINY.rollout.num_stages))

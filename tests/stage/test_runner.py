@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.config import Fault, FaultKind, Order
-from engine.law.schedule import pages_per_session
-from engine.messages import CloseTicket, SessionBroken
+from engine.law.schedule import pages_per_video
+from engine.messages import CloseTicket, VideoBroken
 from tests.stage import micro
 from tests.stage.micro import Bench, oracle
 
@@ -55,7 +55,7 @@ def test_tickets_that_come_one_by_one_give_the_same_as_all_at_once() -> None:
 
 
 @pytest.mark.parametrize("max_segments", [2, 8])
-def test_sessions_side_by_side_do_not_touch_each_other(max_segments: int) -> None:
+def test_videos_side_by_side_do_not_touch_each_other(max_segments: int) -> None:
     config = micro.rollout()
     bench = Bench(config, max_segments=max_segments)
     bench.open("a", seed=5, prompt=1)
@@ -64,9 +64,9 @@ def test_sessions_side_by_side_do_not_touch_each_other(max_segments: int) -> Non
         bench.block("a", block)
         bench.block("b", block)
     bench.run()
-    for session, seed, prompt in (("a", 5, 1), ("b", 6, 2)):
+    for video, seed, prompt in (("a", 5, 1), ("b", 6, 2)):
         for block, expected in enumerate(oracle(config, 5, seed, prompt)):
-            torch.testing.assert_close(bench.latents[session, block], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(bench.latents[video, block], expected, atol=1e-4, rtol=0)
 
 
 def test_a_prompt_change_takes_effect_at_its_block_and_not_before() -> None:
@@ -83,7 +83,7 @@ def test_a_prompt_change_takes_effect_at_its_block_and_not_before() -> None:
     assert not torch.allclose(plain.latents["a", 3], changed.latents["a", 3], atol=1e-3)
 
 
-def test_a_cancelled_session_is_not_computed_and_frees_its_pages() -> None:
+def test_a_cancelled_video_is_not_computed_and_frees_its_pages() -> None:
     bench = Bench(micro.rollout())
     bench.open("a")
     bench.open("b")
@@ -100,25 +100,25 @@ def test_a_cancelled_session_is_not_computed_and_frees_its_pages() -> None:
     assert ("a", 3) not in bench.latents
     for block, expected in enumerate(oracle(micro.rollout(), 3)):
         torch.testing.assert_close(bench.latents["b", block], expected, atol=1e-4, rtol=0)
-    assert CloseTicket(session="a") in bench.tickets
+    assert CloseTicket(video="a") in bench.tickets
     bench.close("b")
     bench.run()
     assert bench.pool.num_used == 0
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_a_session_never_takes_more_pages_than_admission_counts(order: Order) -> None:
+def test_a_video_never_takes_more_pages_than_admission_counts(order: Order) -> None:
     config = micro.rollout(order)
-    bench = Bench(config, num_pages=pages_per_session(config))
+    bench = Bench(config, num_pages=pages_per_video(config))
     bench.open("a")
     for block in range(12):
         bench.block("a", block)
     bench.run()
-    writers = pages_per_session(config) // config.window_blocks
+    writers = pages_per_video(config) // config.window_blocks
     assert bench.pool.num_used == writers * (config.window_blocks - 1)  # the last page is taken during a forward
 
 
-def test_sessions_of_two_sizes_share_the_pages_and_not_a_forward() -> None:
+def test_videos_of_two_sizes_share_the_pages_and_not_a_forward() -> None:
     beside, alone = Bench(micro.rollout(), max_segments=8), Bench(micro.rollout(), max_segments=8)
     beside.open("a")
     for bench in (beside, alone):
@@ -133,11 +133,11 @@ def test_sessions_of_two_sizes_share_the_pages_and_not_a_forward() -> None:
         torch.testing.assert_close(beside.latents["b", block], alone.latents["b", block], atol=1e-6, rtol=0)
 
 
-# --- failures of one session ---
+# --- failures of one video ---
 
 
-def two_sessions(*faults: Fault, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
-    """Sessions a (seed 5) and b (seed 6), five blocks each, side by side."""
+def two_videos(*faults: Fault, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
+    """Videos a (seed 5) and b (seed 6), five blocks each, side by side."""
     bench = Bench(micro.rollout(order), max_segments=max_segments, faults=faults)
     bench.open("a", seed=5)
     bench.open("b", seed=6, prompt=2)
@@ -148,42 +148,42 @@ def two_sessions(*faults: Fault, max_segments: int = 1, order: Order = Order.STE
     return bench
 
 
-def alone(session: str, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
+def alone(video: str, max_segments: int = 1, order: Order = Order.STEP_FIRST) -> Bench:
     bench = Bench(micro.rollout(order), max_segments=max_segments)
-    bench.open(session, *{"a": (5, 1), "b": (6, 2)}[session])
+    bench.open(video, *{"a": (5, 1), "b": (6, 2)}[video])
     for block in range(5):
-        bench.block(session, block)
+        bench.block(video, block)
     bench.run()
     return bench
 
 
-def assert_same_video(bench: Bench, expected: Bench, session: str) -> None:
+def assert_same_video(bench: Bench, expected: Bench, video: str) -> None:
     """To the last bit when forwards hold one segment, as they hold the same ones then."""
     for block in range(5):
-        torch.testing.assert_close(bench.latents[session, block], expected.latents[session, block], atol=1e-6, rtol=0)
+        torch.testing.assert_close(bench.latents[video, block], expected.latents[video, block], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("max_segments", [1, 2, 8])
 @pytest.mark.parametrize("stage", [0, 2, 3])
 @pytest.mark.parametrize("block", [0, 3])
-def test_a_session_without_memory_ends_typed_and_the_other_goes_on(
+def test_a_video_without_memory_ends_typed_and_the_other_goes_on(
     order: Order, max_segments: int, stage: int, block: int
 ) -> None:
     fault = Fault(kind=FaultKind.OUT_OF_MEMORY, stage=stage, block=block, seed=6)
-    bench = two_sessions(fault, max_segments=max_segments, order=order)
+    bench = two_videos(fault, max_segments=max_segments, order=order)
     message = "cpu had no memory left for a pass (rehearsed)"
-    assert bench.told == [SessionBroken(session="b", code="engine_oom", message=message)]
+    assert bench.told == [VideoBroken(video="b", code="engine_oom", message=message)]
     assert ("b", 4) not in bench.latents and ("b", block) not in bench.latents
     assert_same_video(bench, alone("a", max_segments, order), "a")
-    for session in ("a", "b"):
-        bench.close(session)
+    for video in ("a", "b"):
+        bench.close(video)
     bench.run()
     assert bench.pool.num_used == 0
-    assert bench.tickets[-2:] == [CloseTicket(session="a"), CloseTicket(session="b")]
+    assert bench.tickets[-2:] == [CloseTicket(video="a"), CloseTicket(video="b")]
 
 
-def test_of_two_sessions_in_a_forward_the_one_that_came_last_ends() -> None:
+def test_of_two_videos_in_a_forward_the_one_that_came_last_ends() -> None:
     fault = Fault(kind=FaultKind.OUT_OF_MEMORY, stage=1, block=0, seed=6)
     bench = Bench(micro.rollout(), faults=(fault,))
     bench.open("b", seed=6)
@@ -193,21 +193,21 @@ def test_of_two_sessions_in_a_forward_the_one_that_came_last_ends() -> None:
     bench.open("a", seed=5)
     bench.block("a", 0)
     bench.run()
-    assert [told.session for told in bench.told] == ["a"]
+    assert [told.video for told in bench.told] == ["a"]
     assert list(bench.latents) == [("b", 0)]
     assert bench.begun[:3] == [("b",), ("a", "b"), ("b",)], "who takes part is told before a forward"
 
 
-def test_an_older_session_outlives_its_own_fault_beside_a_younger_one() -> None:
-    bench = two_sessions(Fault(kind=FaultKind.OUT_OF_MEMORY, stage=1, block=2, seed=5), max_segments=8)
-    assert [told.session for told in bench.told] == ["b"]
+def test_an_older_video_outlives_its_own_fault_beside_a_younger_one() -> None:
+    bench = two_videos(Fault(kind=FaultKind.OUT_OF_MEMORY, stage=1, block=2, seed=5), max_segments=8)
+    assert [told.video for told in bench.told] == ["b"]
     assert_same_video(bench, alone("a", 8), "a")
 
 
 @pytest.mark.parametrize("max_segments", [1, 2, 8])
 @pytest.mark.parametrize("stage", [0, 3])
-def test_nan_stays_within_its_session(max_segments: int, stage: int) -> None:
-    bench = two_sessions(Fault(kind=FaultKind.NAN, stage=stage, block=2, seed=6), max_segments=max_segments)
+def test_nan_stays_within_its_video(max_segments: int, stage: int) -> None:
+    bench = two_videos(Fault(kind=FaultKind.NAN, stage=stage, block=2, seed=6), max_segments=max_segments)
     spoilt = [bool(bench.latents["b", block].isnan().all()) for block in range(5)]
     finite = [bool(torch.isfinite(bench.latents["b", block]).all()) for block in range(5)]
     assert spoilt == [False, False, True, True, True] and finite == [True, True, False, False, False]
@@ -225,7 +225,7 @@ def test_nan_stays_within_its_session(max_segments: int, stage: int) -> None:
 @pytest.mark.timeout(300)
 def test_two_thousand_blocks_in_flat_memory() -> None:
     config = micro.rollout()
-    bench = Bench(config, num_pages=pages_per_session(config))
+    bench = Bench(config, num_pages=pages_per_video(config))
     bench.open("a")
     process, resident_bytes = psutil.Process(), {}
     for block in range(2_000):
@@ -238,5 +238,5 @@ def test_two_thousand_blocks_in_flat_memory() -> None:
         if block in {499, 1_999}:
             gc.collect()
             resident_bytes[block] = process.memory_info().rss
-    assert bench.pool.num_used < pages_per_session(config)
+    assert bench.pool.num_used < pages_per_video(config)
     assert resident_bytes[1_999] - resident_bytes[499] < 1.5 * 2**20  # a KiB a block

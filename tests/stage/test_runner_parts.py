@@ -1,4 +1,4 @@
-"""A chain cut into parts, sessions restored from saved latents, and sessions nobody waits for any more."""
+"""A chain cut into parts, videos restored from saved latents, and videos nobody waits for any more."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_stages_of_a_runner_are_neighbours() -> None:
 
 
 def saved_by(benches: list[Bench], config: RolloutConfig) -> Course:
-    """What the front keeps of session a, to restore it as session b."""
+    """What the front keeps of video a, to restore it as video b."""
     course = Course("b", config, {0: to_bytes(micro.embedding(1))})
     for bench in benches:
         for told in bench.told:
@@ -94,7 +94,7 @@ def undisturbed(config: RolloutConfig, num_layers: int, seed: int = 5) -> Bench:
 
 
 def go_on(bench: Bench, course: Course, *, seed: int = 5) -> None:
-    """Restore session b to where ``LAST_BLOCK`` is the next block, and make that and two more."""
+    """Restore video b to where ``LAST_BLOCK`` is the next block, and make that and two more."""
     bench.open("b", seed)
     for ticket in course.restoring_tickets(LAST_BLOCK):
         bench.runner.submit(ticket)
@@ -173,7 +173,7 @@ def test_parts_save_what_one_runner_saves() -> None:
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("max_segments", [1, 2, 8])
-def test_a_restored_session_and_one_beside_it_do_not_touch_each_other(order: Order, max_segments: int) -> None:
+def test_a_restored_video_and_one_beside_it_do_not_touch_each_other(order: Order, max_segments: int) -> None:
     config = micro.rollout(order)
     course = saved_by([undisturbed(config, num_layers=2)], config)
     alone, beside = (Bench(config, max_segments=max_segments) for _ in range(2))
@@ -194,7 +194,7 @@ def test_a_restored_session_and_one_beside_it_do_not_touch_each_other(order: Ord
         torch.testing.assert_close(beside.latents["c", block], expected, atol=1e-4, rtol=0)
 
 
-def test_a_session_that_is_cancelled_while_it_is_restored_leaves_no_page() -> None:
+def test_a_video_that_is_cancelled_while_it_is_restored_leaves_no_page() -> None:
     config = micro.rollout(window_blocks=4)
     course = saved_by([undisturbed(config, num_layers=2)], config)
     bench = Bench(config)
@@ -209,18 +209,18 @@ def test_a_session_that_is_cancelled_while_it_is_restored_leaves_no_page() -> No
     bench.close("b")
     bench.run()
     assert bench.latents == {} and bench.pool.num_used == 0
-    assert isinstance(bench.tickets[0], OpenTicket) and bench.tickets[-1] == CloseTicket(session="b")
+    assert isinstance(bench.tickets[0], OpenTicket) and bench.tickets[-1] == CloseTicket(video="b")
     assert len(bench.tickets) == len(attended_blocks(config, LAST_BLOCK)) + 3
 
 
 # --- cancelling ---
 
 
-def phases(bench: Bench, session: str) -> list[Phase]:
-    return [span.phase for span in bench.timer.take() if span.session == session]
+def phases(bench: Bench, video: str) -> list[Phase]:
+    return [span.phase for span in bench.timer.take() if span.video == video]
 
 
-def test_due_cache_passes_of_a_cancelled_session_are_dropped() -> None:
+def test_due_cache_passes_of_a_cancelled_video_are_dropped() -> None:
     bench = Bench(micro.rollout(), max_segments=1)
     bench.open("a")
     bench.block("a", 0)
@@ -269,7 +269,7 @@ def test_a_name_may_come_again_after_its_close() -> None:
 
 @pytest.mark.parametrize("where", [0, 1])
 def test_one_part_may_know_of_a_cancel_before_the_other(where: int) -> None:
-    """A part that does not know yet computes void latents; the session beside it never sees them."""
+    """A part that does not know yet computes void latents; the video beside it never sees them."""
     parts = chain(micro.rollout(), CUTS[0], max_segments=1)
     parts[0].open("a")
     parts[0].open("b", seed=6, prompt=2)

@@ -90,7 +90,7 @@ def test_passes_go_on_while_a_prompt_is_embedded() -> None:
     for request, text in enumerate(("a", "bb")):
         link.accept(EncodePrompt(request=request, text=text))
     opening = OpenTicket(
-        session="v",
+        video="v",
         seed=1,
         latent_height=micro.HEIGHT,
         latent_width=micro.WIDTH,
@@ -100,7 +100,7 @@ def test_passes_go_on_while_a_prompt_is_embedded() -> None:
         embedding=to_bytes(micro.embedding(1)),
     )
     link.accept(opening)
-    link.accept(BlockTicket(session="v", block=0, num_frames=9, last=False))
+    link.accept(BlockTicket(video="v", block=0, num_frames=9, last=False))
     while link.work():
         pass
     before = list(iter_now(told))

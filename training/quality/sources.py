@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine import Engine, EngineConfig, Manifest, Output, Pace, PromptAt, SessionRequest, read_manifest
+from engine import Engine, EngineConfig, Manifest, Output, Pace, PromptAt, VideoRequest, read_manifest
 from engine.config import LATENT_STRIDE_PX, Order, require
 from engine.law.schedule import blocks_for_frames
 from engine.model.decoder import Decoder
@@ -110,7 +110,7 @@ def _by_engine(engine: Engine, device: torch.device) -> Source:
     shape = (-1, *_latent_shape(manifest))
 
     async def source(film: Film, num_frames: int) -> Pixels:
-        request = SessionRequest(
+        request = VideoRequest(
             prompts=(PromptAt(at_s=0, text=film.prompt),),
             width_px=width_px,
             height_px=height_px,
@@ -120,8 +120,8 @@ def _by_engine(engine: Engine, device: torch.device) -> Source:
             pace=Pace.FAST,
             output=Output.LATENTS,
         )
-        session = await engine.open(request)
-        data = [fragment.data async for fragment in session.fragments()]
+        video = await engine.open(request)
+        data = [fragment.data async for fragment in video.fragments()]
         latents = torch.frombuffer(bytearray(b"".join(data)), dtype=torch.float32).view(shape)
         return await asyncio.to_thread(_decode, decoder, manifest, latents.to(device), num_frames)
 

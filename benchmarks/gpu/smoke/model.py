@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.smoke.apart import missing
-from engine import EngineConfig, Manifest, Output, Pace, PromptAt, SessionRequest, read_manifest
+from engine import EngineConfig, Manifest, Output, Pace, PromptAt, VideoRequest, read_manifest
 from engine.config import LATENT_STRIDE_PX
 from engine.law.schedule import blocks_for_frames
 from engine.stage.noise import KeyedNoise
@@ -58,10 +58,10 @@ class Subject:
         """F, C, Y, X of a block of the default size."""
         return latent_shape(self.manifest)
 
-    def request(self, output: Output, seconds: float = VIDEO_S) -> SessionRequest:
+    def request(self, output: Output, seconds: float = VIDEO_S) -> VideoRequest:
         """One video of the default size, as fast as it can be made."""
         width_px, height_px = self.manifest.video.sizes[0]
-        return SessionRequest(
+        return VideoRequest(
             prompts=(PromptAt(at_s=0, text=PROMPT),),
             width_px=width_px,
             height_px=height_px,

@@ -14,7 +14,7 @@ from benchmarks.gpu.smoke.oracle import tensor_of
 from benchmarks.gpu.smoke.video import Video
 from benchmarks.precision.operations import relative_error
 from benchmarks.recovery import Loss, Viewer, lose
-from engine import EndReason, Engine, EngineFacts, Observer, Output, Session, StartError, StartTimes
+from engine import EndReason, Engine, EngineFacts, Observer, Output, StartError, StartTimes, VideoHandle
 
 POLL_S = 0.02
 TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-1}
@@ -136,12 +136,12 @@ class Serving:
             loss = await _while_read(reading, lose(self._engine, [viewer], 0, signal.SIGKILL.name.removeprefix("SIG")))
             await _blocks(viewer, reading, self.subject.num_blocks)
         finally:
-            await _close(viewer.session)
+            await _close(viewer.video)
         await reading
         return self._check_recovery(viewer, loss)
 
     def _check_recovery(self, viewer: Viewer, loss: Loss) -> Check:
-        recoveries, num_blocks = viewer.session.status().recoveries, self.subject.num_blocks
+        recoveries, num_blocks = viewer.video.status().recoveries, self.subject.num_blocks
         numbers = {
             "seen_s": loss.seen_s,
             "serving_s": loss.serving_s,
@@ -181,15 +181,15 @@ class Serving:
 
     async def _make(self, output: Output) -> tuple[Video, bool]:
         """The video, and whether all of it came. Raises ``HiarError``."""
-        video, request = Video(), self.subject.request(output)
-        session = await self._engine.open(request)
+        shown, request = Video(), self.subject.request(output)
+        video = await self._engine.open(request)
         try:
-            async for fragment in session.fragments():
-                video.take(fragment.data, fragment.num_frames)
+            async for fragment in video.fragments():
+                shown.take(fragment.data, fragment.num_frames)
         finally:
-            await _close(session)  # one that took too long would keep the next one waiting for its pages
-        is_complete = session.end_reason == EndReason.COMPLETED and video.num_frames == self.subject.num_frames
-        return video, is_complete
+            await _close(video)  # one that took too long would keep the next one waiting for its pages
+        is_complete = video.end_reason == EndReason.COMPLETED and shown.num_frames == self.subject.num_frames
+        return shown, is_complete
 
 
 async def _blocks(viewer: Viewer, reading: "asyncio.Task[None]", count: int) -> None:
@@ -214,7 +214,7 @@ async def _while_read(reading: "asyncio.Task[None]", work: Coroutine[None, None,
         working.cancel()
 
 
-async def _close(session: Session) -> None:
+async def _close(video: VideoHandle) -> None:
     """End a video, if it still runs. Raises ``TimeoutError``."""
     async with asyncio.timeout(CLOSE_S):
-        await session.close()
+        await video.close()

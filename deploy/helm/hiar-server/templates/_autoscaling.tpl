@@ -29,6 +29,6 @@ scaleDown:
 {{- .Values.autoscaling.keda.query -}}
 {{- else -}}
 {{- $of := printf "{namespace=%q,service=%q}" .Release.Namespace (include "hiar.headless" .) -}}
-{{- printf "sum(max_over_time(((hiar_sessions_running%s + hiar_sessions_waiting%s) / (hiar_session_slots%s > 0))[1m:15s]))" $of $of $of -}}
+{{- printf "sum(max_over_time(((hiar_videos_running%s + hiar_videos_waiting%s) / (hiar_video_slots%s > 0))[1m:15s]))" $of $of $of -}}
 {{- end -}}
 {{- end -}}

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from engine.errors import HiarError
-from engine.front.video import SessionState, SessionStatus, Video
-from engine.request import EndReason, Fragment, SessionRequest
+from engine.front.video import Video, VideoState, VideoStatus
+from engine.request import EndReason, Fragment, VideoRequest
 
 
 class LoopBell:
@@ -40,12 +40,12 @@ class Desk(Protocol):
         """Follow another prompt."""
         ...
 
-    def status(self, video: Video) -> SessionStatus:
+    def status(self, video: Video) -> VideoStatus:
         """Where it stands."""
         ...
 
 
-class Session:
+class VideoHandle:
     """A video in the making, for one consumer. Made by ``Engine.open``."""
 
     def __init__(self, video: Video, desk: Desk) -> None:
@@ -57,7 +57,7 @@ class Session:
         return self._video.id
 
     @property
-    def request(self) -> SessionRequest:
+    def request(self) -> VideoRequest:
         """What was asked for."""
         return self._video.request
 
@@ -90,8 +90,8 @@ class Session:
         """Yield fragments as they are made; end when the video ends.
 
         Raises:
-            SessionFailed: the engine could not go on; fragments made before are yielded first.
-            EngineUnavailable: the engine drained before the session got its turn.
+            VideoFailed: the engine could not go on; fragments made before are yielded first.
+            EngineUnavailable: the engine drained before the video got its turn.
         """
         video = self._video
         while True:
@@ -116,9 +116,9 @@ class Session:
 
     async def freed(self) -> None:
         """Wait until the pages are free."""
-        while self._video.state != SessionState.ENDED:
+        while self._video.state != VideoState.ENDED:
             await self._video.bell.rung()
 
-    def status(self) -> SessionStatus:
-        """Where the session stands now."""
+    def status(self) -> VideoStatus:
+        """Where the video stands now."""
         return self._desk.status(self._video)
