@@ -185,7 +185,7 @@ async def generate(engine: Engine, num_blocks: int) -> str:
         output=Output.LATENTS,
     )
     video = await engine.open(request)
-    async for _ in video.fragments():
+    async for _ in video.read():
         pass
     return video.id
 

@@ -2,7 +2,9 @@
 
 HiarError                     code, message, retryable
 +-- RequestError              the caller's fault; names the field
-|   +-- UnknownVideo        no such video, or it has ended
+|   +-- UnknownVideo          no such video, or it is forgotten
+|   +-- BlockGone             a block that is not kept any more, or never comes
+|   +-- BlockTooEarly         a block too far ahead of the newest
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
 |   +-- PromptReplaced        a newer prompt of the same video came first
@@ -40,9 +42,21 @@ class RequestError(HiarError):
 
 
 class UnknownVideo(RequestError):
-    """No running video has this id."""
+    """No video has this id."""
 
     code = "not_found"
+
+
+class BlockGone(RequestError):
+    """A block cannot be read any more: it is not kept, or the video ended before it."""
+
+    code = "gone"
+
+
+class BlockTooEarly(RequestError):
+    """A block is too far ahead of the newest one to wait for it."""
+
+    code = "too_early"
 
 
 class Refused(HiarError):

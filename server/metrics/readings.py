@@ -19,6 +19,7 @@ class Readings:
         videos.waiting.set(load.waiting)
         videos.slots.set(load.slots)
         self._families.viewers.buffered.set(load.blocks_buffered)
+        self._families.viewers.readers.set(load.readers)
         for state in EngineState:
             self._families.engine.state.labels(state.value).set(state is self._engine.state)
         self._take_workers()

@@ -116,7 +116,7 @@ class Viewer:
             httpx.Client(timeout=60) as client,
             client.stream("POST", f"{self.server.url}/v1/generate", json=body) as answer,
         ):
-            self.video = answer.headers.get("X-VideoHandle-Id")
+            self.video = answer.headers.get("X-Video-Id")
             for chunk in answer.iter_raw():
                 self.data += chunk
                 for box in splitter.feed(chunk):

@@ -43,7 +43,7 @@ def test_headers_describe_the_stream(live: LiveServer) -> None:
     assert answer.headers["x-video-id"] in live.engine.videos
     assert answer.headers["x-decoder"] == live.engine.facts.decoder == "none"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
-    assert {"X-Request-Id", "X-VideoHandle-Id", "X-Decoder"} == set(exposed)
+    assert {"X-Request-Id", "X-Video-Id", "X-Decoder"} == set(exposed)
     assert answer.headers["x-request-id"].startswith("r_")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["transfer-encoding"] == "chunked"

@@ -124,7 +124,7 @@ def test_eighty_videos_left_by_their_viewers_give_their_pages_back() -> None:
                 next(chunks)
                 assert server.load()["pages_used"] > 0
                 if index % 2:
-                    video = answer.headers["X-VideoHandle-Id"]
+                    video = answer.headers["X-Video-Id"]
                     assert httpx.delete(f"{server.url}/v1/videos/{video}").status_code == 204
             slowest_s = max(slowest_s, eventually(lambda: server.load()["pages_used"] == 0, 2))
         assert server.load()["running"] == 0

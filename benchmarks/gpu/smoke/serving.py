@@ -184,7 +184,7 @@ class Serving:
         shown, request = Video(), self.subject.request(output)
         video = await self._engine.open(request)
         try:
-            async for fragment in video.fragments():
+            async for fragment in video.read():
                 shown.take(fragment.data, fragment.num_frames)
         finally:
             await _close(video)  # one that took too long would keep the next one waiting for its pages
@@ -217,4 +217,4 @@ async def _while_read(reading: "asyncio.Task[None]", work: Coroutine[None, None,
 async def _close(video: VideoHandle) -> None:
     """End a video, if it still runs. Raises ``TimeoutError``."""
     async with asyncio.timeout(CLOSE_S):
-        await video.close()
+        await video.stop()
