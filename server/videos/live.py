@@ -123,7 +123,7 @@ class LiveStream(Response):
             await self._break(error, send)
         reason, last_block = self._video.end_reason, self._reader.next_block - 1
         assert reason is not None, "a stream ended whose video goes on"
-        _log.info("video %s ended: %s after block %d", self._video.id, reason, last_block)
+        _log.info("video %s: a reader got its end: %s after block %d", self._video.id, reason, last_block)
         await self._send(send, end_box(reason.value, last_block), more=False)
 
     async def _break(self, error: HiarError, send: Send) -> None:

@@ -4,6 +4,7 @@ Knows neither bytes on the wire (``live``) nor status codes of failures (``error
 """
 
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -19,6 +20,8 @@ from server.videos.live import LiveStream
 from server.videos.query import from_block, page_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+
+_log = logging.getLogger(__name__)
 
 
 class VideoRoutes:
@@ -46,7 +49,9 @@ class VideoRoutes:
 
     async def _open(self, body: GenerateRequest | VideoCreate, linger_s: float | None) -> VideoHandle:
         request = video_request(body, self._engine.manifest, self._settings.max_seconds)
-        return await self._engine.open(request, linger_s)
+        video = await self._engine.open(request, linger_s)
+        _log.info("video %s was asked for: %dx%d", video.id, request.width_px, request.height_px)
+        return video
 
     # --- telling ---
 
