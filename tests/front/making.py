@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
+from engine import Engine, Observer
 from engine.config import EngineConfig, RolloutConfig
 from engine.front.course import Course
 from engine.front.pacing import Progress
@@ -89,9 +89,9 @@ def save_blocks(one: Course, blocks: range, rollout: RolloutConfig = TINY.rollou
 
 
 @asynccontextmanager
-async def running(config: EngineConfig) -> AsyncIterator[Engine]:
+async def running(config: EngineConfig, observer: Observer | None = None) -> AsyncIterator[Engine]:
     """An engine that is ready."""
-    engine = Engine(config)
+    engine = Engine(config, observer=observer)
     await engine.start()
     try:
         await engine.wait_ready()

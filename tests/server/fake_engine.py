@@ -16,6 +16,7 @@ from engine import (
     EngineLoad,
     EngineState,
     EngineUnavailable,
+    FleetView,
     Fragment,
     HiarError,
     Manifest,
@@ -206,6 +207,16 @@ class FakeEngine:
             decoder="none",
             encoder="none",
             codecs=CODECS,
+        )
+
+    @property
+    def fleet(self) -> FleetView:
+        return FleetView(
+            state=self.state,
+            failure=self.failure,
+            start_progress=self.start_progress,
+            facts=self.facts,
+            worker_loads=self.worker_loads,
         )
 
     @property
