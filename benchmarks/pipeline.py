@@ -21,13 +21,13 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.spans import PASSES, SpanLog
 from benchmarks.timeline import chrome_trace, diagonal_svg
 from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, VideoRequest
 from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
@@ -41,9 +41,6 @@ SMALL_SIZE = (96, 96)
 WAN_1_3B = TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=4096, text_len=512)
 WAN_SIZE = (832, 480)
 WEIGHT_STD = 0.02
-PASSES = (Phase.DENOISE, Phase.CACHE)
-SPANS_TIMEOUT_S = 10.0
-"""How long the last spans of a video may take to come in after its end."""
 COLUMNS = ("order", "workers", "passes", "pass", "makespan", "ideal", "efficiency", "bubble", "speed-up")
 
 
@@ -157,16 +154,18 @@ async def measure(setup: Setup, order: Order, num_workers: int) -> Run:
         recording_file=setup.recording_file,
         rehearsal=setup.rehearsal,
     )
-    engine = Engine(config)
+    heard = SpanLog()
+    engine = Engine(config, observer=heard)
     await engine.start()
     try:
         await engine.wait_ready()
         await generate(engine, min(setup.num_blocks, rollout.window_blocks))
         video = await generate(engine, setup.num_blocks)
         num_passes = ideal_passes(order, setup.num_blocks, rollout.num_stages, rollout.num_stages)  # all there are
-        spans = await spans_of(engine, video, num_passes)
-        assert engine.facts is not None
-        return Run(setup=setup, order=order, plan=engine.facts.plan, spans=spans)
+        spans = await heard.all_of(video, num_passes)
+        facts = engine.fleet.facts
+        assert facts is not None, "the engine serves"
+        return Run(setup=setup, order=order, plan=facts.plan, spans=spans)
     finally:
         await engine.stop()
 
@@ -188,20 +187,6 @@ async def generate(engine: Engine, num_blocks: int) -> str:
     async for _ in video.read():
         pass
     return video.id
-
-
-async def spans_of(engine: Engine, video: str, num_passes: int) -> tuple[Span, ...]:
-    """All spans of a video, with at least so many passes; the last are reported behind its end, which is waited for.
-
-    Raises ``TimeoutError`` when they do not come.
-    """
-    give_up_at = time.monotonic() + SPANS_TIMEOUT_S
-    while time.monotonic() < give_up_at:
-        spans = tuple(span for span in engine.spans if span.video == video)
-        if sum(span.phase in PASSES for span in spans) >= num_passes:
-            return spans
-        await asyncio.sleep(0.01)
-    raise TimeoutError(f"not all of {num_passes} passes were reported")
 
 
 def random_setup(folder: Path, manifest: Manifest, devices: tuple[str, ...], num_blocks: int) -> Setup:

@@ -98,7 +98,7 @@ async def disturb(config: EngineConfig, signal_name: str, between_s: float) -> f
     """Lose every worker once; returns the largest difference of the latents from an undisturbed run."""
     async with running(config) as engine:
         viewers, reading = await start_viewers(engine)
-        for rank in range(len(engine.worker_pids)):
+        for rank in range(len(engine.fleet.worker_pids)):
             await asyncio.sleep(between_s)
             loss = await lose(engine, viewers, rank, signal_name)
             print(
@@ -123,7 +123,7 @@ async def disturb(config: EngineConfig, signal_name: str, between_s: float) -> f
 
 async def lose(engine: Engine, viewers: list[Viewer], rank: int, signal_name: str) -> Loss:
     """Send the signal and wait until everything goes on."""
-    pid, facts = engine.worker_pids[rank], engine.facts
+    pid, facts = engine.fleet.worker_pids[rank], engine.fleet.facts
     assert pid is not None and facts is not None
     stages = " ".join(facts.plan.parts[rank].names)
     began = time.monotonic()

@@ -1,22 +1,23 @@
 """The engine as its caller sees it: start, open videos, drain, stop.
 
-Joins the supervisor, which keeps a worker group alive, and the desk, which keeps it busy. Runs on one event loop,
+Joins the fleet, which keeps a worker group alive, and the desk, which keeps it busy. Runs on one event loop,
 never blocks it, and imports no torch.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from engine.config import EngineConfig, Manifest
-from engine.errors import EngineUnavailable, RequestError, StartError, WorkerLost
+from engine.errors import EngineUnavailable, RequestError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
 from engine.front.handle import VideoHandle
-from engine.front.shell import Clock, Shell
+from engine.front.shell import Clock, Shell, Workers
 from engine.messages import ForFront
 from engine.observe import Observer
-from engine.request import EngineFacts, EngineLoad, EngineState, VideoRequest, WorkerLoad
-from engine.trace import Span
+from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, VideoRequest
 
 RETRY_WHILE_STARTING_S = 5.0
 
@@ -34,19 +35,68 @@ async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) ->
     await run(config, leave)
 
 
+class Fleet(Workers, Protocol):
+    """The workers as the engine needs them: one group at a time, and replacements for those that are lost."""
+
+    async def start(self) -> None:
+        """Start a group; may return while it loads. Raises ``StartError``."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Return once a group serves. Raises ``StartError`` if none can start."""
+        ...
+
+    async def stop(self) -> None:
+        """End all workers. Idempotent."""
+        ...
+
+    def view(self) -> FleetView:
+        """The workers now."""
+        ...
+
+
+class MakeFleet(Protocol):
+    """How an engine gets its fleet."""
+
+    def __call__(
+        self,
+        config: EngineConfig,
+        observer: Observer,
+        *,
+        on_message: Callable[[int, ForFront], None],
+        on_ready: Callable[[EngineFacts], None],
+        on_lost: Callable[[str, frozenset[str]], None],
+    ) -> Fleet:
+        """Make one that has not started; ``Supervisor`` says what it calls when."""
+        ...
+
+
 class Engine:
     """A model, served. Create it anywhere; use it on one event loop."""
 
-    def __init__(self, config: EngineConfig, clock: Clock = time.monotonic, observer: Observer | None = None) -> None:
-        """``clock`` gives monotonic seconds; ``observer`` is told of what happens."""
+    def __init__(
+        self,
+        config: EngineConfig,
+        clock: Clock = time.monotonic,
+        observer: Observer | None = None,
+        make_fleet: MakeFleet = Supervisor,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            config: model, devices and limits.
+            clock: gives monotonic seconds.
+            observer: is told of what happens.
+            make_fleet: makes the workers; tests have some that need no process.
+        """
         config = settled(config)
         self._config, self._clock = config, clock
         observer = observer or Observer()
         self._draining = False
-        self._supervisor = Supervisor(
+        self._fleet = make_fleet(
             config, observer, on_message=self._receive, on_ready=self._group_ready, on_lost=self._group_lost
         )
-        self._shell = Shell(config, self._supervisor, clock, observer)
+        self._shell = Shell(config, self._fleet, clock, observer)
 
     async def start(self) -> None:
         """Start the workers; returns while they load. State is ``starting``, later ``ready``.
@@ -54,7 +104,7 @@ class Engine:
         Raises:
             StartError: a port for the other nodes is taken.
         """
-        await self._supervisor.start()
+        await self._fleet.start()
 
     async def wait_ready(self) -> None:
         """Return when the model is loaded and warm.
@@ -62,7 +112,7 @@ class Engine:
         Raises:
             StartError: a setting, a device or a file is wrong (``WeightsError`` for weights).
         """
-        await self._supervisor.wait_ready()
+        await self._fleet.wait_ready()
 
     async def drain(self) -> None:
         """Take no new video, end running ones at a block boundary, return when none is left."""
@@ -71,25 +121,19 @@ class Engine:
 
     async def stop(self) -> None:
         """End the workers; videos that still run end with ``WorkerLost``. Idempotent."""
-        await self._supervisor.stop()
+        await self._fleet.stop()
         self._shell.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
 
     @property
     def state(self) -> EngineState:
         """Where the engine stands as a whole."""
-        if self._draining and self._supervisor.state == EngineState.READY:
-            return EngineState.DRAINING
-        return self._supervisor.state
+        state = self.fleet.state
+        return EngineState.DRAINING if self._draining and state == EngineState.READY else state
 
     @property
-    def failure(self) -> StartError | None:
-        """Why the state is ``failed``."""
-        return self._supervisor.failure
-
-    @property
-    def start_progress(self) -> str | None:
-        """How far the start of the workers is, for people; None when none start."""
-        return self._supervisor.start_progress
+    def fleet(self) -> FleetView:
+        """The workers now."""
+        return self._fleet.view()
 
     @property
     def manifest(self) -> Manifest:
@@ -98,44 +142,25 @@ class Engine:
 
     @property
     def facts(self) -> EngineFacts | None:
-        """What the workers said of themselves; None until the first group serves."""
-        return self._supervisor.facts
+        """``fleet.facts``: what the workers said of themselves; None until the first group serves."""
+        return self.fleet.facts
 
     @property
     def load(self) -> EngineLoad:
         """How busy it is."""
-        facts, count = self.facts, self._shell.census()
+        fleet, count = self.fleet, self._shell.census()
+        facts = fleet.facts
         chains = len(facts.plan.chains) if facts else 1
         return EngineLoad(
             running=count.running,
             waiting=count.waiting,
             readers=count.readers,
             slots=self._config.max_videos * chains,
-            pages_used=self._supervisor.pages_used,
+            pages_used=fleet.pages_used,
             num_pages=facts.num_pages if facts else 0,
-            restarts=len(self._supervisor.recovery_times_s),
+            restarts=len(fleet.recovery_times_s),
             blocks_buffered=count.blocks_buffered,
         )
-
-    @property
-    def worker_loads(self) -> tuple[WorkerLoad, ...]:
-        """How busy each worker is, by rank; empty while no group serves."""
-        return self._supervisor.worker_loads
-
-    @property
-    def worker_pids(self) -> tuple[int | None, ...]:
-        """Process ids of the workers by rank, for operators and tests; None for those of other nodes."""
-        return self._supervisor.worker_pids
-
-    @property
-    def recovery_times_s(self) -> tuple[float, ...]:
-        """Of each lost worker group: seconds until the next one served."""
-        return tuple(self._supervisor.recovery_times_s)
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """What the workers did lately, for a trace."""
-        return tuple(self._supervisor.spans)
 
     async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
         """Take a video; it may wait in the queue for pages.
@@ -187,5 +212,5 @@ class Engine:
         self._shell.serve(facts.plan)
 
     def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
-        for_good = self._supervisor.state == EngineState.FAILED
+        for_good = self.fleet.state == EngineState.FAILED
         self._shell.group_lost(WorkerLost(sentence), suspects, for_good=for_good)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.config import require
+from engine.errors import StartError
 from engine.law.placement import Plan
 
 
@@ -198,3 +199,25 @@ class WorkerLoad:
     num_pages: int
     tickets_waiting: int
     """Tickets that are this worker's to pass: the one before it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetView:
+    """The workers at one moment."""
+
+    state: EngineState
+    """Never ``draining``: workers know no video."""
+    failure: StartError | None = None
+    """Why the state is ``failed``."""
+    start_progress: str | None = None
+    """How far the start of a group is, for people; None when none starts."""
+    facts: EngineFacts | None = None
+    """What the last group that served said of itself; None before the first."""
+    pages_used: int = 0
+    """In all pools."""
+    worker_loads: tuple[WorkerLoad, ...] = ()
+    """How busy each worker is, by rank; empty while no group serves."""
+    worker_pids: tuple[int | None, ...] = ()
+    """Process ids by rank, for operators and tests; None for workers of other nodes."""
+    recovery_times_s: tuple[float, ...] = ()
+    """Of each group that was lost: seconds until the next one served."""

@@ -108,7 +108,7 @@ async def _serve(
             await engine.stop()
         with suppress(asyncio.CancelledError):
             await starting
-    return 1 if engine.failure else 0
+    return 1 if engine.fleet.failure else 0
 
 
 @asynccontextmanager

@@ -17,7 +17,6 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +30,7 @@ from engine.fleet.starting import StartReport
 from engine.fleet.summary import Learned
 from engine.messages import Beat, Cancel, EncodePrompt, ForFront, FromWorker, Idle, StartProgress, Ticket
 from engine.observe import Observer, StartTimes
-from engine.request import EngineFacts, EngineState, WorkerLoad
-from engine.trace import Span
+from engine.request import EngineFacts, EngineState, FleetView
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +38,6 @@ PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Before the 1st, 2nd .. restart within ``LOSS_SPAN_S``; one loss more and the engine has failed."""
 LOSS_SPAN_S = 600.0
 CHECK_EVERY_S = 0.25
-MAX_SPANS = 100_000
-"""Spans kept for a trace; about ten minutes of five busy workers."""
 
 
 class Supervisor:
@@ -67,11 +63,10 @@ class Supervisor:
         """
         self._config, self._observer = config, observer
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
-        self.state = EngineState.STARTING
-        self.failure: StartError | None = None
-        self.facts: EngineFacts | None = None
-        self.spans: deque[Span] = deque(maxlen=MAX_SPANS)
-        self.recovery_times_s: list[float] = []
+        self._state = EngineState.STARTING
+        self._failure: StartError | None = None
+        self._facts: EngineFacts | None = None
+        self._recovery_times_s: list[float] = []
         """From each loss of a group to the next one's readiness."""
         self._hosts: Hosts = ThisHost(config)
         self._report = StartReport()
@@ -85,25 +80,19 @@ class Supervisor:
         self._life: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    @property
-    def worker_pids(self) -> tuple[int | None, ...]:
-        """Process ids of the present workers, by rank; None for those of other hosts."""
-        return self._group.pids if self._group else ()
-
-    @property
-    def pages_used(self) -> int:
-        """Pages taken in the workers' pools."""
-        return self._group.pages_used if self._group else 0
-
-    @property
-    def worker_loads(self) -> tuple[WorkerLoad, ...]:
-        """How busy each worker is, by rank; empty while no group serves."""
-        return self._group.loads if self._group else ()
-
-    @property
-    def start_progress(self) -> str | None:
-        """How far the start of a group is; None when none starts."""
-        return self._report.sentence
+    def view(self) -> FleetView:
+        """The workers now."""
+        group = self._group
+        return FleetView(
+            state=self._state,
+            failure=self._failure,
+            start_progress=self._report.sentence,
+            facts=self._facts,
+            pages_used=group.pages_used if group else 0,
+            worker_loads=group.loads if group else (),
+            worker_pids=group.pids if group else (),
+            recovery_times_s=tuple(self._recovery_times_s),
+        )
 
     async def start(self) -> None:
         """Begin to start a group; returns while it loads.
@@ -132,20 +121,20 @@ class Supervisor:
 
     async def wait_ready(self) -> None:
         """Return once a group serves; raise ``StartError`` if none can start."""
-        while self.state in {EngineState.STARTING, EngineState.RESTARTING}:
+        while self._state in {EngineState.STARTING, EngineState.RESTARTING}:
             self._settled.clear()
             await self._settled.wait()
-        if self.failure is not None:
-            raise self.failure
+        if self._failure is not None:
+            raise self._failure
 
     def send_chain(self, chain: int, message: Ticket | Cancel) -> None:
         """Send to every worker of a chain. What is sent while no group serves is lost with it."""
-        if self._group is not None and self.state == EngineState.READY:
+        if self._group is not None and self._state == EngineState.READY:
             self._group.send_chain(chain, message)
 
     def ask(self, question: EncodePrompt) -> None:
         """Have a prompt embedded; lost while no group serves."""
-        if self._group is not None and self.state == EngineState.READY:
+        if self._group is not None and self._state == EngineState.READY:
             self._group.ask(question)
 
     async def stop(self) -> None:
@@ -201,13 +190,13 @@ class Supervisor:
             self._fail(error)
             return
         assert group.facts is not None and group.start_times is not None
-        self._learned, self.facts = group.learned, group.facts
+        self._learned, self._facts = group.learned, group.facts
         self._report.clear()
         self._warn_of_long_restarts(group.start_times)
         if lost_at is not None:
-            self.recovery_times_s.append(time.monotonic() - lost_at)
-            self._observer.group_replaced(self.recovery_times_s[-1])
-            logger.warning("a new worker group serves %.1f s after the loss", self.recovery_times_s[-1])
+            self._recovery_times_s.append(time.monotonic() - lost_at)
+            self._observer.group_replaced(self._recovery_times_s[-1])
+            logger.warning("a new worker group serves %.1f s after the loss", self._recovery_times_s[-1])
         self._enter(EngineState.READY)
         self._watch = asyncio.create_task(self._watch_progress(group))
         self._observer.group_serves(group.facts, group.start_times)
@@ -239,20 +228,19 @@ class Supervisor:
     def _receive(self, rank: int, message: FromWorker) -> None:
         if isinstance(message, Beat | Idle):
             spans = tuple(span for span in message.spans if span.video != warm_up.VIDEO)
-            self.spans.extend(spans)
             self._observer.worker_worked(rank, spans, message.rests)
         elif isinstance(message, ForFront):
             self._on_message(rank, message)
 
     def _start_was_lost(self, error: HiarError) -> None:
-        if self.state == EngineState.STARTING:
+        if self._state == EngineState.STARTING:
             self._fail(StartError(f"{error.message} while it started"))
         else:
             self._lost(error.message, frozenset())
 
     def _lost(self, sentence: str, suspects: frozenset[str]) -> None:
         """A group that served, or that was to replace one, is gone."""
-        if self.state in {EngineState.FAILED, EngineState.STOPPED}:
+        if self._state in {EngineState.FAILED, EngineState.STOPPED}:
             return
         logger.error("%s", sentence)
         assert self._group is not None and self._group.loss is not None
@@ -272,12 +260,12 @@ class Supervisor:
         self._begin(pause_s)
 
     def _fail(self, failure: StartError) -> None:
-        self.failure = failure
+        self._failure = failure
         self._enter(EngineState.FAILED)
         self._on_lost(failure.message, frozenset())
 
     def _enter(self, state: EngineState) -> None:
-        self.state = state
+        self._state = state
         self._settled.set()
 
 

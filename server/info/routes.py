@@ -40,7 +40,7 @@ class InfoRoutes:
 
     async def capabilities(self) -> CapabilitiesAnswer:
         """Tell what a player needs before it asks for a video."""
-        manifest, facts, load = self._engine.manifest, self._engine.facts, self._engine.load
+        manifest, facts, load = self._engine.manifest, self._engine.fleet.facts, self._engine.load
         block_frames = manifest.rollout.latent_frames_per_block * VAE_TEMPORAL_STRIDE
         return CapabilitiesAnswer(
             state=self._engine.state,
@@ -69,10 +69,10 @@ class InfoRoutes:
         raise unavailable(state, self._detail())
 
     def _detail(self) -> str:
-        state, failure, progress = self._engine.state, self._engine.failure, self._engine.start_progress
+        state, fleet = self._engine.state, self._engine.fleet
         if state is EngineState.FAILED:
-            return failure.message if failure else "the engine has failed"
-        return f"the engine is {state.value}" + (f": {progress}" if progress else "")
+            return fleet.failure.message if fleet.failure else "the engine has failed"
+        return f"the engine is {state.value}" + (f": {fleet.start_progress}" if fleet.start_progress else "")
 
     def _limits(self) -> LimitsAnswer:
         return LimitsAnswer(

@@ -118,7 +118,7 @@ class VideoRoutes:
         return StreamingResponse(_parts(video), headers=headers, media_type=media_type)
 
     def _stream(self, video: VideoHandle, first: int | None, *, is_callers: bool) -> Response:
-        facts = self._engine.facts
+        facts = self._engine.fleet.facts
         assert facts is not None, "there is a video and no model"
         headers = {
             "X-Video-Id": video.id,

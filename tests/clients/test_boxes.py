@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clients import boxes as client_boxes
 from clients.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, split, timescale
 from server.videos import boxes as server_boxes
-from tests.server.fake_engine import TIMESCALE, box, fragment_bytes, init_segment
+from tests.small_mp4 import TIMESCALE, box, fragment_bytes, init_segment
 
 STREAM = (
     init_segment() + fragment_bytes(0, 9, 0, 16, b"abc") + server_boxes.KEEP_ALIVE + server_boxes.end_box("drain", 0)

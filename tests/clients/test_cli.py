@@ -1,4 +1,4 @@
-"""The ``hiar`` command as a process, against the real HTTP server on a fake engine."""
+"""The ``hiar`` command as a process, against the real HTTP server on workers that need no process."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from clients.boxes import split
 from engine import WorkerLost
-from tests.server.fake_engine import Behaviour, FakeEngine
+from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_time
@@ -76,7 +76,7 @@ def test_a_target_that_cannot_be_written(live: LiveServer, target: str) -> None:
 
 def test_a_failure_on_the_way_leaves_a_playable_file(tmp_path: Path) -> None:
     target = tmp_path / "fox.mp4"
-    with serving(FakeEngine(Behaviour(fail_at=2, failure=WorkerLost("a worker died")))) as live:
+    with serving(Behaviour(fail_at=2, failure=WorkerLost("a worker died"))) as live:
         done = hiar(live, "generate", "a fox", "-o", str(target))
     assert done.returncode == 1
     assert b"hiar: a worker died [worker_lost]\n" in done.stderr
@@ -85,7 +85,7 @@ def test_a_failure_on_the_way_leaves_a_playable_file(tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_playable_file_and_ends_the_video(tmp_path: Path) -> None:
     target = tmp_path / "fox.mp4"
-    with serving(FakeEngine(Behaviour(block_s=0.1))) as live:
+    with serving(Behaviour(block_s=0.1)) as live:
         command = [*COMMAND, "generate", "a fox", "-o", str(target)]
         with subprocess.Popen(command, env=environment(live), stderr=subprocess.PIPE) as process:
             eventually(lambda: target.exists() and target.stat().st_size > 1000, within_s=15)
@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_a_playable_file_and_ends_the_video(tmp_path: Path) -> Non
 
 
 def test_a_reader_that_closes_the_pipe_ends_the_command() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.1))) as live:
+    with serving(Behaviour(block_s=0.1)) as live:
         command = [*COMMAND, "generate", "a fox", "-o", "-"]
         with subprocess.Popen(
             command, env=environment(live), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -116,8 +116,8 @@ def test_a_reader_that_closes_the_pipe_ends_the_command() -> None:
 def test_status_and_models(live: LiveServer) -> None:
     status, models = hiar(live, "status"), hiar(live, "models")
     assert (status.returncode, models.returncode) == (0, 0)
-    assert b"ready, model fake" in status.stdout
-    assert b"fake: 416x240, 832x480 at 16 frames/s" in models.stdout
+    assert b"ready, model instant" in status.stdout
+    assert b"instant: 416x240, 832x480 at 16 frames/s" in models.stdout
 
 
 def test_no_server_is_one_line(live: LiveServer) -> None:

@@ -1,4 +1,4 @@
-"""The client library against the real HTTP server on a fake engine."""
+"""The client library against the real HTTP server on workers that need no process."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ import pytest
 
 from clients.client import End, HiarClient, HiarError
 from engine import WorkerLost
-from tests.server.fake_engine import Behaviour, FakeEngine
+from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_time
@@ -33,7 +33,7 @@ def test_a_video_comes_in_fragments_with_their_lengths(live: LiveServer) -> None
 def test_a_list_of_prompts(live: LiveServer) -> None:
     with HiarClient(live.url) as client, client.generate([(0, "a fox"), (1, "a wolf")], seconds=2) as video:
         list(video)
-    assert [prompt.text for prompt in live.engine.videos["s_0"].request.prompts] == ["a fox", "a wolf"]
+    assert [prompt.text for prompt in live.engine.opened[0].request.prompts] == ["a fox", "a wolf"]
 
 
 def test_a_refusal_names_the_field(live: LiveServer) -> None:
@@ -51,17 +51,18 @@ def test_values_that_json_cannot_hold_are_refused_by_the_server(live: LiveServer
 
 def test_overload_says_when_to_come_back() -> None:
     with (
-        serving(FakeEngine(Behaviour(slots=0, queue=0))) as live,
+        serving(max_videos=1, max_queue=0) as live,
+        live.holding(),
         HiarClient(live.url) as client,
         pytest.raises(HiarError) as caught,
     ):
         client.generate("a fox")
-    assert (caught.value.code, caught.value.retryable, caught.value.retry_after_s) == ("overloaded", True, 4.0)
+    assert (caught.value.code, caught.value.retryable, caught.value.retry_after_s) == ("overloaded", True, 10.0)
 
 
 def test_a_failure_on_the_way_is_typed() -> None:
     behaviour = Behaviour(fail_at=2, failure=WorkerLost("a worker died"))
-    with serving(FakeEngine(behaviour)) as live, HiarClient(live.url) as client:
+    with serving(behaviour) as live, HiarClient(live.url) as client:
         video = client.generate("a fox")
         with pytest.raises(HiarError) as caught:
             list(video)
@@ -70,7 +71,7 @@ def test_a_failure_on_the_way_is_typed() -> None:
 
 
 def test_leaving_the_block_cancels() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.05))) as live, HiarClient(live.url) as client:
+    with serving(Behaviour(block_s=0.05)) as live, HiarClient(live.url) as client:
         with client.generate("a fox") as video:
             next(iter(video))
             assert client.video(video.id)["state"] == "running"
@@ -79,7 +80,7 @@ def test_leaving_the_block_cancels() -> None:
 
 
 def test_cancelling_by_id_ends_the_video_in_band() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.05))) as live, HiarClient(live.url) as client:
+    with serving(Behaviour(block_s=0.05)) as live, HiarClient(live.url) as client:
         with client.generate("a fox") as video:
             client.cancel(video.id)
             list(video)
@@ -89,7 +90,7 @@ def test_cancelling_by_id_ends_the_video_in_band() -> None:
 
 def test_models_and_capabilities(live: LiveServer) -> None:
     with HiarClient(live.url) as client:
-        assert client.models()[0]["name"] == "fake"
+        assert client.models()[0]["name"] == "instant"
         assert client.capabilities()["state"] == "ready"
 
 

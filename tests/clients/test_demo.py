@@ -1,4 +1,4 @@
-"""The demonstration against the real server process on the fake engine: what it writes, and that nothing stays."""
+"""The demonstration against the real server process on instant workers: what it writes, and that nothing stays."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ from clients import demo
 from clients.boxes import split
 
 ROOT = Path(__file__).parents[2]
-FAKE = (sys.executable, "-m", "tests.server.serve_fake")
+INSTANT = (sys.executable, "-m", "tests.server.serve_instant")
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
 
-def fake_server(pace: str) -> list[str]:
-    return [*FAKE, pace]
+def instant_server(pace: str) -> list[str]:
+    return [*INSTANT, pace]
 
 
 def children() -> list[int]:
@@ -30,7 +30,7 @@ def children() -> list[int]:
 def test_writes_a_video_and_leaves_no_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo.mp4"
     before = children()
-    demo.run(fake_server("0.01"), "a fox", 2.0, out)
+    demo.run(instant_server("0.01"), "a fox", 2.0, out)
     kinds = [box.kind for box in split(out.read_bytes())]
     assert kinds[:2] == ["ftyp", "moov"] and "mdat" in kinds
     said = capfd.readouterr().err
@@ -42,7 +42,7 @@ def test_writes_a_video_and_leaves_no_process(tmp_path: Path, capfd: pytest.Capt
 def test_a_failure_is_told_and_leaves_no_process(tmp_path: Path, pace: str, reason: str) -> None:
     before = children()
     with pytest.raises(demo.DemoError, match=reason):
-        demo.run(fake_server(pace), "a fox", 2.0, tmp_path / "demo.mp4")
+        demo.run(instant_server(pace), "a fox", 2.0, tmp_path / "demo.mp4")
     assert children() == before
 
 
@@ -64,7 +64,7 @@ def test_a_signal_ends_the_server_too(tmp_path: Path, number: signal.Signals) ->
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     server = bin_folder / "hiar-server"
-    server.write_text(f'#!/bin/sh\nexec {" ".join(FAKE)} 0.5 "$@"\n')
+    server.write_text(f'#!/bin/sh\nexec {" ".join(INSTANT)} 0.5 "$@"\n')
     server.chmod(0o755)
     program = f"import sys; sys.executable = {str(bin_folder / 'python')!r}; {program}"
     command = [sys.executable, "-c", program, "--seconds", "600", "--out", str(tmp_path / "demo.mp4")]

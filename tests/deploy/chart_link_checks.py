@@ -10,11 +10,11 @@ from server.metrics.endpoint import PATH as METRICS_PATH
 from server.metrics.families import PREFIX, Families
 from server.settings import Settings
 from tests.deploy.chart import NAMESPACE, Object, Pods, Rendered, pods_of, selects
-from tests.server.fake_engine import FakeEngine
+from tests.instant import InstantEngine
 
 _FAMILIES = Families(num_stages=4)
 METRICS = {sample.name for family in _FAMILIES.registry.collect() for sample in family.samples}
-ROUTES = {getattr(route, "path", "") for route in create_app(Settings(), FakeEngine(), _FAMILIES).routes}  # type: ignore[arg-type]
+ROUTES = {getattr(route, "path", "") for route in create_app(Settings(), InstantEngine(), _FAMILIES).routes}
 ADAPTED = "hiar_video_load"
 """Not ours: the README shows how an adapter makes it."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
+from engine import Engine, Observer
 from engine.config import EngineConfig, Keep, RolloutConfig
 from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Progress
@@ -111,9 +111,9 @@ def fragment(block: int, num_bytes: int = 10, block_s: float = 0.75) -> Fragment
 
 
 @asynccontextmanager
-async def running(config: EngineConfig) -> AsyncIterator[Engine]:
+async def running(config: EngineConfig, observer: Observer | None = None) -> AsyncIterator[Engine]:
     """An engine that is ready."""
-    engine = Engine(config)
+    engine = Engine(config, observer=observer)
     await engine.start()
     try:
         await engine.wait_ready()

@@ -169,7 +169,7 @@ def test_draining_ends_videos_at_a_block_boundary() -> None:
 def test_stopping_leaves_no_process() -> None:
     async def body() -> tuple[int | None, ...]:
         async with running() as engine:
-            return engine.worker_pids
+            return engine.fleet.worker_pids
 
     (pid,) = asyncio.run(body())
     assert pid is not None and not psutil.pid_exists(pid)

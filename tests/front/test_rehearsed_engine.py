@@ -17,6 +17,7 @@ from engine import (
     EngineConfig,
     EngineState,
     EngineUnavailable,
+    Observer,
     Output,
     Overloaded,
     Pace,
@@ -29,7 +30,7 @@ from engine import (
 )
 from engine.config import Rehearsal
 from engine.fleet import supervisor
-from engine.trace import Phase
+from engine.trace import Phase, Rests, Span
 from tests.front import making
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
@@ -90,8 +91,8 @@ def test_two_chains_share_the_videos_and_the_loss_of_one_worker_replaces_all() -
             while any(video.kept.stop < 2 for video in videos):
                 await asyncio.sleep(0.01)
             assert {video.chain for video in engine._shell.desk.videos} == {0, 1}
-            assert engine.worker_pids[4] is not None
-            os.kill(engine.worker_pids[4], signal.SIGKILL)
+            assert engine.fleet.worker_pids[4] is not None
+            os.kill(engine.fleet.worker_pids[4], signal.SIGKILL)
             before = [video.kept.stop for video in videos]
             while any(s.kept.stop < had + 8 for s, had in zip(videos, before, strict=True)):
                 await asyncio.sleep(0.01)
@@ -110,8 +111,8 @@ def test_while_workers_are_replaced_new_videos_are_refused_and_waiting_ones_get_
             waiting = await engine.open(replace(REQUEST, pace=Pace.FAST))
             async for _ in holding.read():
                 break
-            assert engine.worker_pids[0] is not None
-            os.kill(engine.worker_pids[0], signal.SIGKILL)
+            assert engine.fleet.worker_pids[0] is not None
+            os.kill(engine.fleet.worker_pids[0], signal.SIGKILL)
             while engine.state == EngineState.READY:
                 await asyncio.sleep(0.01)
             with pytest.raises(EngineUnavailable):
@@ -119,7 +120,7 @@ def test_while_workers_are_replaced_new_videos_are_refused_and_waiting_ones_get_
             await holding.stop()  # while it waits for workers
             assert holding.end_reason == EndReason.CANCELLED
             assert await read(waiting) == 9
-            assert len(engine.recovery_times_s) == 1
+            assert len(engine.fleet.recovery_times_s) == 1
 
     asyncio.run(body())
 
@@ -130,8 +131,8 @@ def test_a_video_waits_no_longer_than_its_grace_for_new_workers() -> None:
             video = await engine.open(replace(REQUEST, seconds=None))
             async for _ in video.read():
                 break
-            assert engine.worker_pids[1] is not None
-            os.kill(engine.worker_pids[1], signal.SIGKILL)
+            assert engine.fleet.worker_pids[1] is not None
+            os.kill(engine.fleet.worker_pids[1], signal.SIGKILL)
             with pytest.raises(WorkerLost, match=r"0\.05 s"):
                 await read(video)
 
@@ -146,8 +147,8 @@ def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(mo
             video = await engine.open(replace(REQUEST, seconds=None))
             for _ in range(3):
                 await engine.wait_ready()
-                assert engine.worker_pids[0] is not None
-                os.kill(engine.worker_pids[0], signal.SIGKILL)
+                assert engine.fleet.worker_pids[0] is not None
+                os.kill(engine.fleet.worker_pids[0], signal.SIGKILL)
                 while engine.state == EngineState.READY:
                     await asyncio.sleep(0.01)
             assert engine.state == EngineState.FAILED
@@ -162,13 +163,19 @@ def test_after_too_many_losses_the_engine_has_failed_and_its_videos_end_typed(mo
 
 
 def test_every_pass_wait_and_transfer_leaves_a_span() -> None:
+    told: list[Span] = []
+
+    class Listener(Observer):
+        def worker_worked(self, rank: int, spans: tuple[Span, ...], rests: Rests) -> None:
+            told.extend(spans)
+
     async def body() -> None:
-        async with running() as engine:
+        async with making.running(CONFIG, Listener()) as engine:
             video = await engine.open(replace(REQUEST, pace=Pace.FAST))
             assert await read(video) == 9
             blocks = range(9)
             await read(await engine.open(replace(REQUEST, pace=Pace.FAST)))  # late spans come with the next work
-            spans = [span for span in engine.spans if span.video == video.id]
+            spans = [span for span in told if span.video == video.id]
             for stage in range(4):
                 assert sorted(s.block for s in spans if s.phase == Phase.DENOISE and s.stage == stage) == [*blocks]
                 assert sorted(s.block for s in spans if s.phase == Phase.CACHE and s.stage == stage) == [*blocks][:-1]

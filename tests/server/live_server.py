@@ -1,20 +1,26 @@
-"""The real HTTP server on a loopback port, in a thread, on a fake engine."""
+"""The real HTTP server on a loopback port, in a thread, on the real engine with workers that need no process."""
 
 import asyncio
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import httpx
+
+from engine import EngineConfig
 from server.app import create_app
 from server.http.protocol import HttpConfig
 from server.main import DrainingServer
 from server.metrics.families import Families
+from server.metrics.recorder import Recorder
 from server.settings import Settings, TransportLimits
-from tests.server.fake_engine import FakeEngine
+from tests.instant import MANIFEST, Behaviour, InstantEngine
 
 QUICK = TransportLimits(
     header_timeout_s=0.5, body_timeout_s=0.5, send_timeout_s=1.0, keep_alive_s=0.2, first_fragment_timeout_s=5.0
@@ -23,8 +29,8 @@ QUICK = TransportLimits(
 
 @dataclass
 class LiveServer:
-    engine: FakeEngine
     settings: Settings
+    behaviour: Behaviour = field(default_factory=Behaviour)
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     server: DrainingServer | None = None
 
@@ -38,13 +44,21 @@ class LiveServer:
 
     def __post_init__(self) -> None:
         self.address: tuple[str, int] = self.listener.getsockname()
+        self.families = Families(MANIFEST.rollout.num_stages)
+        limits = {name: getattr(self.settings, name) for name in ("max_videos", "max_queue", "lead_target_s")}
+        config = EngineConfig(manifest=MANIFEST, **limits)
+        self.engine = InstantEngine(config, self.behaviour, Recorder(self.families))
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
     async def _serve(self) -> None:
-        families = Families(self.engine.manifest.rollout.num_stages)
-        config = HttpConfig(create_app(self.settings, self.engine, families), self.settings.transport)
+        self.loop = asyncio.get_running_loop()
+        await self.engine.start()
+        config = HttpConfig(create_app(self.settings, self.engine, self.families), self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
-        await self.server.serve(sockets=[self.listener])
+        try:
+            await self.server.serve(sockets=[self.listener])
+        finally:
+            await self.engine.stop()
 
     def start(self) -> None:
         self.thread.start()
@@ -61,6 +75,24 @@ class LiveServer:
             self.signal()
         self.thread.join(10)
         assert not self.thread.is_alive()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> "Future[None]":
+        """Let the server's loop do something meanwhile."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def do(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function on the server's loop, where the engine lives."""
+
+        async def call() -> None:
+            function(*arguments)
+
+        self.begin(call()).result(5)
+
+    @contextmanager
+    def holding(self, **body: object) -> Iterator[str]:
+        """Have an endless video made, and read, meanwhile. Yields its id."""
+        with httpx.stream("POST", f"{self.url}/v1/generate", json={"prompt": "x", **body}):
+            yield self.engine.opened[-1].id
 
     def send_raw(self, data: bytes, timeout_s: float = 5.0) -> bytes:
         """Send bytes and return all that comes until the server closes."""
@@ -90,9 +122,9 @@ def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> float:
 
 @contextmanager
 def serving(
-    engine: FakeEngine | None = None, transport: TransportLimits = QUICK, **settings: object
+    behaviour: Behaviour | None = None, transport: TransportLimits = QUICK, **settings: object
 ) -> Iterator[LiveServer]:
-    live = LiveServer(engine or FakeEngine(), Settings(transport=transport, **settings))
+    live = LiveServer(Settings(transport=transport, **settings), behaviour or Behaviour())
     live.start()
     try:
         yield live

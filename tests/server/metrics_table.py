@@ -1,19 +1,19 @@
 """The tables of `docs/metrics.md`, made from the families themselves: ``python -m tests.server.metrics_table`` writes
 them anew."""
 
+import asyncio
 import itertools
 from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from engine import WorkerLoad
 from server.app import create_app
 from server.metrics import families as lists
 from server.metrics.families import PREFIX, Families
 from server.metrics.gpu_families import GPU_FAMILIES, GPU_INFO, NVML_AVAILABLE
 from server.metrics.readings import Readings
 from server.settings import Settings
-from tests.server.fake_engine import FakeEngine
+from tests.instant import InstantEngine
 from tests.server.test_metrics_work import Book
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -29,12 +29,18 @@ MANY = 9
 def tables() -> str:
     """One table a subject: name, type, labels with their values, meaning."""
     book = Book(5)
-    engine = FakeEngine()
-    engine.worker_loads = (WorkerLoad(rank=0, heard_at=0.0, pages_used=0, num_pages=1, tickets_waiting=0),)
-    create_app(Settings(), engine, book.families).build_middleware_stack()
-    Readings(book.families, engine, max_queue=8).take()
+    asyncio.run(_read_an_engine(book.families))
     book.families.engine.build.labels("", "", "")
     return "\n\n".join([*(_table(title, rows(group)) for title, group in _subjects(book.families)), _gpu_table()])
+
+
+async def _read_an_engine(families: Families) -> None:
+    """Have the series that are read from an engine at a scrape, and those of its routes."""
+    engine = InstantEngine()
+    create_app(Settings(), engine, families).build_middleware_stack()
+    await engine.start()
+    Readings(families, engine, max_queue=8).take()
+    await engine.stop()
 
 
 def _subjects(families: Families) -> list[tuple[str, object]]:

@@ -24,7 +24,7 @@ from engine import (
 from engine.errors import START_FAILURES, VIDEO_FAILURES
 from server.errors import ERRORS, ApiError, ErrorRow, Finish, Rejection, from_engine, row_of, unavailable
 from server.metrics.families import ERROR_KINDS
-from tests.server.fake_engine import manifest
+from tests.instant import MANIFEST
 from tests.server.test_main import ROOT
 
 OTHER_FINISHES = {Finish.COMPLETED, Finish.LIMIT, Finish.CLIENT_DISCONNECT, Finish.SLOW_CLIENT}
@@ -114,7 +114,7 @@ def test_a_refused_video_and_the_probe_agree_on_the_state(state: EngineState, mo
     request = VideoRequest(prompts=(PromptAt(at_s=0, text="x"),), width_px=416, height_px=240, fps=16)
 
     async def refused() -> EngineUnavailable:
-        engine = Engine(EngineConfig(manifest=manifest()))
+        engine = Engine(EngineConfig(manifest=MANIFEST))
         with pytest.raises(EngineUnavailable) as caught:
             await engine.open(request)
         await engine.stop()

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from clients.boxes import Box, BoxSplitter, signal
-from engine import CorruptLatents, EndReason, EngineUnavailable, Pace, PromptAt, Quality, WorkerLost
+from engine import CorruptLatents, EndReason, Pace, PromptAt, Quality, VideoState, WorkerLost
 from server.settings import TransportLimits
-from tests.server.fake_engine import CODECS, Behaviour, FakeEngine
+from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
+from tests.small_mp4 import CODECS
 
 pytestmark = pytest.mark.in_time
 
@@ -40,8 +41,8 @@ def test_a_video_is_an_init_segment_then_fragments_then_an_end_box(live: LiveSer
 def test_headers_describe_the_stream(live: LiveServer) -> None:
     answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox", "seconds": 1})
     assert answer.headers["content-type"] == f'video/mp4; codecs="{CODECS}"'
-    assert answer.headers["x-video-id"] in live.engine.videos
-    assert answer.headers["x-decoder"] == live.engine.facts.decoder == "none"
+    assert answer.headers["x-video-id"] == live.engine.opened[0].id
+    assert answer.headers["x-decoder"] == "none"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert {"X-Request-Id", "X-Video-Id", "X-Decoder"} == set(exposed)
     assert answer.headers["x-request-id"].startswith("r_")
@@ -60,10 +61,10 @@ def test_every_field_reaches_the_engine(live: LiveServer) -> None:
         "pace": "fast",
         "quality": "high",
         "priority": 3,
-        "model": "fake",
+        "model": "instant",
     }
-    answer = httpx.post(f"{live.url}/v1/generate", json=body)
-    request = live.engine.videos[answer.headers["x-video-id"]].request
+    assert httpx.post(f"{live.url}/v1/generate", json=body).status_code == 200
+    request = live.engine.opened[0].request
     assert request.prompts == (PromptAt(at_s=0, text="a fox"), PromptAt(at_s=0.5, text="a wolf"))
     assert (request.seconds, request.seed, request.fps, request.priority) == (1, 2**64 - 1, 24, 3)
     assert (request.width_px, request.height_px) == (832, 480)
@@ -71,12 +72,11 @@ def test_every_field_reaches_the_engine(live: LiveServer) -> None:
 
 
 def test_the_first_fragment_comes_before_the_last_is_made() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.3))) as live:
+    with serving(Behaviour(block_s=0.3)) as live:
         body = {"prompt": "a fox", "seconds": 4}
         with httpx.stream("POST", f"{live.url}/v1/generate", json=body) as answer:
             data = next(answer.iter_raw())
-            video = live.engine.videos[answer.headers["x-video-id"]]
-            assert video.next_block == 1
+            assert live.engine.opened[0].status().blocks_done == 1
             assert kinds(list(BoxSplitter().feed(data)))[:4] == ["ftyp", "moov", "moof", "mdat"]
 
 
@@ -88,15 +88,15 @@ def test_the_limit_of_the_server_ends_an_endless_video() -> None:
 
 
 def test_keep_alive_boxes_fill_a_pause() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.5, first_block_s=0.01))) as live:
+    with serving(Behaviour(block_s=0.5, first_block_s=0.01)) as live:
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox", "seconds": 1})
         assert kinds(list(BoxSplitter().feed(answer.content))).count("free") == 2
 
 
 def test_a_failure_before_the_first_fragment_is_a_status_code(live: LiveServer) -> None:
-    live.engine.behaviour.fail_at = 0
+    live.behaviour.fail_at = 0
     for failure, status in ((CorruptLatents("NaN in block 0"), 502), (WorkerLost("a worker died"), 503)):
-        live.engine.behaviour.failure = failure
+        live.behaviour.failure = failure
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert answer.status_code == status
         assert answer.json()["error"] == {"code": failure.code, "message": failure.message, "param": None}
@@ -107,7 +107,7 @@ def test_a_failure_before_the_first_fragment_is_a_status_code(live: LiveServer) 
 def test_a_failure_after_it_is_a_box_and_an_aborted_connection(
     live: LiveServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live.engine.behaviour.fail_at, live.engine.behaviour.failure = 2, WorkerLost("a worker died")
+    live.behaviour.fail_at, live.behaviour.failure = 2, WorkerLost("a worker died")
     splitter, boxes = BoxSplitter(), []
     with (
         caplog.at_level(logging.DEBUG),
@@ -129,7 +129,7 @@ def test_a_failure_after_it_is_a_box_and_an_aborted_connection(
 
 def test_no_first_fragment_in_time() -> None:
     transport = TransportLimits(first_fragment_timeout_s=0.2)
-    with serving(FakeEngine(Behaviour(block_s=9, slots=1)), transport) as live:
+    with serving(Behaviour(block_s=9), transport) as live:
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "first_segment_timeout")
         assert live.engine.load.running == 0
@@ -137,36 +137,30 @@ def test_no_first_fragment_in_time() -> None:
 
 def test_no_place_in_time() -> None:
     transport = TransportLimits(first_fragment_timeout_s=0.3)
-    with (
-        serving(FakeEngine(Behaviour(block_s=0.1, slots=1)), transport) as live,
-        httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}),
-    ):
+    with serving(Behaviour(block_s=0.1), transport, max_videos=1) as live, live.holding():
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    with (
-        serving(FakeEngine(Behaviour(block_s=0.1, slots=1, queue=0))) as live,
-        httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}),
-    ):
+    with serving(Behaviour(block_s=0.1), max_videos=1, max_queue=0) as live, live.holding():
         began_s = time.monotonic()
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
-        assert answer.headers["retry-after"] == "4"
+        assert answer.headers["retry-after"] == "10"
         assert time.monotonic() - began_s < 1
 
 
 def test_closing_a_video_that_waits_ends_its_request() -> None:
-    with serving(FakeEngine(Behaviour(block_s=9))) as live:
+    with serving(Behaviour(block_s=9)) as live:
         answers: list[httpx.Response] = []
         asking = threading.Thread(
             target=lambda: answers.append(httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"}))
         )
         asking.start()
-        eventually(lambda: bool(live.engine.videos))
-        assert httpx.delete(f"{live.url}/v1/videos/s_0").status_code == 204
+        eventually(lambda: bool(live.engine.opened))
+        assert httpx.delete(f"{live.url}/v1/videos/{live.engine.opened[0].id}").status_code == 204
         asking.join()
         assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (410, "gone")
 
@@ -174,18 +168,18 @@ def test_closing_a_video_that_waits_ends_its_request() -> None:
 @pytest.mark.parametrize("phase", ["queued", "before the first fragment", "between fragments"])
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_a_client_that_leaves_frees_its_place(phase: str, how: str) -> None:
-    behaviour = Behaviour(block_s=0.2, first_block_s=9 if phase.startswith("before") else 0.01, slots=1)
-    with serving(FakeEngine(behaviour)) as live:
-        if phase == "queued":
-            behaviour.slots = 0
+    first_block_s = 9 if phase.startswith("before") else 0.01
+    behaviour = Behaviour(block_s=0.2, first_block_s=first_block_s, holds_prompts=phase == "queued")
+    with serving(behaviour) as live:
         connection = socket.create_connection(live.address)
         connection.sendall(request_bytes({"prompt": "a fox"}))
-        eventually(lambda: bool(live.engine.videos))
+        eventually(lambda: live.engine.load.waiting + live.engine.load.running == 1)
         if phase == "between fragments":
             assert connection.recv(10).startswith(b"HTTP/1.1 2")
+        video = live.engine.opened[0]
+        assert video.status().state == (VideoState.QUEUED if phase == "queued" else VideoState.RUNNING)
         leave(connection, how)
-        video = live.engine.videos["s_0"]
-        assert eventually(video.closed.is_set) < 2
+        assert eventually(lambda: video.status().state == VideoState.ENDED) < 2
         assert video.end_reason is EndReason.CANCELLED
         assert live.engine.load.running == live.engine.load.waiting == 0
 
@@ -197,25 +191,25 @@ def leave(connection: socket.socket, how: str) -> None:
 
 
 def test_a_client_that_leaves_behind_a_pipelined_request_is_seen() -> None:
-    with serving(FakeEngine(Behaviour(block_s=9))) as live:
+    with serving(Behaviour(block_s=9)) as live:
         with socket.create_connection(live.address) as connection:
             connection.sendall(request_bytes({"prompt": "a fox"}) * 3)
-            eventually(lambda: bool(live.engine.videos))
+            eventually(lambda: bool(live.engine.opened))
             connection.sendall(b"x" * 300_000)
         assert eventually(lambda: live.engine.load.running == 0) < 2
-        assert len(live.engine.videos) == 1
+        assert len(live.engine.opened) == 1
 
 
 @pytest.mark.slow
 def test_a_reader_that_stops_is_cut_off_and_delays_nobody() -> None:
     behaviour = Behaviour(block_s=0.05, payload_bytes=200_000)
-    with serving(FakeEngine(behaviour)) as live:
+    with serving(behaviour) as live:
         stalled = socket.create_connection(live.address)
         stalled.sendall(request_bytes({"prompt": "a fox"}))
-        arrived_s = arrival_times(f"{live.url}/v1/generate", {"prompt": "a fox", "seconds": 30})
+        arrived_s = arrival_times(f"{live.url}/v1/generate", {"prompt": "a fox", "seconds": 30, "pace": "fast"})
         waits_s = sorted(later - earlier for earlier, later in itertools.pairwise(arrived_s))
         assert waits_s[int(len(waits_s) * 0.9)] < 0.2
-        eventually(live.engine.videos["s_0"].closed.is_set)
+        eventually(lambda: live.engine.opened[0].status().state == VideoState.ENDED)
         stalled.close()
 
 
@@ -235,7 +229,7 @@ def test_an_http_1_0_client_gets_the_video_and_its_end(live: LiveServer) -> None
 
 
 def test_drain_ends_running_videos_in_band_and_refuses_new_ones() -> None:
-    with serving(FakeEngine(Behaviour(block_s=0.3, slots=1))) as live:
+    with serving(Behaviour(block_s=0.3), max_videos=1) as live:
         ends: list[object] = []
 
         def watch() -> None:
@@ -244,7 +238,7 @@ def test_drain_ends_running_videos_in_band_and_refuses_new_ones() -> None:
 
         watching = threading.Thread(target=watch)
         watching.start()
-        eventually(lambda: live.engine.load.running == 1 and live.engine.videos["s_0"].next_block > 0)
+        eventually(lambda: live.engine.load.running == 1 and live.engine.opened[0].status().blocks_done > 0)
         live.signal()
         eventually(lambda: live.engine.state == "draining")
         assert httpx.get(f"{live.url}/livez").status_code == 200
@@ -258,7 +252,7 @@ def test_drain_ends_running_videos_in_band_and_refuses_new_ones() -> None:
 
 def test_a_second_signal_ends_at_once() -> None:
     with (
-        serving(FakeEngine(Behaviour(block_s=9, first_block_s=0.01))) as live,
+        serving(Behaviour(block_s=9, first_block_s=0.01)) as live,
         httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
     ):
         next(answer.iter_raw())
@@ -270,7 +264,7 @@ def test_a_second_signal_ends_at_once() -> None:
 
 def test_drain_does_not_wait_for_ever() -> None:
     with (
-        serving(FakeEngine(Behaviour(block_s=30, first_block_s=0.01)), drain_timeout_s=0.3) as live,
+        serving(Behaviour(block_s=30, first_block_s=0.01), drain_timeout_s=0.3) as live,
         httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
     ):
         next(answer.iter_raw())
@@ -280,7 +274,14 @@ def test_drain_does_not_wait_for_ever() -> None:
 
 
 def test_what_waits_in_the_queue_is_refused_when_draining() -> None:
-    refusal = EngineUnavailable("the server is shutting down", 5.0, "draining")
-    with serving(FakeEngine(Behaviour(fail_at=0, failure=refusal))) as live:
-        answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    with serving(Behaviour(holds_prompts=True)) as live:
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"}))
+        )
+        asking.start()
+        eventually(lambda: live.engine.load.waiting == 1)
+        live.signal()
+        asking.join()
+        assert (answers[0].status_code, answers[0].headers["retry-after"]) == (503, "5")
+        assert answers[0].json()["error"]["code"] == "draining"

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from engine import EngineState, StartError
-from tests.server.fake_engine import Behaviour, FakeEngine
+from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_time
@@ -20,25 +20,39 @@ pytestmark = pytest.mark.in_time
         (EngineState.FAILED, 503, 503, "engine_unavailable"),
     ],
 )
-def test_health_tells_the_state(
-    live: LiveServer, state: EngineState, live_status: int, ready_status: int, code: str | None
-) -> None:
-    live.engine.state = state
-    live.engine.failure = StartError("no weights") if state is EngineState.FAILED else None
+def test_health_tells_the_state(state: EngineState, live_status: int, ready_status: int, code: str | None) -> None:
+    with serving(Behaviour(stays_starting=state is EngineState.STARTING)) as live:
+        enter(live, state)
+        assert live.engine.state is state
+        assert_health(live, live_status, ready_status, code)
+        new_work = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a", "seconds": 0.5})
+        assert new_work.status_code == (200 if state is EngineState.READY else 503)
+
+
+def enter(live: LiveServer, state: EngineState) -> None:
+    """Bring a server to a state."""
+    match state:
+        case EngineState.RESTARTING:
+            live.do(live.engine.workers.lose)
+        case EngineState.DRAINING:
+            live.begin(live.engine.drain()).result(5)
+        case EngineState.FAILED:
+            live.do(live.engine.workers.fail, StartError("no weights"))
+
+
+def assert_health(live: LiveServer, live_status: int, ready_status: int, code: str | None) -> None:
     ready = httpx.get(f"{live.url}/readyz")
     assert httpx.get(f"{live.url}/livez").status_code == live_status
     assert ready.status_code == ready_status
     if code is not None:
         assert ready.json()["error"]["code"] == code
         assert "retry-after" in ready.headers
-    new_work = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a", "seconds": 0.5})
-    assert new_work.status_code == (200 if state is EngineState.READY else 503)
 
 
-def test_a_start_tells_how_far_it_is(live: LiveServer) -> None:
-    live.engine.state = EngineState.STARTING
-    live.engine.start_progress = "worker 0: reading hiar.pt 5.7 of 11.4 GB"
-    message = httpx.get(f"{live.url}/readyz").json()["error"]["message"]
+def test_a_start_tells_how_far_it_is() -> None:
+    with serving(Behaviour(stays_starting=True)) as live:
+        live.engine.workers.start_progress = "worker 0: reading hiar.pt 5.7 of 11.4 GB"
+        message = httpx.get(f"{live.url}/readyz").json()["error"]["message"]
     assert message == "the engine is starting: worker 0: reading hiar.pt 5.7 of 11.4 GB"
 
 
@@ -48,28 +62,28 @@ def test_capabilities_and_models(live: LiveServer) -> None:
     assert (answer["sizes"], answer["fps"], answer["block_seconds"]) == (["416x240", "832x480"], 16, 0.75)
     assert answer["limits"]["max_seconds"] is None
     models = httpx.get(f"{live.url}/v1/models").json()["models"]
-    assert [model["name"] for model in models] == ["fake"]
+    assert [model["name"] for model in models] == ["instant"]
     assert answer["facts"]["dtypes"]["activations"] == "float32" and answer["facts"]["dtypes"]["pages"] == "fp8"
 
 
-def test_capabilities_before_the_model_is_loaded(live: LiveServer) -> None:
-    live.engine.state = EngineState.STARTING
-    answer = httpx.get(f"{live.url}/v1/capabilities").json()
+def test_capabilities_before_the_model_is_loaded() -> None:
+    with serving(Behaviour(stays_starting=True)) as live:
+        answer = httpx.get(f"{live.url}/v1/capabilities").json()
     assert (answer["state"], answer["mime"], answer["facts"]) == ("starting", None, None)
 
 
 def test_a_running_video_is_steered() -> None:
     with (
-        serving(FakeEngine(Behaviour(block_s=0.1))) as live,
+        serving(Behaviour(block_s=0.1)) as live,
         httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
     ):
-        video = f"{live.url}/v1/videos/{answer.headers['x-video-id']}"
+        video = f"{live.url}/v1/videos/{live.engine.opened[0].id}"
         assert httpx.get(video).json()["state"] == "running"
         changed = httpx.post(video + "/prompt", json={"prompt": "a wolf"}).json()
         assert changed["block"] >= 1
         assert httpx.post(video + "/prompt", json={"prompt": ""}).json()["error"]["param"] == "prompt"
         assert httpx.delete(video).status_code == 204
-        assert httpx.delete(video).status_code == 204
+        assert httpx.delete(video).status_code == 404
         eventually(lambda: live.engine.load.running == 0)
         answer.read()
         assert b'"cancelled"' in answer.content

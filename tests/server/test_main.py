@@ -31,14 +31,14 @@ def run_real(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False)
 
 
-def fake_command(pace: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tests.server.serve_fake", pace, "--port", "0", *arguments]
+def instant_command(pace: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.server.serve_instant", pace, "--port", "0", *arguments]
 
 
 @contextmanager
 def running(pace: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The process and its address, once it is ready."""
-    command = fake_command(pace, *arguments)
+    command = instant_command(pace, *arguments)
     with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process, address_when_ready(process)
@@ -87,7 +87,7 @@ def test_a_decoder_that_the_model_has_not_is_one_line() -> None:
 def test_a_taken_port_is_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = [*fake_command("0.1"), "--port", str(port)]
+        command = [*instant_command("0.1"), "--port", str(port)]
         done = subprocess.run(
             command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False
         )
@@ -95,7 +95,7 @@ def test_a_taken_port_is_one_line() -> None:
 
 
 def test_weights_that_do_not_load_end_the_process() -> None:
-    command = fake_command("broken")
+    command = instant_command("broken")
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1
     assert "cannot start: model.safetensors is truncated" in done.stderr

@@ -1,4 +1,4 @@
-"""How streams end and requests are refused, as `/metrics` counts it; on a fake engine, with short limits."""
+"""How streams end and requests are refused, as `/metrics` counts it; on instant workers, with short limits."""
 
 import re
 import socket
@@ -8,11 +8,11 @@ from typing import IO
 import httpx
 import pytest
 
-from engine import CorruptLatents, EngineState, WorkerLost
-from tests.server.fake_engine import Behaviour, FakeEngine
+from engine import CorruptLatents, VideoHandle, WorkerLost
+from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
-from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, fake_command, run_real
+from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, instant_command, run_real
 
 pytestmark = pytest.mark.in_time
 
@@ -49,7 +49,7 @@ def test_a_video_that_the_servers_limit_ends() -> None:
 
 @pytest.mark.parametrize("fail_at", [0, 1], ids=["before the first segment", "after it"])
 def test_a_video_that_the_engine_gives_up(fail_at: int) -> None:
-    with serving(FakeEngine(Behaviour(fail_at=fail_at, failure=CorruptLatents("NaN")))) as live:
+    with serving(Behaviour(fail_at=fail_at, failure=CorruptLatents("NaN"))) as live:
         assert ask(live) == (200 if fail_at else 502)
         assert finished(live) == {"engine_error": 1}
         now = scrape(live.url)
@@ -58,8 +58,12 @@ def test_a_video_that_the_engine_gives_up(fail_at: int) -> None:
         assert now.total("hiar_requests_rejected_total") == 0
 
 
-def test_a_bug_is_an_internal_error() -> None:
-    with serving(FakeEngine(Behaviour(fail_at=0, failure=RuntimeError("a bug")))) as live:  # type: ignore[arg-type]
+def test_a_bug_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(video: VideoHandle) -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(VideoHandle, "codecs", property(bug))
+    with serving() as live:
         assert ask(live) == 500
         assert finished(live) == {"internal_error": 1}
         now = scrape(live.url)
@@ -69,7 +73,7 @@ def test_a_bug_is_an_internal_error() -> None:
 
 
 def test_a_client_that_takes_nothing() -> None:
-    with serving(FakeEngine(Behaviour(payload_bytes=4_000_000))) as live:
+    with serving(Behaviour(payload_bytes=4_000_000)) as live:
         with socket.create_connection(live.address) as deaf:
             head = "POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n"
             deaf.sendall(head.encode() + b'\r\n{"prompt": "x"}')
@@ -81,39 +85,38 @@ def test_a_client_that_takes_nothing() -> None:
 
 def test_a_request_that_gets_no_place_in_time() -> None:
     quick = QUICK.__class__(first_fragment_timeout_s=0.3)
-    with serving(FakeEngine(Behaviour(block_s=5.0, first_block_s=5.0, slots=0)), transport=quick) as live:
+    with serving(Behaviour(holds_prompts=True), transport=quick) as live:
         assert ask(live) == 429
         assert finished(live) == {"timeout": 1} and rejected(live) == {"queue_timeout": 1}
 
 
 def test_a_first_segment_that_does_not_come_is_no_refusal() -> None:
     quick = QUICK.__class__(first_fragment_timeout_s=0.3)
-    with serving(FakeEngine(Behaviour(first_block_s=5.0)), transport=quick) as live:
+    with serving(Behaviour(first_block_s=5.0), transport=quick) as live:
         assert ask(live) == 504
         assert finished(live) == {"timeout": 1} and rejected(live) == {}
         assert scrape(live.url).value("hiar_errors_total", component="http", kind="first_segment_timeout") == 1
 
 
 def test_refusals_by_reason() -> None:
-    engine = FakeEngine(Behaviour(slots=0, queue=0))
-    with serving(engine) as live:
+    with serving(max_videos=1, max_queue=0) as live, live.holding():
         assert ask(live) == 429
         assert ask(live, seconds=-1) == 400
         assert ask(live, prompt="x" * 100_000) == 413
         assert httpx.post(f"{live.url}/v1/generate", content=b"x").status_code == 415
-        engine.state = EngineState.RESTARTING
+        live.do(live.engine.workers.lose)
         assert ask(live) == 503
-        engine.state = EngineState.DRAINING
+        assert finished(live) == {}
+        live.do(live.engine.workers.serve)
+        live.begin(live.engine.drain()).result(5)
         assert ask(live) == 503
         counts = {"queue_full": 1, "validation": 2, "too_large": 1, "not_ready": 1, "draining": 1}
-        assert rejected(live) == counts and finished(live) == {}
+        assert rejected(live) == counts and finished(live) == {"drain": 1}  # the video that was there
         assert scrape(live.url).value("hiar_engine_state", state="draining") == 1
 
 
 def test_probes_that_fail_while_the_server_starts_are_no_errors() -> None:
-    engine = FakeEngine()
-    engine.state = EngineState.STARTING
-    with serving(engine) as live:
+    with serving(Behaviour(stays_starting=True)) as live:
         assert httpx.get(f"{live.url}/readyz").status_code == 503
         assert scrape(live.url).total("hiar_errors_total") == 0
 
@@ -143,7 +146,7 @@ def test_the_format_that_is_asked_for(live: LiveServer, accept: str, content_typ
 @pytest.mark.slow
 def test_metrics_on_a_port_of_their_own() -> None:
     with subprocess.Popen(
-        fake_command("0.01", "--metrics-port", "0"), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        instant_command("0.01", "--metrics-port", "0"), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stderr is not None
@@ -177,6 +180,6 @@ def test_a_taken_metrics_port_is_one_line() -> None:
 
 
 def test_a_worker_that_is_lost_for_good_ends_a_video_as_its_own_kind() -> None:
-    with serving(FakeEngine(Behaviour(fail_at=1, failure=WorkerLost("gone")))) as live:
+    with serving(Behaviour(fail_at=1, failure=WorkerLost("gone"))) as live:
         ask(live)
         assert scrape(live.url).value("hiar_errors_total", component="video", kind="worker_lost") == 1

@@ -1,15 +1,15 @@
 """What workers say they did becomes stage and worker times, exactly."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
 from engine import LossReason, Pace, Phase, Rests, Span, StartPhase, StartProgress, StartTimes, WorkerMemoryFacts
-from engine.law.placement import PassCosts, place
 from server.metrics.families import Families
 from server.metrics.recorder import Recorder
-from tests.server.fake_engine import FakeEngine
+from tests import instant
 from tests.server.scrape import Scrape, parse
 
 TIMES = StartTimes(measure_s=1.0, load_s=2.0, warm_up_s=3.0, restart_s=4.0)
@@ -32,15 +32,10 @@ class Book:
         self.serve(num_workers)
 
     def serve(self, num_workers: int) -> None:
-        engine = FakeEngine()
-        facts = engine.facts
-        assert facts is not None
-        devices = ("cpu",) * num_workers
-        plan = place(engine.manifest.rollout, devices, PassCosts(denoise_s=(0.1,) * 4, decode_s=0.1))
         for phase in StartPhase:
             self.recorder.worker_starts(0, StartProgress(phase=phase, what="hiar.pt", done=1, total=4))
-        changes = {"plan": plan, "device_names": devices, "memory": (MEMORY,)}
-        self.recorder.group_serves(type(facts)(**{**vars(facts), **changes}), TIMES)
+        facts = replace(instant.facts(("cpu",) * num_workers), memory=(MEMORY,))
+        self.recorder.group_serves(facts, TIMES)
 
     def work(self, rank: int, *spans: Span, **rests: float) -> None:
         self.recorder.worker_worked(rank, spans, Rests(**rests))

@@ -58,8 +58,9 @@ class Serving:
 
     @property
     def _facts(self) -> EngineFacts:
-        assert self._engine.facts is not None, "the engine serves"
-        return self._engine.facts
+        facts = self._engine.fleet.facts
+        assert facts is not None, "the engine serves"
+        return facts
 
     async def start(self) -> Check:
         """Until the engine serves. Raises ``StartError``, with what was last heard of the workers."""
@@ -68,9 +69,10 @@ class Serving:
         try:
             await self._engine.wait_ready()
         except StartError as error:
-            if self._engine.start_progress is None:
+            progress = self._engine.fleet.start_progress
+            if progress is None:
                 raise
-            raise StartError(f"{error}; last heard: {self._engine.start_progress}") from error
+            raise StartError(f"{error}; last heard: {progress}") from error
         ready_s = asyncio.get_running_loop().time() - began_s
         (times,) = self._watch.times
         facts = self._facts

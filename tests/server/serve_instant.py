@@ -1,0 +1,36 @@
+"""``hiar-server`` on workers that need no process: first seconds a block or ``broken``/``failing``, then its flags."""
+
+import sys
+from pathlib import Path
+
+import server.main
+from engine import EngineConfig, Manifest, Observer, WeightsError, WorkerLost
+from tests.instant import MANIFEST, Behaviour, InstantEngine
+
+
+def behaviour(pace: str) -> Behaviour:
+    match pace:
+        case "broken":
+            return Behaviour(start_failure=WeightsError("model.safetensors is truncated"))
+        case "failing":
+            return Behaviour(fail_at=1, failure=WorkerLost("a worker died"))
+        case seconds:
+            return Behaviour(block_s=float(seconds))
+
+
+def main() -> None:
+    wanted = behaviour(sys.argv[1])
+
+    def engine(config: EngineConfig, observer: Observer) -> InstantEngine:
+        return InstantEngine(config, wanted, observer)
+
+    def read_manifest(path: Path, decoder: object) -> Manifest:
+        return MANIFEST
+
+    server.main.Engine = engine  # type: ignore[assignment, misc]
+    server.main.read_manifest = read_manifest
+    server.main.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
