@@ -250,7 +250,7 @@ class ChainLink:
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():
                 clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]
-                decode.restore(ticket, to_tensor(clean).to(self._device))
+                decode.restore(ticket, to_tensor(clean), self._device)
             case CloseTicket():
                 decode.close(ticket.video, lambda: self._closed(ticket.video))
             case PromptTicket():
