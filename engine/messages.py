@@ -11,6 +11,9 @@ from engine.law.placement import PassCosts, Plan
 from engine.request import Output, Quality
 from engine.trace import Rests, Span
 
+FRONT_PID = "_HIAR_FRONT_PID"
+"""Variable of the environment that names the front to the process that workers are forked from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBytes:

@@ -14,8 +14,9 @@ from dataclasses import replace
 from engine.config import EngineConfig, Nodes
 from engine.errors import StartError
 from engine.fleet import wire
+from engine.fleet.fork_server import prepare_workers
 from engine.fleet.hello import hello_of
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink
 from engine.messages import Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.fork_server import prepare_workers
+from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink
 
 
 class Hosts(Protocol):

@@ -12,8 +12,9 @@ import os
 from engine.config import EngineConfig
 from engine.errors import StartError
 from engine.fleet import wire
+from engine.fleet.fork_server import prepare_workers
 from engine.fleet.hello import hello_of, objection
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink
 from engine.messages import FromWorker, Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)

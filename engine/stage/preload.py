@@ -7,6 +7,12 @@ group is replaced.
 import os
 import signal
 
+from engine.messages import FRONT_PID
+from engine.stage.tether import end_with_parent
+
+if FRONT_PID in os.environ:  # before the imports, which take seconds: the front may be killed meanwhile
+    end_with_parent(int(os.environ.pop(FRONT_PID)))
+
 # A whole process group may be told to end at once; whether workers end with it is for the front to say.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

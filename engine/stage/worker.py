@@ -5,13 +5,11 @@ others; then serve: take what came, run one forward, repeat. The front owns this
 at once.
 """
 
-import ctypes
 import faulthandler
 import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -44,11 +42,11 @@ from engine.stage.memory import describe
 from engine.stage.network import Network
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
+from engine.stage.tether import end_with_parent
 from kernels.attention.choice import UNTRIED
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
 IDLE_BEAT_S = 1.0
 """A worker that waits says so this often."""
 
@@ -229,8 +227,7 @@ def _tie_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
 
 def _read_in_background(connection: Connection) -> Inbox:
