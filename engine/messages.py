@@ -221,7 +221,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReady:
-    """The worker has loaded its parts and met the others."""
+    """The worker has loaded what its placement needs and met the others."""
 
     facts: WorkerFacts
 

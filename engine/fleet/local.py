@@ -26,8 +26,8 @@ OnLost = Callable[[str], None]
 """Called once with a sentence, on the loop, when the worker has ended without being asked to."""
 
 
-class Link(Protocol):
-    """A running worker, on this host or another. All callbacks run on the loop that made the link."""
+class WorkerHandle(Protocol):
+    """A running worker, on this host or another. All callbacks run on the loop that made the handle."""
 
     @property
     def pid(self) -> int | None:
@@ -51,8 +51,8 @@ class Link(Protocol):
         ...
 
 
-class WorkerLink:
-    """A worker on this host."""
+class LocalWorker:
+    """The handle of a worker on this host."""
 
     def __init__(self, config: EngineConfig, device: str, on_message: OnMessage, on_lost: OnLost) -> None:
         """Start the process and its threads; quick after ``prepare_workers``."""

@@ -92,7 +92,7 @@ class DecodeVideo:
 
 
 class DecodeStage:
-    """The last link of the chain. Its methods belong to one thread; the encoder's thread is its own."""
+    """The last stage of the chain. Its methods belong to one thread; the encoder's thread is its own."""
 
     def __init__(self, decoder: Decoder | None, open_encoder: OpenEncoder, emit: Emit, timer: Timer) -> None:
         """Start the encoder's thread.

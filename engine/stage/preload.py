@@ -1,7 +1,7 @@
 """What every worker imports, imported once: workers are forked from a process that holds it and never touched a GPU.
 
-A worker is then ready to load its part within a fraction of a second, which is most of the time a viewer waits when a
-group is replaced.
+A worker is then ready to load its weights within a fraction of a second, which is most of the time a viewer waits when
+a group is replaced.
 """
 
 import os

@@ -28,7 +28,7 @@ class Readings:
         workers, facts = self._families.workers, self._engine.facts
         loads = {load.rank: load for load in self._engine.worker_loads}
         workers.heartbeat.clear()
-        for rank in range(len(facts.plan.parts) if facts else 0):
+        for rank in range(len(facts.plan.placements) if facts else 0):
             label, load = str(rank), loads.get(rank)
             workers.up.labels(label).set(load is not None)
             workers.pages_ratio.labels(label).set(load.pages_used / max(1, load.num_pages) if load else 0)

@@ -1,4 +1,4 @@
-"""A device runs out of memory where pictures are made: in the decode stage alone, and in a whole link of the chain."""
+"""A device runs out of memory where pictures are made: in the decode stage alone, and in a whole lane of the chain."""
 
 import gc
 import queue
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import DecoderConfig, DecoderKind, EngineConfig, Manifest, VideoConfig
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.media.decode import DecodeStage
 from engine.messages import (
     BlockDone,
@@ -30,7 +30,7 @@ from engine.model.decode_state import DecodeState
 from engine.model.decoder import Decoder, build_decoder
 from engine.model.tensor_bytes import to_bytes
 from engine.request import Output, Quality
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from engine.trace import Timer
@@ -277,7 +277,7 @@ def test_the_encoders_thread_lets_go_of_no_tensor_of_the_device(decoder: Decoder
     assert set(freed_by) == {threading.current_thread().name}
 
 
-# --- a whole link ---
+# --- a whole lane ---
 
 
 class WholeChain:
@@ -285,7 +285,7 @@ class WholeChain:
 
     def __init__(self, decoder: Decoder) -> None:
         self.allocator, self._told = StandInAllocator(), queue.SimpleQueue[Any]()
-        part = Part(
+        placement = Placement(
             rank=0,
             device="cpu",
             chain=0,
@@ -308,9 +308,9 @@ class WholeChain:
             max_segments=1,
             poison_pages=True,
         )
-        self._link = ChainLink(
+        self._lane = Lane(
             config,
-            part,
+            placement,
             CPU,
             rig=rig_of(config),
             model=micro.model(),
@@ -324,8 +324,8 @@ class WholeChain:
         """Take messages and do all that can be done."""
         with torch.inference_mode(), self.allocator:
             for message in messages:
-                self._link.accept(message)
-            while self._link.work():
+                self._lane.accept(message)
+            while self._lane.work():
                 pass
 
     def hear(self, closed: int) -> list[Any]:
@@ -353,7 +353,7 @@ def play(chain: WholeChain, refused: int | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize("refused", [None, 1, 10, 400, 900, 1800])
-def test_a_link_ends_the_video_that_does_not_fit_and_serves_the_next(decoder: Decoder, refused: int | None) -> None:
+def test_a_lane_ends_the_video_that_does_not_fit_and_serves_the_next(decoder: Decoder, refused: int | None) -> None:
     """By room alone, where decoding the large one is what takes most; or at some allocation made for either."""
     undisturbed, tight = WholeChain(decoder), WholeChain(decoder)
     expected = play(undisturbed)
