@@ -125,7 +125,7 @@ async def lose(engine: Engine, viewers: list[Viewer], rank: int, signal_name: st
     """Send the signal and wait until everything goes on."""
     pid, facts = engine.fleet.worker_pids[rank], engine.fleet.facts
     assert pid is not None and facts is not None
-    stages = " ".join(facts.plan.parts[rank].names)
+    stages = " ".join(facts.plan.placements[rank].names)
     began = time.monotonic()
     os.kill(pid, getattr(signal, f"SIG{signal_name}"))
     while engine.state == EngineState.READY:

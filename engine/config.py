@@ -263,6 +263,7 @@ class FaultKind(StrEnum):
     """What a rehearsed worker can be made to do."""
 
     OUT_OF_MEMORY = "oom"
+    RAISE = "raise"
     NAN = "nan"
     HANG = "hang"
     EXIT = "exit"

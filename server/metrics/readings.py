@@ -29,7 +29,7 @@ class Readings:
         workers, fleet = self._families.workers, self._engine.fleet
         loads = {load.rank: load for load in fleet.worker_loads}
         workers.heartbeat.clear()
-        for rank in range(len(fleet.facts.plan.parts) if fleet.facts else 0):
+        for rank in range(len(fleet.facts.plan.placements) if fleet.facts else 0):
             label, load = str(rank), loads.get(rank)
             workers.up.labels(label).set(load is not None)
             workers.pages_ratio.labels(label).set(load.pages_used / max(1, load.num_pages) if load else 0)

@@ -54,7 +54,7 @@ class Serving:
     @property
     def text_on_host(self) -> bool:
         """Whether prompts are embedded in the host's memory, beside GPUs."""
-        return any(part.text_on_host for part in self._facts.plan.parts)
+        return any(part.text_on_host for part in self._facts.plan.placements)
 
     @property
     def _facts(self) -> EngineFacts:
@@ -77,7 +77,7 @@ class Serving:
         (times,) = self._watch.times
         facts = self._facts
         phases = (("measuring", times.measure_s), ("loading", times.load_s), ("warming up", times.warm_up_s))
-        placed = "; ".join(f"{part.device}: {' '.join(part.names)}" for part in facts.plan.parts)
+        placed = "; ".join(f"{part.device}: {' '.join(part.names)}" for part in facts.plan.placements)
         return Check(
             name="start",
             result=f"ready after {ready_s:.1f} s; {placed}; {facts.frames_per_s:.1f} frames/s predicted",
