@@ -162,6 +162,10 @@ class Engine:
             blocks_buffered=count.blocks_buffered,
         )
 
+    def count_stalls(self) -> None:
+        """Tell the observer of pictures that stand still now, before numbers are read that come from it."""
+        self._shell.count_stalls()
+
     async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
         """Take a video; it may wait in the queue for pages.
 

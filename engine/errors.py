@@ -4,10 +4,10 @@ HiarError                     code, message, retryable
 +-- RequestError              the caller's fault; names the field
 |   +-- UnknownVideo          no such video, or it is forgotten
 |   +-- BlockGone             a block that is not kept any more, or never comes
-|   +-- BlockTooEarly         a block too far ahead of the newest
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
 |   +-- PromptReplaced        a newer prompt of the same video came first
+|   +-- BlockTooEarly         a block too far ahead of the newest
 |   +-- EngineUnavailable     starting, restarting or draining
 +-- VideoFailed             the engine could not go on with one video
 |   +-- CorruptLatents        a block held NaN or infinity
@@ -53,12 +53,6 @@ class BlockGone(RequestError):
     code = "gone"
 
 
-class BlockTooEarly(RequestError):
-    """A block is too far ahead of the newest one to wait for it."""
-
-    code = "too_early"
-
-
 class Refused(HiarError):
     """The engine takes no new work now."""
 
@@ -80,6 +74,12 @@ class PromptReplaced(Refused):
     """A newer prompt of the same video came before this one's turn."""
 
     code = "prompt_replaced"
+
+
+class BlockTooEarly(Refused):
+    """A block is too far ahead of the newest one to wait for it."""
+
+    code = "too_early"
 
 
 class EngineUnavailable(Refused):

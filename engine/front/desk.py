@@ -80,7 +80,6 @@ class Desk:
 
     def status(self, video: Video, now: float) -> VideoStatus:
         """Where a video stands."""
-        self._milestones.watched(video, now)
         return video.describe(self._queue.position(video), now, self._config.keep_s)
 
     # --- events ---

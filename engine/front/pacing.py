@@ -108,15 +108,20 @@ class Progress:
             return None
         return self.leader.playing_since + self.start_s(self.done) - now
 
-    def count_stall(self, now: float) -> float:
-        """Count how long a picture stood still that waits for the next block. Returns what came to it since last."""
+    def uncounted_stall_s(self, now: float) -> float:
+        """How long the leading reader's picture has stood still, waiting for the next block, since that was counted."""
         lead_s = self.lead_s(now)
-        if self.leader is None or lead_s is None or lead_s >= 0 or self.leader.next_block < self.done or self.all_done:
+        if self.leader is None or lead_s is None or self.leader.next_block < self.done or self.all_done:
             return 0.0
-        self.num_stalls += self.stalled_block != self.done
-        self.stalled_block = self.done
-        stood_s = now - max(self.counted_until, now + lead_s)
-        self.stalled_s, self.counted_until = self.stalled_s + stood_s, now
+        return max(0.0, now - max(self.counted_until, now + lead_s))
+
+    def count_stall(self, now: float) -> float:
+        """Count that. Returns it."""
+        stood_s = self.uncounted_stall_s(now)
+        if stood_s > 0:
+            self.num_stalls += self.stalled_block != self.done
+            self.stalled_block = self.done
+            self.stalled_s, self.counted_until = self.stalled_s + stood_s, now
         return stood_s
 
 

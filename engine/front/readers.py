@@ -29,9 +29,10 @@ def start_reading(video: Video, from_block: int | None, config: EngineConfig) ->
     end = log.next_block if video.has_outcome else progress.num_blocks
     if end is not None and at > end:
         raise BlockGone(f"the video has blocks 0 to {end - 1}; there will be no block {at}", "from")
-    if progress.start_s(at) - progress.start_s(log.next_block) > config.lead_target_s:
+    early_s = progress.start_s(at) - progress.start_s(log.next_block) - config.lead_target_s
+    if early_s > 0:
         message = f"block {at} is more than {config.lead_target_s:g} s ahead of block {log.next_block}, the next"
-        raise BlockTooEarly(message, "from")
+        raise BlockTooEarly(message, early_s)
     return Cursor(first_block=at, next_block=at)
 
 

@@ -76,9 +76,12 @@ class Shell:
         return tuple(VideoHandle(video, self) for video in self.desk.videos)
 
     def census(self) -> Census:
-        """Count the videos; what stands still is counted up to now."""
-        self._handle(events.Looked())
+        """Count the videos."""
         return census(self.desk.live)
+
+    def count_stalls(self) -> None:
+        """Tell the observer what stands still, up to now."""
+        self._handle(events.Looked())
 
     def start_reading(self, video: Video, from_block: int | None) -> Cursor:
         """A cursor that begins at a block; None is the newest one. Raises ``BlockGone`` or ``BlockTooEarly``."""

@@ -251,6 +251,7 @@ class Video:
     def describe(self, queue_position: int | None, now: float, keep_s: float) -> VideoStatus:
         """Its status; its place in the queue and the time are given, and how long an ended one is kept."""
         progress, log = self.progress, self.log
+        standing_s = progress.uncounted_stall_s(now) if self.readers and not self.has_outcome else 0.0
         ended_at = None if self.ended_at is None else self.created_at + self.ended_at - progress.opened_at
         return VideoStatus(
             id=self.id,
@@ -267,8 +268,8 @@ class Video:
             num_bytes=log.made_bytes,
             lead_s=None if self.has_outcome else progress.lead_s(now),
             realtime_factor=realtime_factor(progress, now if self.ended_at is None else self.ended_at),
-            num_stalls=progress.num_stalls,
-            stalled_s=progress.stalled_s,
+            num_stalls=progress.num_stalls + (standing_s > 0 and progress.stalled_block != progress.done),
+            stalled_s=progress.stalled_s + standing_s,
             num_readers=len(self.readers),
             prompts=self.prompts,
             end_reason=self.end_reason,

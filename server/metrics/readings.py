@@ -14,6 +14,7 @@ class Readings:
 
     def take(self) -> None:
         """Read now."""
+        self._engine.count_stalls()
         load, videos = self._engine.load, self._families.videos
         videos.running.set(load.running)
         videos.waiting.set(load.waiting)

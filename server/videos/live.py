@@ -106,7 +106,7 @@ class LiveStream(Response):
 
     async def _begin(self, first: Fragment | None, send: Send) -> None:
         init = self._video.init_segment
-        if init is None:
+        if init is None or (first is None and not self._video.kept):
             raise _ended_early(self._video)
         await self._send_head(send)
         await self._send(send, init.data if first is None else init.data + first.data)
