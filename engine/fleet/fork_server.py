@@ -39,8 +39,12 @@ async def prepare_workers(config: EngineConfig) -> None:
     """Have what workers are forked from import its modules, which takes seconds: the first worker of a process would
     otherwise wait for them, and the event loop with it.
 
-    When it is cancelled nobody waits for the imports. Raises ``OSError`` or ``EOFError`` where there is no process, and
-    ``StartError`` where the process ends early: it imports the main script, too, which must not start an engine again.
+    When it is cancelled nobody waits for the imports.
+
+    Raises:
+        OSError: there is no process; ``EOFError`` likewise.
+        StartError: no temporary folder can be made, or the process ends early: it imports the main script, too, which
+            must not start an engine again.
     """
     _keep_sockets_in_our_folder()
     forked: Future[None] = Future()
