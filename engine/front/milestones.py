@@ -23,12 +23,12 @@ class Milestones:
         """A block left the chain; the video's progress does not know of it yet."""
         progress = video.progress
         last, is_realtime = progress.last_done_at, video.request.pace == Pace.REALTIME
-        lead_s = progress.lead_s(now) if is_realtime and video.readers else None
+        lead_s = progress.lead_s(now) if is_realtime and progress.leader in video.readers else None
         self._observer.block_made(fragment, None if last is None else now - last, lead_s)
 
     def watched(self, video: Video, now: float) -> None:
         """Count how long the picture of a reader stood still until now, if it does."""
-        if video.has_outcome or not video.readers:
+        if video.has_outcome or video.progress.leader not in video.readers:
             return
         stood_s = video.progress.count_stall(now)
         if stood_s > 0 and video.request.pace == Pace.REALTIME:

@@ -125,14 +125,18 @@ class Progress:
         return stood_s
 
 
-def leading(progress: Progress, cursors: Collection[Cursor], config: EngineConfig) -> Cursor | None:
-    """The reader to pace for: of those close behind the newest block the one that plays first, else the furthest."""
-    furthest = max(cursors, key=lambda cursor: cursor.next_block, default=None)
-    if furthest is None:
-        return None
+def leading(
+    progress: Progress, readers: Collection[Cursor], keeper: Cursor | None, config: EngineConfig
+) -> Cursor | None:
+    """The reader to pace for: of those close behind the newest block the one that plays first.
+
+    Without such a reader it is ``keeper``, for a video that needs none, or else the furthest.
+    """
     newest_s = progress.start_s(progress.done)
-    live = [one for one in cursors if newest_s - progress.start_s(one.next_block) <= config.lead_target_s]
-    return min(live or [furthest], key=lambda cursor: inf if cursor.playing_since is None else cursor.playing_since)
+    live = [one for one in readers if newest_s - progress.start_s(one.next_block) <= config.lead_target_s]
+    if live:
+        return min(live, key=lambda reader: inf if reader.playing_since is None else reader.playing_since)
+    return keeper or max(readers, key=lambda reader: reader.next_block, default=None)
 
 
 AT_ONCE = -inf

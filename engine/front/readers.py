@@ -92,7 +92,7 @@ class Readers:
         return self._alone[0][0] if self._alone else None
 
     def _follow(self, video: Video) -> None:
-        video.progress.leader = leading(video.progress, video.cursors, self._config)
+        video.progress.leader = leading(video.progress, video.readers, video.keeper, self._config)
 
 
 def _is_past(entry: tuple[float, int, Video]) -> bool:

@@ -231,11 +231,6 @@ class Video:
         return self.progress.request
 
     @property
-    def cursors(self) -> list[Cursor]:
-        """All that read it."""
-        return self.readers if self.keeper is None else [*self.readers, self.keeper]
-
-    @property
     def has_outcome(self) -> bool:
         """Whether how it ended is decided."""
         return self.end_reason is not None or self.failure is not None
@@ -251,7 +246,8 @@ class Video:
     def describe(self, queue_position: int | None, now: float, keep_s: float) -> VideoStatus:
         """Its status; its place in the queue and the time are given, and how long an ended one is kept."""
         progress, log = self.progress, self.log
-        standing_s = progress.uncounted_stall_s(now) if self.readers and not self.has_outcome else 0.0
+        is_watched = progress.leader in self.readers and not self.has_outcome
+        standing_s = progress.uncounted_stall_s(now) if is_watched else 0.0
         ended_at = None if self.ended_at is None else self.created_at + self.ended_at - progress.opened_at
         return VideoStatus(
             id=self.id,

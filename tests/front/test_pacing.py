@@ -152,14 +152,20 @@ def test_a_stall_gives_the_chain_no_more_lead() -> None:
 def test_the_leading_reader_is_the_one_close_behind_that_plays_first() -> None:
     one = progress()
     one.done = 20
-    first, later, far, new = reader(19, 100.0), reader(20, 115.0), reader(2, 90.0), reader(20)
-    assert leading(one, [], CONFIG) is None
-    assert leading(one, [far], CONFIG) is far, "alone, whatever it lags"
-    assert leading(one, [new], CONFIG) is new
-    assert leading(one, [far, later, new, first], CONFIG) is first
-    assert leading(one, [far, new, later], CONFIG) is later
+    first, later, far, new, keeper = reader(19, 100.0), reader(20, 115.0), reader(2, 90.0), reader(20), reader(20, 95.0)
+
+    def leads(*readers: Cursor, keeper: Cursor | None = None) -> Cursor | None:
+        return leading(one, readers, keeper, CONFIG)
+
+    assert leads() is None
+    assert leads(far) is far, "alone, whatever it lags"
+    assert leads(new) is new
+    assert leads(far, later, new, first) is first
+    assert leads(far, new, later) is later
+    assert leads(keeper=keeper) is keeper and leads(far, keeper=keeper) is keeper, "one that lags stops no job"
+    assert leads(far, later, keeper=keeper) is later, "who watches comes first"
     first.next_block = 15  # 3.75 s behind: more than a lead
-    assert leading(one, [far, first, later], CONFIG) is later
+    assert leads(far, first, later) is later
 
 
 @pytest.mark.parametrize("pace", list(Pace))
