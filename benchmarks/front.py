@@ -108,7 +108,7 @@ async def measure(num_videos: int, num_events: int) -> Row:
     _time_events(shell, times_s)
     shell.serve(workers.plan)
     request = _request(config)
-    videos = [shell.open(request) for _ in range(num_videos)]
+    videos = [shell.open(request, None) for _ in range(num_videos)]
     readers = [asyncio.create_task(_read(video)) for video in videos]
     sleeper = asyncio.create_task(_look_how_late(lags_s))
     await asyncio.sleep(0.1)
@@ -118,9 +118,9 @@ async def measure(num_videos: int, num_events: int) -> Row:
     while len(times_s) < num_events or len(lags_s) < 100:
         await asyncio.sleep(SLEEP_S)
     took_s, count = time.monotonic() - began_s, len(times_s)
-    blocks = sum(video.next_block for video in videos)
+    blocks = sum(video.kept.stop for video in videos)
     sleeper.cancel()
-    await asyncio.gather(*(video.close() for video in videos))
+    await asyncio.gather(*(video.stop() for video in videos))
     await asyncio.gather(*readers)
     return Row(
         num_videos=num_videos,
@@ -185,7 +185,7 @@ def _time_events(shell: Shell, times_s: list[float]) -> None:
 
 
 async def _read(video: VideoHandle) -> None:
-    async for _ in video.fragments():
+    async for _ in video.read():
         await asyncio.sleep(0)
 
 

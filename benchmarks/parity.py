@@ -156,7 +156,7 @@ async def generate_latents(config: EngineConfig, num_blocks: int, shape: torch.S
 
     async def one_video() -> Tensor:
         video = await engine.open(request)
-        data = b"".join([fragment.data async for fragment in video.fragments()])
+        data = b"".join([fragment.data async for fragment in video.read()])
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(shape)
 
     await engine.start()

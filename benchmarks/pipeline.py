@@ -72,7 +72,7 @@ class Run:
     @property
     def stages_of_workers(self) -> tuple[int, ...]:
         """How many denoise stages each worker has that has any."""
-        return tuple(len(part.stages) for part in self.plan.parts if part.stages)
+        return tuple(len(part.stages) for part in self.plan.placements if part.stages)
 
     @property
     def passes(self) -> tuple[Span, ...]:
@@ -117,7 +117,7 @@ class Run:
         """Values of ``COLUMNS``."""
         return (
             self.order.value.replace("_", "-"),
-            str(len(self.plan.parts)),
+            str(len(self.plan.placements)),
             str(len(self.passes)),
             f"{self.mean_pass_s * 1000:.2f} ms",
             f"{self.makespan_s:.3f} s",
@@ -184,7 +184,7 @@ async def generate(engine: Engine, num_blocks: int) -> str:
         output=Output.LATENTS,
     )
     video = await engine.open(request)
-    async for _ in video.fragments():
+    async for _ in video.read():
         pass
     return video.id
 
@@ -270,7 +270,7 @@ def main() -> None:
 
 
 def _write(arguments: argparse.Namespace, baseline: Run, runs: list[Run]) -> None:
-    spans = next((run.spans for run in runs if len(run.plan.parts) == arguments.stages), ())
+    spans = next((run.spans for run in runs if len(run.plan.placements) == arguments.stages), ())
     if arguments.trace:
         arguments.trace.write_text(json.dumps(chrome_trace(spans)))
     if arguments.picture:

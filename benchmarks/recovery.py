@@ -52,7 +52,7 @@ class Viewer:
 
     async def read(self) -> None:
         """Take fragments until the video ends."""
-        async for fragment in self.video.fragments():
+        async for fragment in self.video.read():
             assert fragment.block == len(self.blocks), f"block {fragment.block} after {len(self.blocks)} blocks"
             self.blocks.append(fragment.data)
             self.last_at = time.monotonic()
@@ -108,7 +108,7 @@ async def disturb(config: EngineConfig, signal_name: str, between_s: float) -> f
             )
         await asyncio.sleep(between_s)
         for viewer in viewers:
-            await viewer.video.close()
+            await viewer.video.stop()
         await asyncio.gather(*reading)
     for viewer in viewers:
         status = viewer.video.status()
@@ -125,7 +125,7 @@ async def lose(engine: Engine, viewers: list[Viewer], rank: int, signal_name: st
     """Send the signal and wait until everything goes on."""
     pid, facts = engine.fleet.worker_pids[rank], engine.fleet.facts
     assert pid is not None and facts is not None
-    stages = " ".join(facts.plan.parts[rank].names)
+    stages = " ".join(facts.plan.placements[rank].names)
     began = time.monotonic()
     os.kill(pid, getattr(signal, f"SIG{signal_name}"))
     while engine.state == EngineState.READY:
@@ -165,7 +165,7 @@ async def differences(config: EngineConfig, viewers: list[Viewer]) -> AsyncItera
             request = viewer.video.request
             seconds = frames_before_block(config.manifest.rollout, len(viewer.blocks)) / request.fps
             video = await engine.open(replace(request, seconds=seconds, pace=Pace.FAST))
-            expected = b"".join([fragment.data async for fragment in video.fragments()])
+            expected = b"".join([fragment.data async for fragment in video.read()])
             got = b"".join(viewer.blocks)
             assert len(got) == len(expected), f"{len(got)} bytes of latents, expected {len(expected)}"
             pair = [torch.frombuffer(bytearray(data), dtype=torch.float32) for data in (got, expected)]

@@ -68,15 +68,18 @@ class End:
 
 
 class Video:
-    """A video that is being generated. Iterate over it once; leaving the ``with`` block cancels what is left."""
+    """A video that is read while it is generated. Iterate over it once; leaving the ``with`` block leaves it."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.id = response.headers.get("X-VideoHandle-Id", "")
+    def __init__(self, response: httpx.Response, first_block: int = 0) -> None:
+        self.id = response.headers.get("X-Video-Id", "")
+        """What ``HiarClient.video``, ``read`` and the others know it by."""
         self.content_type = response.headers.get("Content-Type", "")
         if not self.content_type.startswith("video/mp4"):
             raise HiarError("unexpected_answer", f"the answer is {self.content_type!r}; is this a HiAR server?")
         self.end: End | None = None
         """Set when the iteration has ended."""
+        self.next_block = first_block
+        """The first block that has not been yielded: where ``HiarClient.read`` goes on if the stream is cut."""
         self._response = response
         self._boxes = _boxes(response)
         self.init_segment, moov = self._read_init()
@@ -90,21 +93,23 @@ class Video:
 
     def __iter__(self) -> Iterator[Fragment]:
         """Yield fragments as they arrive. Raises ``HiarError`` if the video does not end as it should."""
-        block = 0
         moof: Box | None = None
         for box in self._boxes:
             if box.kind == "moof":
                 moof = box
             elif box.kind == "mdat" and moof is not None:
-                yield self._fragment(block, moof, box)
-                block += 1
+                fragment = self._fragment(self.next_block, moof, box)
+                self.next_block += 1
+                yield fragment
             elif payload := signal(box):
                 self._take_signal(payload)
         if self.end is None:
-            raise HiarError("stream_cut", f"the stream ended without notice after {block} blocks", retryable=True)
+            raise HiarError(
+                "stream_cut", f"the stream ended without notice before block {self.next_block}", retryable=True
+            )
 
     def close(self) -> None:
-        """Leave the stream; the server then stops generating."""
+        """Leave the stream. The server then stops generating, unless others read or it was told to linger."""
         self._response.close()
 
     def _read_init(self) -> tuple[bytes, Box]:
@@ -161,8 +166,12 @@ class HiarClient:
         quality: str | None = None,
         priority: int | None = None,
         model: str | None = None,
+        linger_seconds: float | None = None,
     ) -> Video:
-        """Ask for a video; returns when its first block exists. A list prompt holds (at_seconds, text) pairs."""
+        """Ask for a video and read it; returns when its first block exists.
+
+        A list prompt holds (at_seconds, text) pairs. ``linger_seconds``: how long it lives on when nobody reads it.
+        """
         asked = {
             "prompt": prompt
             if isinstance(prompt, str)
@@ -175,14 +184,15 @@ class HiarClient:
             "quality": quality,
             "priority": priority,
             "model": model,
+            "linger_seconds": linger_seconds,
         }
         body = {name: value for name, value in asked.items() if value is not None}
-        response = self._send("POST", "/v1/generate", body, stream=True)
-        try:
-            return Video(response)
-        except HiarError:
-            response.close()
-            raise
+        return _reading(self._send("POST", "/v1/generate", body, stream=True))
+
+    def read(self, video_id: str, from_block: int = 0) -> Video:
+        """Read a video that runs or is kept, from a block on; any number may read one video."""
+        path = f"/v1/videos/{video_id}/stream?from={from_block}"
+        return _reading(self._send("GET", path, stream=True), from_block)
 
     def change_prompt(self, video_id: str, prompt: str) -> int:
         """Change what a running video shows. Returns the first block that follows the new prompt."""
@@ -190,11 +200,20 @@ class HiarClient:
         return int(answer["block"])
 
     def video(self, video_id: str) -> dict[str, Any]:
-        """Tell how far a video is."""
+        """Tell how a video is."""
         return self._object("GET", f"/v1/videos/{video_id}")
 
+    def videos(self, limit: int = 20) -> list[dict[str, Any]]:
+        """List the newest videos."""
+        videos: list[dict[str, Any]] = self._object("GET", f"/v1/videos?limit={limit}")["data"]
+        return videos
+
     def cancel(self, video_id: str) -> None:
-        """End a video."""
+        """End a video at its next block; what was made can be read for a while."""
+        self._send("POST", f"/v1/videos/{video_id}/cancel")
+
+    def delete(self, video_id: str) -> None:
+        """End a video at once, if it runs, and have it forgotten."""
         self._send("DELETE", f"/v1/videos/{video_id}")
 
     def models(self) -> list[dict[str, Any]]:
@@ -224,6 +243,14 @@ class HiarClient:
         if not response.is_success:
             raise _refusal(response)
         return response
+
+
+def _reading(response: httpx.Response, first_block: int = 0) -> Video:
+    try:
+        return Video(response, first_block)
+    except HiarError:
+        response.close()
+        raise
 
 
 def _boxes(response: httpx.Response) -> Iterator[Box]:

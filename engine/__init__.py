@@ -14,6 +14,8 @@ from engine.config import (
 )
 from engine.engine import Engine, run_agent
 from engine.errors import (
+    BlockGone,
+    BlockTooEarly,
     CorruptLatents,
     EncoderFailed,
     EngineOutOfMemory,
@@ -32,7 +34,9 @@ from engine.errors import (
 from engine.fleet.fit import settled
 from engine.forecast import assumed_site, gpu_site, host_site
 from engine.front.handle import VideoHandle
-from engine.front.video import Recovery, VideoState, VideoStatus
+from engine.front.log import InitSegment
+from engine.front.reader import Reader
+from engine.front.video import PromptMark, Recovery, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
 from engine.law.schedule import VAE_TEMPORAL_STRIDE
@@ -65,6 +69,8 @@ __all__ = [
     "NARROW_DTYPES",
     "SIDE_STEP_PX",
     "VAE_TEMPORAL_STRIDE",
+    "BlockGone",
+    "BlockTooEarly",
     "CorruptLatents",
     "DecoderKind",
     "Dtypes",
@@ -80,6 +86,7 @@ __all__ = [
     "FleetView",
     "Fragment",
     "HiarError",
+    "InitSegment",
     "LossReason",
     "Manifest",
     "Nodes",
@@ -90,8 +97,10 @@ __all__ = [
     "Phase",
     "Precision",
     "PromptAt",
+    "PromptMark",
     "PromptReplaced",
     "Quality",
+    "Reader",
     "Recovery",
     "Refused",
     "RequestError",

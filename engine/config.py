@@ -263,6 +263,7 @@ class FaultKind(StrEnum):
     """What a rehearsed worker can be made to do."""
 
     OUT_OF_MEMORY = "oom"
+    RAISE = "raise"
     NAN = "nan"
     HANG = "hang"
     EXIT = "exit"
@@ -323,6 +324,15 @@ class Nodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keep:
+    """How much of a running video stays readable behind its newest block. None is no bound; without any, all stays."""
+
+    num_blocks: int | None = None
+    seconds: float | None = None
+    num_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the engine runs a model."""
 
@@ -352,6 +362,12 @@ class EngineConfig:
     """A realtime video waits while it is this far ahead of its viewer."""
     backlog_limit_s: float = 30.0
     """A video waits while this much encoded video has not been taken by its reader."""
+    keep: Keep = Keep(num_bytes=64 * 1024**2)
+    """Of a running video, for those who join late or come back."""
+    keep_s: float = 600.0
+    """How long an ended video still answers."""
+    kept_bytes: int = 256 * 1024**2
+    """Of all ended videos together; beyond it the oldest are forgotten."""
     start_timeout_s: float = 600.0
     stage_timeout_s: float = 20.0
     """A worker that has work and makes no progress for this long is hung, and its group is replaced."""
@@ -381,6 +397,7 @@ class EngineConfig:
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks
         require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")
+        require(self.keep_s >= 0, f"keep_s={self.keep_s} is negative")
         for name in ("lead_target_s", "start_timeout_s", "stage_timeout_s", "recovery_grace_s"):
             require(getattr(self, name) > 0, f"{name}={getattr(self, name)} is not positive")
 

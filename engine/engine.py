@@ -148,21 +148,28 @@ class Engine:
     @property
     def load(self) -> EngineLoad:
         """How busy it is."""
-        fleet = self.fleet
+        fleet, count = self.fleet, self._shell.census()
         facts = fleet.facts
         chains = len(facts.plan.chains) if facts else 1
         return EngineLoad(
-            running=self._shell.desk.num_running,
-            waiting=self._shell.desk.num_waiting,
+            running=count.running,
+            waiting=count.waiting,
+            readers=count.readers,
             slots=self._config.max_videos * chains,
             pages_used=fleet.pages_used,
             num_pages=facts.num_pages if facts else 0,
             restarts=len(fleet.recovery_times_s),
-            blocks_buffered=self._shell.desk.blocks_buffered,
+            blocks_buffered=count.blocks_buffered,
         )
 
-    async def open(self, request: VideoRequest) -> VideoHandle:
+    def count_stalls(self) -> None:
+        """Tell the observer of pictures that stand still now, before numbers are read that come from it."""
+        self._shell.count_stalls()
+
+    async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
         """Take a video; it may wait in the queue for pages.
+
+        ``linger_s``: how long it lives on when its last reader has left; None needs no reader at all.
 
         Raises:
             RequestError: the model does not make such a video; names the field.
@@ -171,11 +178,16 @@ class Engine:
         """
         self._check_serving()
         self._check_request(request)
-        return self._shell.open(request)
+        return self._shell.open(request, linger_s)
 
     def video(self, video_id: str) -> VideoHandle:
-        """A video that has not ended. Raises ``UnknownVideo``."""
+        """A video that runs, waits, or ended and is kept. Raises ``UnknownVideo``."""
         return self._shell.video(video_id)
+
+    @property
+    def videos(self) -> tuple[VideoHandle, ...]:
+        """All of them, the oldest first."""
+        return self._shell.videos
 
     def _check_serving(self) -> None:
         match self.state:

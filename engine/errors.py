@@ -2,10 +2,12 @@
 
 HiarError                     code, message, retryable
 +-- RequestError              the caller's fault; names the field
-|   +-- UnknownVideo        no such video, or it has ended
+|   +-- UnknownVideo          no such video, or it is forgotten
+|   +-- BlockGone             a block that is not kept any more, or never comes
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
 |   +-- PromptReplaced        a newer prompt of the same video came first
+|   +-- BlockTooEarly         a block too far ahead of the newest
 |   +-- EngineUnavailable     starting, restarting or draining
 +-- VideoFailed             the engine could not go on with one video
 |   +-- CorruptLatents        a block held NaN or infinity
@@ -40,9 +42,15 @@ class RequestError(HiarError):
 
 
 class UnknownVideo(RequestError):
-    """No running video has this id."""
+    """No video has this id."""
 
     code = "not_found"
+
+
+class BlockGone(RequestError):
+    """A block cannot be read any more: it is not kept, or the video ended before it."""
+
+    code = "gone"
 
 
 class Refused(HiarError):
@@ -66,6 +74,12 @@ class PromptReplaced(Refused):
     """A newer prompt of the same video came before this one's turn."""
 
     code = "prompt_replaced"
+
+
+class BlockTooEarly(Refused):
+    """A block is too far ahead of the newest one to wait for it."""
+
+    code = "too_early"
 
 
 class EngineUnavailable(Refused):

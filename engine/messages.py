@@ -11,6 +11,9 @@ from engine.law.placement import PassCosts, Plan
 from engine.request import Output, Quality
 from engine.trace import Rests, Span
 
+FRONT_PID = "_HIAR_FRONT_PID"
+"""Variable of the environment that names the front to the process that workers are forked from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBytes:
@@ -218,7 +221,7 @@ class WorkerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReady:
-    """The worker has loaded its parts and met the others."""
+    """The worker has loaded what its placement needs and met the others."""
 
     facts: WorkerFacts
 

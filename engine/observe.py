@@ -7,8 +7,9 @@ increments, so a worker that is lost takes nothing back. Knows no metric and nob
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engine.errors import HiarError
 from engine.messages import StartProgress
-from engine.request import EngineFacts, Fragment, Pace
+from engine.request import EndReason, EngineFacts, Fragment, Pace
 from engine.trace import Rests, Span
 
 
@@ -48,11 +49,21 @@ class Observer:
     def video_recovered(self, *, exact: bool) -> None:
         """A video goes on with new workers, as if nothing had happened or merely resembling that."""
 
-    def block_made(self, fragment: Fragment, interval_s: float | None) -> None:
-        """A block left the chain, ``interval_s`` after the one before; None for the first."""
+    def video_ended(self, outcome: EndReason | HiarError, video_s: float, lived_s: float) -> None:
+        """A video ended: so much of it was made, so long after it was asked for. Told once of every video."""
 
-    def block_taken(self, pace: Pace, lead_s: float | None) -> None:
-        """A reader took a block, ``lead_s`` before its playback deadline, negative if late; None before playback."""
+    def block_made(self, fragment: Fragment, interval_s: float | None, lead_s: float | None) -> None:
+        """A block left the chain, ``interval_s`` after the one before; None for the first.
+
+        ``lead_s``: so long before the leading reader of a realtime video must play it, negative if late; None before
+        playback and without such a reader.
+        """
+
+    def block_taken(self, pace: Pace) -> None:
+        """A reader took a block."""
+
+    def stood_still(self, seconds: float) -> None:
+        """The picture of a realtime video stood still, waiting for a block, for so long since that was last told."""
 
     def prompt_asked(self, *, remembered: bool) -> None:
         """An embedding was needed."""

@@ -56,6 +56,8 @@ class VideoRequest:
     fps: int
     seconds: float | None = None
     """Length of the video; None is endless."""
+    is_cut: bool = False
+    """An endless video was asked for; ``seconds`` is the longest that is allowed."""
     seed: int = 0
     """0 .. 2**64 - 1."""
     pace: Pace = Pace.REALTIME
@@ -91,8 +93,18 @@ class EndReason(StrEnum):
     """Why a video ended without an error."""
 
     COMPLETED = "completed"
+    LIMIT = "limit"
+    """An endless one reached the longest video of the server."""
     CANCELLED = "cancelled"
     DRAIN = "drain"
+    CLIENT_DISCONNECT = "client_disconnect"
+    """Its last reader left, and no other came in time."""
+    SLOW_CLIENT = "slow_client"
+    """Its last reader took nothing for too long."""
+    TIMEOUT = "timeout"
+    """Its caller waited for the first block for too long."""
+    INTERNAL_ERROR = "internal_error"
+    """The answer to its last reader broke by a bug."""
 
 
 class EngineState(StrEnum):
@@ -164,6 +176,8 @@ class EngineLoad:
 
     running: int
     waiting: int
+    readers: int
+    """Of all videos together."""
     slots: int
     pages_used: int
     """As the workers' own pools count them."""

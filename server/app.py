@@ -20,8 +20,9 @@ from server.metrics.families import Families
 from server.metrics.readings import Readings
 from server.player.routes import PlayerRoutes
 from server.settings import Settings
+from server.videos.query import LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
-from server.videos.schemas import GenerateRequest, PromptChange
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -35,7 +36,7 @@ _VIDEO: Responses = {
         "description": "Fragmented MP4, sent while it is generated. The status is sent with the first fragment.",
         "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {
-            "X-VideoHandle-Id": {"description": "For `/v1/videos/{id}`.", "schema": {"type": "string"}},
+            "X-Video-Id": {"description": "For `/v1/videos/{id}`.", "schema": {"type": "string"}},
             "X-Decoder": {
                 "description": "What turns latents into pictures: `wan` is faithful, `tiny` is many times faster.",
                 "schema": {"type": "string"},
@@ -43,6 +44,10 @@ _VIDEO: Responses = {
         },
     }
 }
+
+
+def _query(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"parameters": parameters}
 
 
 def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
@@ -71,21 +76,48 @@ def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
         "/v1/generate",
         routes.generate,
         methods=["POST"],
-        responses={**_VIDEO, **_errors(400, 408, 413, 415, 429, 502, 503, 504)},
+        responses={**_VIDEO, **_errors(400, 408, 410, 413, 415, 429, 502, 503, 504)},
         openapi_extra=body_schema(GenerateRequest),
         response_class=Response,
     )
-    video = "/v1/videos/{video_id}"
-    app.add_api_route(video, routes.status, methods=["GET"], responses=_errors(404))
+    created: Responses = {
+        200: {"headers": {"Location": {"description": "The resource.", "schema": {"type": "string"}}}}
+    }
     app.add_api_route(
-        video, routes.cancel, methods=["DELETE"], status_code=204, response_class=Response, responses=_errors(404)
+        "/v1/videos",
+        routes.create,
+        methods=["POST"],
+        responses={**created, **_errors(400, 408, 413, 415, 429, 503)},
+        openapi_extra=body_schema(VideoCreate),
     )
     app.add_api_route(
-        video + "/prompt",
+        "/v1/videos", routes.list, methods=["GET"], responses=_errors(400), openapi_extra=_query(LIST_QUERY)
+    )
+    video = "/v1/videos/{video_id}"
+    app.add_api_route(video, routes.retrieve, methods=["GET"], responses=_errors(404))
+    app.add_api_route(video, routes.delete, methods=["DELETE"], responses=_errors(404))
+    app.add_api_route(f"{video}/cancel", routes.cancel, methods=["POST"], responses=_errors(404))
+    app.add_api_route(
+        f"{video}/prompt",
         routes.change_prompt,
         methods=["POST"],
         responses=_errors(400, 404, 408, 413, 415, 429, 503),
         openapi_extra=body_schema(PromptChange),
+    )
+    app.add_api_route(
+        f"{video}/stream",
+        routes.stream,
+        methods=["GET"],
+        responses={**_VIDEO, **_errors(400, 404, 410, 425, 429, 503, 504)},
+        openapi_extra=_query(STREAM_QUERY),
+        response_class=Response,
+    )
+    app.add_api_route(
+        f"{video}/content",
+        routes.content,
+        methods=["GET"],
+        responses={**_VIDEO, **_errors(404, 410, 429, 503, 504)},
+        response_class=Response,
     )
 
 
@@ -110,7 +142,7 @@ def _complete_document(app: FastAPI) -> None:
     schemas = document["components"]["schemas"]
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for model in (GenerateRequest, PromptChange):
+    for model in (GenerateRequest, PromptChange, VideoCreate):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema

@@ -13,8 +13,11 @@ from enum import StrEnum
 from starlette.responses import Response
 
 from engine import (
+    BlockGone,
+    BlockTooEarly,
     CorruptLatents,
     EncoderFailed,
+    EndReason,
     EngineOutOfMemory,
     EngineState,
     EngineUnavailable,
@@ -71,7 +74,7 @@ class ErrorRow:
     rejected: Rejection | None = None
     """None: it comes after a request was taken, or to other requests than for a video."""
     finish: Finish | None = None
-    """How a video ends with it. None: it ends none."""
+    """How a video ends that fails with it. None: none does."""
     retry_s: float | None = None
     """Seconds after which asking again makes sense, where the error does not say so itself. None: never."""
 
@@ -84,9 +87,10 @@ ERRORS = (
     UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
     METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
     NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
-    GONE := ErrorRow("gone", 410, finish=Finish.CLIENT_CANCEL),
+    GONE := ErrorRow("gone", 410, BlockGone),
+    TOO_EARLY := ErrorRow("too_early", 425, BlockTooEarly, retry_s=1),
     QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
-    NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, finish=Finish.TIMEOUT, retry_s=10),
+    NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, retry_s=10),
     PROMPT_REPLACED := ErrorRow("prompt_replaced", 429, PromptReplaced, retry_s=1),
     TOO_MANY_CONNECTIONS := ErrorRow("overloaded", 503, retry_s=1),
     STARTING := ErrorRow("starting", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
@@ -95,7 +99,7 @@ ERRORS = (
     ),
     UNAVAILABLE := ErrorRow("engine_unavailable", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
     REFUSED := ErrorRow("refused", 503, Refused, rejected=Rejection.NOT_READY, retry_s=5),
-    FIRST_FRAGMENT_TIMEOUT := ErrorRow("first_segment_timeout", 504, finish=Finish.TIMEOUT),
+    FIRST_FRAGMENT_TIMEOUT := ErrorRow("first_segment_timeout", 504),
     ENGINE_ERROR := ErrorRow("engine_error", 503, VideoFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
     CORRUPT_LATENTS := ErrorRow("corrupt_latents", 502, CorruptLatents, finish=Finish.ENGINE_ERROR),
     OUT_OF_MEMORY := ErrorRow("engine_oom", 503, EngineOutOfMemory, finish=Finish.ENGINE_ERROR, retry_s=1),
@@ -147,6 +151,13 @@ def from_engine(error: HiarError) -> ApiError:
     headers = _retry_after(error.retry_after_s) if isinstance(error, Refused) else {}
     param = error.param if isinstance(error, RequestError) else None
     return ApiError(row_of(error), error.message, param=param, headers=headers)
+
+
+def finish_of(outcome: EndReason | HiarError) -> Finish:
+    """How a video ended, as metrics call it."""
+    if isinstance(outcome, HiarError):
+        return row_of(outcome).finish or Finish.INTERNAL_ERROR
+    return Finish.CLIENT_CANCEL if outcome is EndReason.CANCELLED else Finish(outcome.value)
 
 
 def unavailable(state: EngineState, detail: str) -> ApiError:

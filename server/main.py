@@ -197,6 +197,7 @@ def engine_config(settings: Settings) -> EngineConfig:
             start_timeout_s=settings.start_timeout_s,
             stage_timeout_s=settings.stage_timeout_s,
             recovery_grace_s=settings.recovery_grace_s,
+            keep_s=settings.keep_seconds,
         )
     except ValueError as error:
         raise SettingError(str(error)) from error

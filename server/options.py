@@ -61,6 +61,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
 def _devices(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not all(map(is_device, names)):
@@ -183,6 +190,12 @@ OPTIONS = (
         read=_positive,
         expected="a number of seconds above 0",
         help="how long running videos wait for lost workers to be replaced",
+    ),
+    Option(
+        name="keep_seconds",
+        read=_not_negative,
+        expected="a number of seconds, 0 or more",
+        help="how long an ended video still answers and can be read, while there is memory for it",
     ),
     Option(
         name="drain_timeout_s",

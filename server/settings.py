@@ -59,6 +59,8 @@ class Settings:
     stage_timeout_s: float = EngineConfig.stage_timeout_s
     recovery_grace_s: float = EngineConfig.recovery_grace_s
     drain_timeout_s: float = 30.0
+    keep_seconds: float = EngineConfig.keep_s
+    """How long an ended video still answers."""
     kv_dtype: str = Precision.kv_dtype
     linear_dtype: str = Precision.linear_dtype
     attention_dtype: str = Precision.attention_dtype

@@ -344,6 +344,6 @@ class InstantEngine(Engine):
         self.workers = InstantWorkers(config, observer, self.behaviour, **callbacks)
         return self.workers
 
-    async def open(self, request: VideoRequest) -> VideoHandle:
-        self.opened.append(await super().open(request))
+    async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
+        self.opened.append(await super().open(request, linger_s))
         return self.opened[-1]

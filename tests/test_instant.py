@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine import (
     Fragment,
     Pace,
     PromptAt,
+    Reader,
     StartError,
     VideoHandle,
     VideoRequest,
@@ -40,16 +41,14 @@ async def serving(behaviour: Behaviour, **settings: Any) -> AsyncIterator[Instan
         await engine.stop()
 
 
-async def read(video: VideoHandle, num_blocks: int | None = None) -> list[Fragment]:
-    """The next fragments, or all that are left."""
-    found: list[Fragment] = []
-    async with aclosing(video.fragments()) as fragments:
-        while num_blocks is None or len(found) < num_blocks:
-            try:
-                found.append(await anext(fragments))
-            except StopAsyncIteration:
-                break
-    return found
+async def read(video: VideoHandle) -> list[Fragment]:
+    """The whole video."""
+    return [fragment async for fragment in video.read()]
+
+
+async def take(reader: Reader, num_blocks: int) -> list[Fragment]:
+    """The next fragments."""
+    return [await anext(reader) for _ in range(num_blocks)]
 
 
 def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -78,15 +77,16 @@ def test_a_lost_video_goes_on_with_the_next_group(grace_s: float, exact: bool) -
     async def body() -> None:
         async with serving(Behaviour(block_s=0.001), recovery_grace_s=grace_s) as engine:
             video = await engine.open(ENDLESS)
-            before = await read(video, 12)
+            reader = video.read()
+            before = await take(reader, 12)
             engine.workers.lose()
             assert video.status().state == VideoState.RECOVERING
             engine.workers.serve()
-            after = await read(video, 30)
+            after = await take(reader, 30)
             assert [one.block for one in before + after] == [*range(42)]
             assert [past.exact for past in video.status().recoveries] == [exact]
             assert engine.load.restarts == 1
-            await video.close()
+            await video.stop()
 
     run(body)
 
@@ -110,10 +110,10 @@ def test_closing_waits_for_no_block() -> None:
             video, next_one = await engine.open(ENDLESS), await engine.open(ENDLESS)
             while engine.fleet.pages_used == 0:  # its open ticket passes; its first block is next
                 await asyncio.sleep(0)
-            await video.close()
+            await video.stop()
             assert (video.end_reason, await read(video)) == (EndReason.CANCELLED, [])
             assert next_one.status().state == VideoState.RUNNING
-            await next_one.close()
+            await next_one.stop()
             assert engine.fleet.pages_used == 0
 
     run(body)

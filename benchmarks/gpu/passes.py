@@ -28,7 +28,7 @@ from engine.stage.pages import page_bytes
 DENOISE_TIMESTEP, CACHE_TIMESTEP = 937.5, 833.3333
 """Of the second stage."""
 RESERVE_BYTES = 16 << 30
-"""Kept free of pages, for activations, recorded forwards and the baseline's cache of one stage."""
+"""Kept free of pages, for activations, captured forwards and the baseline's cache of one stage."""
 GOAL = 1.5
 """Of the baseline's speed, all stages on one GPU."""
 D, C, BASELINE_D, BASELINE_C = "D", "C", "baseline D", "baseline C"
@@ -83,8 +83,8 @@ def measure(bench: Bench, section: Section) -> None:
             torch.cuda.reset_peak_memory_stats(bench.device)
         ours = _runnable(section, our_works(bench, steady, model))
         _report_memory(bench, section, steady)
-        recorded = {name + REPLAYED: work for name, work in our_works(bench, steady, replayed(bench, model)).items()}
-        ours |= _runnable(section, recorded)
+        captured = {name + REPLAYED: work for name, work in our_works(bench, steady, replayed(bench, model)).items()}
+        ours |= _runnable(section, captured)
         _report_times(bench, section, bench.interleaved(ours | plain))
         profiled = ours.get(stage_name(1) + REPLAYED, ours.get(stage_name(1)))
         if profiled is not None:

@@ -20,9 +20,9 @@ from engine.model.dit import CausalWan
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.text import load_text_encoder
 from engine.model.weights import load_transformer
+from engine.stage.build import RecordedPrompt
 from engine.stage.noise import KeyedNoise
 from engine.stage.pages import PagePool, VideoPages
-from engine.stage.parts import RecordedPrompt
 from kernels.attention.int8 import paged_attention_int8
 from kernels.fp8.formula import quantise_rows_reference
 from kernels.numbers import FP8

@@ -14,8 +14,9 @@ from dataclasses import replace
 from engine.config import EngineConfig, Nodes
 from engine.errors import StartError
 from engine.fleet import wire
+from engine.fleet.fork_server import prepare_workers
 from engine.fleet.hello import hello_of
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.local import LocalWorker, OnLost, OnMessage, WorkerHandle
 from engine.messages import Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
@@ -24,12 +25,12 @@ CONNECT_TIMEOUT_S = 5.0
 WELCOME_TIMEOUT_S = 20.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
-OpenWorker = Callable[[EngineConfig, str, OnMessage, OnLost], Link]
-"""Starts a worker on a device; ``WorkerLink`` but in tests."""
+OpenWorker = Callable[[EngineConfig, str, OnMessage, OnLost], WorkerHandle]
+"""Starts a worker on a device; ``LocalWorker`` but in tests."""
 
 
 async def run_agent(
-    config: EngineConfig, leave: asyncio.Event | None = None, *, open_worker: OpenWorker = WorkerLink
+    config: EngineConfig, leave: asyncio.Event | None = None, *, open_worker: OpenWorker = LocalWorker
 ) -> None:
     """Lend this node's devices until the front stops, then return.
 
@@ -94,7 +95,7 @@ class _Visit:
         """``idle`` is kept set while no worker runs."""
         self._config, self._reader, self._writer = config, reader, writer
         self._open_worker, self._idle = open_worker, idle
-        self._links: dict[int, Link] = {}
+        self._workers: dict[int, WorkerHandle] = {}
         self._stops: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> bool:
@@ -110,8 +111,8 @@ class _Visit:
         finally:
             beating.cancel()
             self._writer.close()  # first, so that the front hears of one lost node and not of each worker
-            for link in list(self._links.values()):
-                link.kill()
+            for worker in list(self._workers.values()):
+                worker.kill()
             await self._stop_all()
 
     async def _obey(self) -> None:
@@ -127,25 +128,25 @@ class _Visit:
         """Take a message for a worker, which may have ended while it was on the way."""
         if isinstance(message, wire.StartWorker):
             self._start(number, message.device)
-        elif link := self._links.get(number):
+        elif worker := self._workers.get(number):
             match message:
                 case wire.KillWorker():
-                    link.kill()
+                    worker.kill()
                 case wire.AbortWorker():
-                    link.abort()
+                    worker.abort()
                 case Shutdown():
-                    stop = asyncio.create_task(self._stop(number, link))
+                    stop = asyncio.create_task(self._stop(number, worker))
                     self._stops.add(stop)
                     stop.add_done_callback(self._stops.discard)
                 case _ if isinstance(message, ToWorker):
-                    link.send(message)
+                    worker.send(message)
 
     def _start(self, number: int, device: str) -> None:
         if device not in self._config.devices:
             self._ended(number, f"device {device} is not lent")
             return
         try:
-            link = self._open_worker(
+            worker = self._open_worker(
                 self._config,
                 device,
                 lambda message: wire.write(self._writer, message, number),
@@ -154,20 +155,20 @@ class _Visit:
         except OSError as error:
             self._ended(number, f"the worker on {device} did not start: {error}")
             return
-        self._links[number] = link
+        self._workers[number] = worker
         self._idle.clear()
 
-    async def _stop(self, number: int, link: Link) -> None:
-        await link.stop()
+    async def _stop(self, number: int, worker: WorkerHandle) -> None:
+        await worker.stop()
         self._ended(number, "the worker has left")
 
     async def _stop_all(self) -> None:
-        await asyncio.gather(*self._stops, *(self._stop(*item) for item in self._links.items()))
+        await asyncio.gather(*self._stops, *(self._stop(*item) for item in self._workers.items()))
 
     def _ended(self, number: int, sentence: str) -> None:
-        self._links.pop(number, None)
+        self._workers.pop(number, None)
         wire.write(self._writer, wire.WorkerEnded(sentence=sentence), number)
-        if not self._links:
+        if not self._workers:
             self._idle.set()
 
 

@@ -81,7 +81,7 @@ def check_devices(
 def memory_facts(planned: WorkerMemory, found: MemoryUse) -> WorkerMemoryFacts:
     """What was planned beside what was found."""
     return WorkerMemoryFacts(
-        rank=planned.part.rank,
+        rank=planned.placement.rank,
         device=planned.device.name,
         planned=tuple((str(item), size) for item, size in planned.held.items() if size),
         measured=tuple((name, size) for name, size in found.items if size),

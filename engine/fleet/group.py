@@ -16,7 +16,7 @@ from engine.config import EngineConfig
 from engine.errors import START_FAILURES, HiarError, StartError, StartOutOfMemory, WorkerLost
 from engine.fleet import warm_up
 from engine.fleet.hosts import Hosts
-from engine.fleet.local import Link
+from engine.fleet.local import WorkerHandle
 from engine.fleet.planning import plan_by_memory, plan_by_time, tell_plan
 from engine.fleet.summary import Learned, summarise
 from engine.fleet.vitals import Vitals
@@ -98,7 +98,7 @@ class WorkerGroup:
         self._memory: MemoryPlan | None = None
         """What workers are planned to hold; None for a rehearsal."""
         self.facts: EngineFacts | None = None
-        self._links: list[Link] = []
+        self._workers: list[WorkerHandle] = []
         self._awaited: dict[tuple[int, type], asyncio.Future[Any]] = {}
         self.start_times: StartTimes | None = None
         self.loss: tuple[int, LossReason] | None = None
@@ -114,7 +114,7 @@ class WorkerGroup:
     @property
     def pids(self) -> tuple[int | None, ...]:
         """Process ids by rank; None for workers of other hosts."""
-        return tuple(link.pid for link in self._links)
+        return tuple(worker.pid for worker in self._workers)
 
     @property
     def pages_used(self) -> int:
@@ -146,7 +146,7 @@ class WorkerGroup:
         places = await self._hosts.wait_nodes()
         began_s = time.monotonic()
         for rank, (node_rank, device) in enumerate(places):
-            self._links.append(self._open(rank, node_rank, device))
+            self._workers.append(self._open(rank, node_rank, device))
         opened = await asyncio.gather(*(self._expect(rank, DeviceOpened) for rank in range(len(places))))
         measuring_s = 0.0
         if self._costs is None:
@@ -175,9 +175,11 @@ class WorkerGroup:
             warm_up_s=warm_s - loaded_s,
             restart_s=warm_s - began_s - measuring_s,
         )
-        for part, pid in zip(self.plan.parts, self.pids, strict=True):
+        for placement, pid in zip(self.plan.placements, self.pids, strict=True):
             process = f"process {pid}" if pid is not None else "there"
-            logger.info("worker %d on %s is %s: %s", part.rank, part.device, process, " ".join(part.names))
+            logger.info(
+                "worker %d on %s is %s: %s", placement.rank, placement.device, process, " ".join(placement.names)
+            )
         self._serving = True
 
     # --- while it serves ---
@@ -187,14 +189,14 @@ class WorkerGroup:
         assert self.plan is not None and self._watchdog is not None, "the group does not run"
         if not isinstance(message, Cancel):
             self._watchdog.sent(chain, time.monotonic())
-        for part in self.plan.chains[chain]:
-            self._links[part.rank].send(message)
+        for placement in self.plan.chains[chain]:
+            self._workers[placement.rank].send(message)
 
     def ask(self, question: EncodePrompt) -> None:
         """Have a prompt embedded."""
         assert self._watchdog is not None, "the group does not run"
         self._watchdog.asked(self._text_rank, time.monotonic())
-        self._links[self._text_rank].send(question)
+        self._workers[self._text_rank].send(question)
 
     async def check_progress(self) -> None:
         """End the group if a worker hangs. A gap since the last check is the front's own, and no worker's silence."""
@@ -207,27 +209,27 @@ class WorkerGroup:
         if hung is None or self._failure is not None:
             return
         assert self.plan is not None
-        part = self.plan.parts[hung]
-        sentence = f"worker {hung} on {part.device} ({' '.join(part.names)}) made no progress in time"
+        placement = self.plan.placements[hung]
+        sentence = f"worker {hung} on {placement.device} ({' '.join(placement.names)}) made no progress in time"
         logger.error("%s; its stack follows if it can still run", sentence)
-        self._links[hung].abort()
+        self._workers[hung].abort()
         await asyncio.sleep(STACK_DUMP_S)
         self._lose(WorkerLost(sentence), hung, LossReason.HUNG)
 
     def kill(self) -> None:
         """End all processes now."""
-        for link in self._links:
-            link.kill()
+        for worker in self._workers:
+            worker.kill()
 
     async def stop(self) -> None:
         """Ask all workers to leave, and end those that do not."""
         self._failure = self._failure or WorkerLost("the group was stopped")
-        await asyncio.gather(*(link.stop() for link in self._links))
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     # --- messages ---
 
-    def _open(self, rank: int, node_rank: int, device: str) -> Link:
-        return self._hosts.open_link(
+    def _open(self, rank: int, node_rank: int, device: str) -> WorkerHandle:
+        return self._hosts.open_worker(
             node_rank,
             device,
             lambda message: self._receive(rank, message),
@@ -286,7 +288,7 @@ class WorkerGroup:
 
     async def _ask(self, rank: int, question: ToWorker, kind: type[Answer]) -> Answer:
         future = self._expect(rank, kind)
-        self._links[rank].send(question)
+        self._workers[rank].send(question)
         return await future
 
     def _lose(self, error: HiarError, rank: int, reason: LossReason = LossReason.DIED) -> None:
@@ -325,7 +327,7 @@ class WorkerGroup:
         self.ask(warm_up.QUESTION)
         messages = warm_up.messages(manifest, (await answer).embedding)
         self._watchdog.allow_text(LONGEST_PROMPT * (time.monotonic() - asked_s))
-        closed = [self._expect(part.rank, VideoClosed) for part in plan.parts]
+        closed = [self._expect(placement.rank, VideoClosed) for placement in plan.placements]
         for chain in range(len(plan.chains)):
             self._on_progress(plan.chains[chain][-1].rank, warm_up.progress(0))
             for message in messages:
@@ -336,4 +338,4 @@ class WorkerGroup:
     @property
     def _text_rank(self) -> int:
         assert self.plan is not None
-        return next(part.rank for part in self.plan.parts if part.embeds_text)
+        return next(placement.rank for placement in self.plan.placements if placement.embeds_text)

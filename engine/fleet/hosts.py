@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.fork_server import prepare_workers
+from engine.fleet.local import LocalWorker, OnLost, OnMessage, WorkerHandle
 
 
 class Hosts(Protocol):
@@ -13,7 +14,7 @@ class Hosts(Protocol):
         """(node rank, device) of every device, in node order. Raises ``StartError`` when a node does not come."""
         ...
 
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+    def open_worker(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> WorkerHandle:
         """Start a worker there."""
         ...
 
@@ -33,9 +34,9 @@ class ThisHost:
         await prepare_workers(self._config)
         return tuple((0, device) for device in self._config.devices)
 
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+    def open_worker(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> WorkerHandle:
         """Start a worker process."""
-        return WorkerLink(self._config, device, on_message, on_lost)
+        return LocalWorker(self._config, device, on_message, on_lost)
 
     async def stop(self) -> None:
         """There is no other node."""

@@ -6,18 +6,15 @@ loop. Knows no video and no restart policy.
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from multiprocessing.context import ForkServerContext
 from typing import Any, Protocol
 
 from engine.config import EngineConfig
-from engine.errors import StartError
+from engine.fleet.fork_server import fork_server
 from engine.messages import FromWorker, Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
@@ -29,8 +26,8 @@ OnLost = Callable[[str], None]
 """Called once with a sentence, on the loop, when the worker has ended without being asked to."""
 
 
-class Link(Protocol):
-    """A running worker, on this host or another. All callbacks run on the loop that made the link."""
+class WorkerHandle(Protocol):
+    """A running worker, on this host or another. All callbacks run on the loop that made the handle."""
 
     @property
     def pid(self) -> int | None:
@@ -54,33 +51,8 @@ class Link(Protocol):
         ...
 
 
-async def prepare_workers(config: EngineConfig) -> None:
-    """Have what workers are forked from import its modules, which takes seconds: the first ``WorkerLink`` of a process
-    would otherwise wait for them, and the event loop with it.
-
-    When it is cancelled nobody waits for the imports. Raises ``OSError`` or ``EOFError`` where there is no process, and
-    ``StartError`` where the process ends early: it imports the main script, too, which must not start an engine again.
-    """
-    first = _fork_server(config).Process(target=_do_nothing, name="hiar-first-fork", daemon=True)
-    forked: Future[None] = Future()
-    forked.set_running_or_notify_cancel()
-
-    def fork() -> None:
-        try:
-            first.start()
-            first.join()
-            _check_end(first.exitcode)
-        except (OSError, EOFError, StartError, RuntimeError) as error:
-            forked.set_exception(error)
-        else:
-            forked.set_result(None)
-
-    threading.Thread(target=fork, name="first-fork", daemon=True).start()
-    await asyncio.wrap_future(forked)
-
-
-class WorkerLink:
-    """A worker on this host."""
+class LocalWorker:
+    """The handle of a worker on this host."""
 
     def __init__(self, config: EngineConfig, device: str, on_message: OnMessage, on_lost: OnLost) -> None:
         """Start the process and its threads; quick after ``prepare_workers``."""
@@ -88,7 +60,7 @@ class WorkerLink:
         self._device, self._on_message, self._on_lost = device, on_message, on_lost
         self._stopping = False
         self._outbox: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
-        context = _fork_server(config)
+        context = fork_server(config)
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_enter_worker, args=(config, device, theirs), name="hiar-worker", daemon=True
@@ -151,26 +123,6 @@ class WorkerLink:
     def _call(self, callback: Callable[[Any], None], argument: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, argument)
-
-
-def _fork_server(config: EngineConfig) -> ForkServerContext:
-    """Makes processes by forking one that imports, once, what every worker needs."""
-    needs_text = config.manifest.text is not None and config.recording_file is None and config.rehearsal is None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["engine.stage.preload", *(["engine.model.text"] if needs_text else [])])
-    return context
-
-
-def _do_nothing() -> None:
-    """All that the first fork does."""
-
-
-def _check_end(exit_code: int | None) -> None:
-    if exit_code != 0:
-        raise StartError(
-            f"the first worker process ended with exit code {exit_code} while it imported its modules; a script that "
-            'starts an engine does so under if __name__ == "__main__", because its workers import it'
-        )
 
 
 def _enter_worker(config: EngineConfig, device: str, connection: Any) -> None:

@@ -1,7 +1,7 @@
-"""The front's side of the other nodes: who has joined, and a link to each worker that runs there.
+"""The front's side of the other nodes: who has joined, and a handle of each worker that runs there.
 
-``NodeHub`` listens, admits nodes and hears their signs of life; ``RemoteLink`` is to a worker of another node what
-``WorkerLink`` is to one of this host. A node that is silent for ``stage_timeout_s``, or whose connection closes, is
+``NodeHub`` listens, admits nodes and hears their signs of life; ``RemoteWorker`` is to a worker of another node what
+``LocalWorker`` is to one of this host. A node that is silent for ``stage_timeout_s``, or whose connection closes, is
 lost with all its workers, and may join again. Knows no video and no restart policy.
 """
 
@@ -12,8 +12,9 @@ import os
 from engine.config import EngineConfig
 from engine.errors import StartError
 from engine.fleet import wire
+from engine.fleet.fork_server import prepare_workers
 from engine.fleet.hello import hello_of, objection
-from engine.fleet.local import Link, OnLost, OnMessage, WorkerLink, prepare_workers
+from engine.fleet.local import LocalWorker, OnLost, OnMessage, WorkerHandle
 from engine.messages import FromWorker, Shutdown, ToWorker
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ STOP_S = 10.0
 """How long a node may take to end its workers, which have a grace time of their own there."""
 
 
-class RemoteLink:
-    """A worker on another node. All callbacks run on the loop of the hub."""
+class RemoteWorker:
+    """The handle of a worker on another node. All callbacks run on the loop of the hub."""
 
     pid: int | None = None
     """Process ids of another host mean nothing here."""
@@ -72,7 +73,7 @@ class RemoteLink:
         """The worker is gone; tell so once, unless it was asked to leave."""
         if not self._ended.is_set():
             self._ended.set()
-            self._node.links.pop(self._number, None)
+            self._node.workers.pop(self._number, None)
             if not self._stopping:
                 self._on_lost(sentence)
 
@@ -85,21 +86,21 @@ class _Node:
         self.address: str = writer.get_extra_info("peername")[0]
         self.visit = visit
         """Ends with the connection."""
-        self.links: dict[int, RemoteLink] = {}
+        self.workers: dict[int, RemoteWorker] = {}
         self.heard = asyncio.Event()
         """Set at each frame."""
         self.is_lost = False
         self._writer = writer
         self._num_workers = 0
 
-    def open_link(self, device: str, on_message: OnMessage, on_lost: OnLost) -> RemoteLink:
+    def open_worker(self, device: str, on_message: OnMessage, on_lost: OnLost) -> RemoteWorker:
         """Start a worker. Numbers are never used again, so that an ended worker's last words reach no other."""
         self._num_workers += 1
-        link = self.links[self._num_workers] = RemoteLink(self, self._num_workers, on_message, on_lost)
+        handle = self.workers[self._num_workers] = RemoteWorker(self, self._num_workers, on_message, on_lost)
         if self.is_lost:
-            asyncio.get_running_loop().call_soon(link.ended, self.loss)
+            asyncio.get_running_loop().call_soon(handle.ended, self.loss)
         self.write(wire.StartWorker(device=device), self._num_workers)
-        return link
+        return handle
 
     @property
     def loss(self) -> str:
@@ -113,20 +114,20 @@ class _Node:
     def receive(self, worker: int, message: wire.Message) -> None:
         """Take a frame. Its worker may have ended here while it was on the way."""
         self.heard.set()
-        link = self.links.get(worker)
-        if link is None:
+        handle = self.workers.get(worker)
+        if handle is None:
             return
         if isinstance(message, wire.WorkerEnded):
-            link.ended(f"node {self.rank}: {message.sentence}")
+            handle.ended(f"node {self.rank}: {message.sentence}")
         elif isinstance(message, FromWorker):
-            link.receive(message)
+            handle.receive(message)
 
     def lose(self) -> None:
-        """Cut the connection and tell every link. Idempotent."""
+        """Cut the connection and tell every handle. Idempotent."""
         self.is_lost = True
         self._writer.transport.abort()
-        for link in list(self.links.values()):
-            link.ended(self.loss)
+        for handle in list(self.workers.values()):
+            handle.ended(self.loss)
 
 
 class NodeHub:
@@ -177,18 +178,18 @@ class NodeHub:
         others = [(rank, device) for rank, node in sorted(self._known.items()) for device in node.devices]
         return (*own, *others)
 
-    def open_link(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> Link:
+    def open_worker(self, node_rank: int, device: str, on_message: OnMessage, on_lost: OnLost) -> WorkerHandle:
         """Start a worker on a device that ``wait_nodes`` named, on this node or another.
 
         ``on_lost`` is called once, with a sentence, when the worker has ended without being asked to; on another node
         that includes a worker that could not be started, and a node that is lost already.
         """
         if node_rank == 0:
-            return WorkerLink(self._config, device, on_message, on_lost)
-        return self._known[node_rank].open_link(device, on_message, on_lost)
+            return LocalWorker(self._config, device, on_message, on_lost)
+        return self._known[node_rank].open_worker(device, on_message, on_lost)
 
     async def stop(self) -> None:
-        """Send every node home and return when it has ended its workers. Stop the links first. Idempotent."""
+        """Send every node home and return when it has ended its workers. Stop the workers first. Idempotent."""
         self._stopping = True
         if self._server is not None:
             self._server.close()

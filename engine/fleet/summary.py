@@ -27,7 +27,7 @@ def summarise(
     """The group's facts, from those of its workers by rank; logs what each holds in memory beside what was planned."""
     manifest = config.manifest
     workers = planned.workers if planned is not None else ()
-    memory = tuple(memory_facts(worker, facts[worker.part.rank].memory) for worker in workers)
+    memory = tuple(memory_facts(worker, facts[worker.placement.rank].memory) for worker in workers)
     for one in memory:
         tell_memory(one)
     frames = frames_in_block(manifest.rollout, 1)

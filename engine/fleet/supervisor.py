@@ -15,7 +15,6 @@ Knows no video: what a lost group means to them is decided by whoever is told.
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from engine.fleet import warm_up
 from engine.fleet.fit import check_host
 from engine.fleet.group import WorkerGroup
 from engine.fleet.hosts import Hosts, ThisHost
+from engine.fleet.scratch import remove, scratch_folder
 from engine.fleet.starting import StartReport
 from engine.fleet.summary import Learned
 from engine.messages import Beat, Cancel, EncodePrompt, ForFront, FromWorker, Idle, StartProgress, Ticket
@@ -70,7 +70,7 @@ class Supervisor:
         """From each loss of a group to the next one's readiness."""
         self._hosts: Hosts = ThisHost(config)
         self._report = StartReport()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         """Where workers of one host meet; made by ``start``."""
         self._group: WorkerGroup | None = None
         self._learned: Learned | None = None
@@ -103,7 +103,7 @@ class Supervisor:
         """
         try:
             check_host(self._config)
-            self._folder = _scratch_folder()
+            self._folder = scratch_folder()
         except StartError as error:
             self._fail(error)
             raise
@@ -147,7 +147,7 @@ class Supervisor:
             await self._group.stop()
         await self._hosts.stop()
         if self._folder is not None:
-            self._folder.cleanup()
+            remove(self._folder)
 
     def _begin(self, pause_s: float) -> None:
         self._life = asyncio.create_task(self._bring_up(pause_s))
@@ -170,7 +170,7 @@ class Supervisor:
         group = WorkerGroup(
             self._config,
             self._hosts,
-            Path(folder.name),
+            folder,
             self._num_groups,
             self._learned,
             on_message=self._receive,
@@ -267,11 +267,3 @@ class Supervisor:
     def _enter(self, state: EngineState) -> None:
         self._state = state
         self._settled.set()
-
-
-def _scratch_folder() -> "tempfile.TemporaryDirectory[str]":
-    try:
-        return tempfile.TemporaryDirectory(prefix="hiar-")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"no temporary folder can be made: {reason}; TMPDIR names where one may be") from error

@@ -28,7 +28,7 @@ class Watchdog:
         """Nothing is owed. ``timeout_s``: the longest silence of a worker that owes something."""
         self._plan, self._timeout_s = plan, timeout_s
         self._text_timeout_s = timeout_s
-        self._pulses = [Pulse() for _ in plan.parts]
+        self._pulses = [Pulse() for _ in plan.placements]
         self._tickets_sent = [0] * len(plan.chains)
 
     def slept(self, seconds: float) -> None:
@@ -66,9 +66,9 @@ class Watchdog:
 
     def owed(self, rank: int) -> int:
         """Tickets that are this worker's to pass: the one before it has."""
-        part = self._plan.parts[rank]
-        before = part.previous
-        handed = self._tickets_sent[part.chain] if before is None else self._pulses[before].tickets_passed
+        placement = self._plan.placements[rank]
+        before = placement.previous
+        handed = self._tickets_sent[placement.chain] if before is None else self._pulses[before].tickets_passed
         return handed - self._pulses[rank].tickets_passed
 
     def hung(self, now: float) -> int | None:
@@ -83,11 +83,11 @@ class Watchdog:
     def _limit_s(self, rank: int) -> float:
         """A thread beside the passes embeds prompts on the host, so that tickets are no reason to be silent there."""
         embeds = self._pulses[rank].open_questions > 0
-        beside = self._plan.parts[rank].text_on_host and self.owed(rank) > 0
+        beside = self._plan.placements[rank].text_on_host and self.owed(rank) > 0
         return self._text_timeout_s if embeds and not beside else self._timeout_s
 
     def _owing(self) -> set[int]:
-        return {part.rank for part in self._plan.parts if self._owes(part.rank)}
+        return {placement.rank for placement in self._plan.placements if self._owes(placement.rank)}
 
     def _owes(self, rank: int) -> bool:
         return self.owed(rank) > 0 or self._pulses[rank].open_questions > 0

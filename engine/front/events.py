@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from engine.errors import HiarError
+from engine.front.pacing import Cursor
 from engine.front.video import Video
 from engine.law.placement import Plan
 from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
+from engine.request import EndReason
 
 # --- events ---
 
@@ -27,17 +29,55 @@ class PromptAsked:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Somebody reads a video from the cursor's block on."""
+
+    video: Video
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
 class BlockTaken:
-    """The reader took the oldest fragment."""
+    """A reader took its next block."""
+
+    video: Video
+    cursor: Cursor
+
+
+@dataclass(frozen=True)
+class Left:
+    """A reader is gone. The last one ends its video with this reason, unless that lives on without."""
+
+    video: Video
+    cursor: Cursor
+    reason: EndReason
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A video is to end at the next block boundary; what was made stays readable."""
 
     video: Video
 
 
 @dataclass(frozen=True)
-class Left:
-    """Nobody waits for the video any more."""
+class Stopped:
+    """A video is to end at once: blocks under way are not made any more."""
 
     video: Video
+    reason: EndReason
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A video is to end at once, if it runs, and its id means nothing any more."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Somebody looks at the numbers: what stands still is counted up to now."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +118,10 @@ class TimePassed:
     """The moment of the last ``SetTimer`` has come."""
 
 
-Event = Asked | PromptAsked | BlockTaken | Left | Drained | GroupServes | GroupLost | WorkerSaid | TimePassed
+OfReader = Joined | BlockTaken | Left
+OfCaller = Asked | PromptAsked | Cancelled | Stopped | Forgotten
+OfAll = GroupServes | GroupLost | Drained | Looked
+Event = OfReader | OfCaller | OfAll | WorkerSaid | TimePassed
 
 # --- commands ---
 

@@ -1,10 +1,13 @@
-"""A video as its reader holds it. It waits on one event loop; what it knows is in the record."""
+"""A video as callers hold it: read, steered, ended and asked how it is. What is known of it is in the record."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from engine.errors import HiarError
+from engine.front import reader
+from engine.front.log import InitSegment
+from engine.front.pacing import Cursor
+from engine.front.reader import Reader
 from engine.front.video import Video, VideoState, VideoStatus
 from engine.request import EndReason, Fragment, VideoRequest
 
@@ -25,19 +28,27 @@ class LoopBell:
         await self._event.wait()
 
 
-class Desk(Protocol):
-    """What a reader asks of the front."""
+class Desk(reader.Desk, Protocol):
+    """What a caller asks of the front."""
 
-    def taken(self, video: Video) -> None:
-        """The reader took a block."""
-        ...
-
-    def leave(self, video: Video) -> None:
-        """Nobody waits for the video any more."""
+    def start_reading(self, video: Video, from_block: int | None) -> Cursor:
+        """A cursor that begins at a block."""
         ...
 
     async def change_prompt(self, video: Video, text: str) -> int:
         """Follow another prompt."""
+        ...
+
+    def cancel(self, video: Video) -> None:
+        """End at the next block boundary."""
+        ...
+
+    def stop(self, video: Video, reason: EndReason) -> None:
+        """End at once."""
+        ...
+
+    def forget(self, video: Video) -> None:
+        """End at once; the id means nothing any more."""
         ...
 
     def status(self, video: Video) -> VideoStatus:
@@ -46,7 +57,7 @@ class Desk(Protocol):
 
 
 class VideoHandle:
-    """A video in the making, for one consumer. Made by ``Engine.open``."""
+    """One video, for any number of callers and readers. Made by ``Engine.open`` and ``Engine.video``."""
 
     def __init__(self, video: Video, desk: Desk) -> None:
         self._video, self._desk = video, desk
@@ -62,14 +73,9 @@ class VideoHandle:
         return self._video.request
 
     @property
-    def codecs(self) -> str | None:
-        """RFC 6381 string; None before the first block."""
-        return self._video.codecs
-
-    @property
-    def init_segment(self) -> bytes | None:
+    def init_segment(self) -> InitSegment | None:
         """What a player needs before the first fragment; None before the first block."""
-        return self._video.init_segment
+        return self._video.log.init_segment
 
     @property
     def end_reason(self) -> EndReason | None:
@@ -82,43 +88,56 @@ class VideoHandle:
         return self._video.failure
 
     @property
-    def next_block(self) -> int:
-        """Blocks the reader has taken so far."""
-        return self._video.progress.taken
+    def is_ended(self) -> bool:
+        """Whether nothing will be added to it any more."""
+        return self._video.has_outcome
 
-    async def fragments(self) -> AsyncGenerator[Fragment, None]:
-        """Yield fragments as they are made; end when the video ends.
+    @property
+    def kept(self) -> range:
+        """The blocks that can be read now."""
+        return range(self._video.log.first_block, self._video.log.next_block)
+
+    def status(self) -> VideoStatus:
+        """Where it stands now."""
+        return self._desk.status(self._video)
+
+    def read(self, from_block: int | None = 0) -> Reader:
+        """Read it from a block on; None is the newest one. Any number may read at once, each at its own pace.
 
         Raises:
-            VideoFailed: the engine could not go on; fragments made before are yielded first.
-            EngineUnavailable: the engine drained before the video got its turn.
+            BlockGone: the block is not kept any more, or the video ends before it.
+            BlockTooEarly: it is more than a lead ahead of the newest block.
         """
-        video = self._video
-        while True:
-            while video.ready:
-                fragment = video.ready.popleft()
-                self._desk.taken(video)
-                yield fragment
-            if video.failure is not None:
-                raise video.failure
-            if video.end_reason is not None:
-                return
-            await video.bell.rung()
+        return Reader(self._video, self._desk.start_reading(self._video, from_block), self._desk)
+
+    def start_s(self, block: int) -> float:
+        """Playback time of a block's first frame."""
+        return self._video.progress.start_s(block)
+
+    def peek(self, block: int) -> Fragment:
+        """A block that is kept, without being a reader."""
+        return self._video.log.fragment(block)
 
     async def change_prompt(self, text: str) -> int:
         """Follow another prompt. Returns the first block it holds for; raises ``RequestError``."""
         return await self._desk.change_prompt(self._video, text)
 
-    async def close(self) -> None:
-        """Stop making blocks and free the pages; returns when they are free. Idempotent."""
-        self._desk.leave(self._video)
+    async def cancel(self) -> None:
+        """End it at the next block boundary and keep what was made; returns when it has ended. Idempotent."""
+        self._desk.cancel(self._video)
+        await self.freed()
+
+    async def stop(self, reason: EndReason = EndReason.CANCELLED) -> None:
+        """End it at once, if it runs; returns when its pages are free. Idempotent."""
+        self._desk.stop(self._video, reason)
+        await self.freed()
+
+    async def forget(self) -> None:
+        """End it at once, if it runs, and forget it; returns when its pages are free."""
+        self._desk.forget(self._video)
         await self.freed()
 
     async def freed(self) -> None:
-        """Wait until the pages are free."""
+        """Wait until it has ended and its pages are free."""
         while self._video.state != VideoState.ENDED:
             await self._video.bell.rung()
-
-    def status(self) -> VideoStatus:
-        """Where the video stands now."""
-        return self._desk.status(self._video)

@@ -1,16 +1,15 @@
-"""Tells the observer what becomes of videos: their start, each block, and when a changed prompt is seen.
+"""Tells the observer what becomes of videos: their start, each block, stalls, their end, and when a prompt is seen.
 
 Keeps nothing: what it needs is in the video. Knows no ticket and no worker.
 """
 
-from engine.front.pacing import Progress
 from engine.front.video import Video
 from engine.observe import Observer
-from engine.request import Fragment
+from engine.request import Fragment, Pace
 
 
 class Milestones:
-    """What is to be told of running videos."""
+    """What is to be told of videos."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -20,21 +19,34 @@ class Milestones:
         video.started_at = now
         self._observer.video_started(now - video.progress.opened_at)
 
-    def made(self, progress: Progress, fragment: Fragment, now: float) -> None:
-        """A block left the chain; ``progress`` does not know of its time yet."""
-        last = progress.last_done_at
-        self._observer.block_made(fragment, None if last is None else now - last)
+    def made(self, video: Video, fragment: Fragment, now: float) -> None:
+        """A block left the chain; the video's progress does not know of it yet."""
+        progress = video.progress
+        last, is_realtime = progress.last_done_at, video.request.pace == Pace.REALTIME
+        lead_s = progress.lead_s(now) if is_realtime and video.readers else None
+        self._observer.block_made(fragment, None if last is None else now - last, lead_s)
 
-    def taken(self, video: Video, lead_s: float | None, now: float) -> None:
-        """The reader took a block, ``lead_s`` before it was due; the video's progress counts it already."""
-        self._observer.block_taken(video.request.pace, lead_s)
+    def watched(self, video: Video, now: float) -> None:
+        """Count how long the picture of a reader stood still until now, if it does."""
+        if video.has_outcome or not video.readers:
+            return
+        stood_s = video.progress.count_stall(now)
+        if stood_s > 0 and video.request.pace == Pace.REALTIME:
+            self._observer.stood_still(stood_s)
+
+    def taken(self, video: Video, now: float) -> None:
+        """A reader took a block; the video's progress counts it already."""
+        self._observer.block_taken(video.request.pace)
         changes = video.prompt_changes
         while changes and changes[0].block < video.progress.taken:
             self._observer.prompt_followed(now - changes.popleft().asked_at)
 
-    def ended(self, video: Video) -> None:
+    def ended(self, video: Video, now: float) -> None:
         """Nothing more comes of a video."""
         video.prompt_changes.clear()
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
-            self._observer.video_made(progress.start_s(progress.done), progress.last_done_at - video.started_at)
+            self._observer.video_made(video.seconds_done, progress.last_done_at - video.started_at)
+        outcome = video.failure or video.end_reason
+        assert outcome is not None, f"video {video.id} ended without an outcome"
+        self._observer.video_ended(outcome, video.seconds_done, now - progress.opened_at)

@@ -1,16 +1,29 @@
 """When a video may have its next block, and which video goes first: pure functions of progress and time.
 
-A realtime video runs at most ``lead_target_s`` ahead of its viewer; every video stops while too much encoded video
-waits for its reader. Among those that may go, realtime videos come first, by playback deadline; then ``fast`` ones, by
-priority (design, law 9). Knows no queue and no clock.
+A realtime video runs at most ``lead_target_s`` ahead of its leading live reader: of those no further than that behind
+the newest block, the one whose picture would stand still first. Every video stops while too much of it waits for the
+reader that is furthest. Among videos that may go, watched realtime ones come first, by playback deadline; then the
+others, by priority (design, law 9). Knows no queue and no clock.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 
 from engine.config import EngineConfig, RolloutConfig
 from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
 from engine.request import Pace, VideoRequest
+
+
+@dataclass(eq=False)
+class Cursor:
+    """A reader's place in a log, and the clock of whoever plays what it reads. Seconds of the injected clock."""
+
+    first_block: int
+    next_block: int
+    """The one it has not taken."""
+    playing_since: float | None = None
+    """When block 0 would have been played, later by each moment that the picture stood still; None before playback."""
 
 
 @dataclass(kw_only=True)
@@ -25,15 +38,19 @@ class Progress:
     returned: int = 0
     """The block after the last one that left the chain."""
     done: int = 0
-    """Blocks handed to the reader, or waiting for it."""
+    """Blocks in the log."""
     taken: int = 0
-    """Blocks the reader has taken."""
-    playing_since: float | None = None
-    """When playback began, later by each moment that it stood still since."""
+    """The first block that no reader has taken."""
+    leader: Cursor | None = None
+    """The reader that playback is paced for; None while nobody reads."""
     last_done_at: float | None = None
     num_stalls: int = 0
-    """Playback deadlines that were missed."""
+    """Playback deadlines of the leading reader that were missed."""
     stalled_s: float = 0.0
+    """How long its picture stood still, as far as that is counted."""
+    counted_until: float = -inf
+    stalled_block: int = -1
+    """The last block that was waited for beyond its deadline."""
 
     @property
     def num_frames(self) -> int | None:
@@ -67,29 +84,55 @@ class Progress:
         """Whether every block of a finite video is made."""
         return self.num_blocks is not None and self.done >= self.num_blocks
 
-    def take(self, now: float) -> float | None:
-        """The reader took a block. Playback that ran dry waited for it; one that has not begun may begin.
-
-        A player begins when it holds a full block's length, as ours does: the first block is shorter than the others.
-        Returns how long before its playback deadline the block came, negative if late; None before playback.
-        """
-        lead_s = None
-        if self.playing_since is not None:
-            lead_s = self.playing_since + self.start_s(self.taken) - now
-            late_s = max(0.0, -lead_s)
-            self.playing_since += late_s
-            self.stalled_s += late_s
-            self.num_stalls += late_s > 0
-        self.taken += 1
-        full_block_s = frames_in_block(self.rollout, 1) / self.request.fps
-        if self.playing_since is None and self.start_s(self.taken) >= full_block_s:
-            self.playing_since = now
-        return lead_s
-
     @property
     def num_inflight(self) -> int:
         """Blocks in the chain."""
         return self.issued - self.returned
+
+    def take(self, cursor: Cursor, now: float) -> None:
+        """A reader took its next block. Playback that ran dry waited for it; one that has not begun may begin.
+
+        A player begins when it holds a full block's length, as ours does: the first block is shorter than the others.
+        """
+        if cursor.playing_since is not None:
+            cursor.playing_since = max(cursor.playing_since, now - self.start_s(cursor.next_block))
+        cursor.next_block += 1
+        self.taken = max(self.taken, cursor.next_block)
+        held_s = self.start_s(cursor.next_block) - self.start_s(cursor.first_block)
+        if cursor.playing_since is None and held_s >= frames_in_block(self.rollout, 1) / self.request.fps:
+            cursor.playing_since = now - self.start_s(cursor.first_block)
+
+    def lead_s(self, now: float) -> float | None:
+        """How long until the leading reader must play the next block, negative if late; None before playback."""
+        if self.leader is None or self.leader.playing_since is None:
+            return None
+        return self.leader.playing_since + self.start_s(self.done) - now
+
+    def uncounted_stall_s(self, now: float) -> float:
+        """How long the leading reader's picture has stood still, waiting for the next block, since that was counted."""
+        lead_s = self.lead_s(now)
+        if self.leader is None or lead_s is None or self.leader.next_block < self.done or self.all_done:
+            return 0.0
+        return max(0.0, now - max(self.counted_until, now + lead_s))
+
+    def count_stall(self, now: float) -> float:
+        """Count that. Returns it."""
+        stood_s = self.uncounted_stall_s(now)
+        if stood_s > 0:
+            self.num_stalls += self.stalled_block != self.done
+            self.stalled_block = self.done
+            self.stalled_s, self.counted_until = self.stalled_s + stood_s, now
+        return stood_s
+
+
+def leading(progress: Progress, cursors: Collection[Cursor], config: EngineConfig) -> Cursor | None:
+    """The reader to pace for: of those close behind the newest block the one that plays first, else the furthest."""
+    furthest = max(cursors, key=lambda cursor: cursor.next_block, default=None)
+    if furthest is None:
+        return None
+    newest_s = progress.start_s(progress.done)
+    live = [one for one in cursors if newest_s - progress.start_s(one.next_block) <= config.lead_target_s]
+    return min(live or [furthest], key=lambda cursor: inf if cursor.playing_since is None else cursor.playing_since)
 
 
 AT_ONCE = -inf
@@ -101,29 +144,33 @@ def ready_at(progress: Progress, config: EngineConfig) -> float | None:
     if progress.all_issued:
         return None
     if progress.issued < progress.done:
-        return AT_ONCE  # its reader has this block already; the chain has to catch up
+        return AT_ONCE  # the log has this block already; the chain has to catch up
     waiting_s = progress.start_s(progress.done) - progress.start_s(progress.taken)
     if waiting_s >= config.backlog_limit_s:
         return None
     if progress.request.pace == Pace.FAST:
         return AT_ONCE
-    ahead_s = progress.start_s(progress.issued) - config.lead_target_s
-    if progress.playing_since is not None:
-        return progress.playing_since + ahead_s
-    return AT_ONCE if ahead_s <= 0 else None
+    leader = progress.leader
+    if leader is None or leader.playing_since is None:
+        begins_at = progress.taken if leader is None else leader.first_block
+        ahead_s = progress.start_s(progress.issued) - progress.start_s(begins_at)
+        return AT_ONCE if ahead_s <= config.lead_target_s else None
+    return leader.playing_since + progress.start_s(progress.issued) - config.lead_target_s
 
 
 def urgency(progress: Progress) -> tuple[bool, int, float]:
-    """Sort key: the smallest goes first. Videos of pace ``fast`` take what is left, the higher priority first.
+    """Sort key: the smallest goes first. Videos that nobody waits for take what is left: those of pace ``fast``, the
+    higher priority first, and realtime ones that nobody reads now.
 
-    Among realtime videos the earlier deadline alone decides: admission lets in only as many as all can be in time, and
-    no priority makes another viewer's picture stand still.
+    Among watched realtime videos the earlier deadline alone decides: admission lets in only as many as all can be in
+    time, and no priority makes another viewer's picture stand still.
     """
-    start = progress.opened_at if progress.playing_since is None else progress.playing_since
+    leader = progress.leader
+    start = progress.opened_at if leader is None or leader.playing_since is None else leader.playing_since
     due_at = start + progress.start_s(progress.issued)
     if progress.request.pace == Pace.FAST:
         return True, -progress.request.priority, due_at
-    return False, 0, due_at
+    return leader is None, 0, due_at
 
 
 def realtime_factor(progress: Progress, now: float) -> float | None:

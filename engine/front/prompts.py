@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from engine.config import RolloutConfig
 from engine.errors import HiarError, PromptReplaced, UnknownVideo
-from engine.front.course import Course
 from engine.front.events import Ask, Command, PromptRefused, PromptSet
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
 from engine.law.schedule import block_at_frame
@@ -40,19 +39,19 @@ class Prompts:
         self._open: dict[int, Wanted] = {}
         self._next_request = 0
         self.prepared: list[Video] = []
-        """Videos that got their course and are not known to the desk as such yet."""
+        """Videos that may start now and are not known to the desk as such yet."""
 
     def begin(self, video: Video, now: float) -> list[Command]:
-        """Have the prompts of a new video embedded, one after the other: it has a course then."""
+        """Have the prompts of a new video embedded, one after the other: then it may start."""
         prompts = video.request.prompts
         if len(video.embedded) < len(prompts):
             return self._want(Wanted(prompts[len(video.embedded)].text, video, None, now))
         fps = video.request.fps
         blocks = [block_at_frame(self._rollout, round(prompt.at_s * fps)) for prompt in prompts]
-        told = dict(zip(blocks, video.embedded, strict=True))
+        for block, prompt, embedding in zip(blocks, prompts, video.embedded, strict=True):
+            video.log.set_prompt(block, prompt.text, embedding)
         if video.first_prompt is not None:
-            told[0] = video.first_prompt
-        video.course = Course(video.id, self._rollout, told)
+            video.log.set_prompt(0, *video.first_prompt)
         self.prepared.append(video)
         return []
 
@@ -104,7 +103,7 @@ class Prompts:
     def _embedded(self, wanted: Wanted, embedding: TensorBytes, now: float) -> list[Command]:
         video = wanted.video
         if wanted.number is not None:
-            answer = _change(video, wanted.number, embedding, wanted.asked_at)
+            answer = _change(video, wanted, wanted.number, embedding)
             video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
             return [answer, *(() if waiting is None else self.change(video, waiting.text, waiting.number, now))]
         if video.state != VideoState.QUEUED:
@@ -113,14 +112,14 @@ class Prompts:
         return self.begin(video, now)
 
 
-def _change(video: Video, number: int, embedding: TensorBytes, asked_at: float) -> PromptSet | PromptRefused:
+def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:
     if video.state not in TAKES_PROMPTS:
         error = UnknownVideo(f"video {video.id} takes no more prompts: it is {video.state}", "id")
         return PromptRefused(number, error)
     block = max(video.progress.issued, video.progress.done)
-    if video.course is not None:
-        video.course.set_prompt(block, embedding)
+    if video.log.is_prepared:
+        video.log.set_prompt(block, wanted.text, embedding)
     else:
-        video.first_prompt = embedding
-    video.prompt_changes.append(PromptChange(block, asked_at))
+        video.first_prompt = wanted.text, embedding
+    video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)

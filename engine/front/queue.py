@@ -46,7 +46,7 @@ class Queue:
         self._waiting.pop(video.arrival, None)
 
     def position(self, video: Video) -> int | None:
-        """How many are before it; None if it does not wait."""
+        """Its place, from 1; None if it does not wait."""
         if video.arrival not in self._waiting:
             return None
-        return sum(arrival < video.arrival for arrival in self._waiting)
+        return sum(arrival <= video.arrival for arrival in self._waiting)

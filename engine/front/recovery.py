@@ -1,7 +1,7 @@
 """What a lost worker group means to videos: who waits for the next one, for how long, and which way back each takes.
 
 A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
-saved latents (``engine.front.course``). A video over which one worker after the other dies, without a new block in
+saved latents (``engine.front.log``). A video over which one worker after the other dies, without a new block in
 between, ends: it is the cause. Pure: times are given, and nothing is sent.
 """
 
@@ -9,9 +9,11 @@ import logging
 from collections import deque
 
 from engine.config import EngineConfig
-from engine.errors import WorkerLost
+from engine.errors import HiarError, WorkerLost
+from engine.front.events import GroupLost
 from engine.front.video import Loss, Recovery, Video, VideoState
 from engine.law.placement import Plan
+from engine.request import EndReason
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,18 @@ class Recoveries:
         return block < rollout.sink_blocks or block >= self.replayable_blocks(plan) - rollout.window_blocks
 
     def note_progress(self, video: Video, plan: Plan | None) -> None:
-        """A video made a new block: keep no more of its course than a way back can need."""
-        done, course = video.progress.done, video.told
-        course.forget_before(done)
-        if plan is not None and done > self.replayable_blocks(plan) and course.can_restore(done):
-            course.forget_prompts_before(done)
+        """A video made a new block: keep no more for workers than a way back can need."""
+        done, log = video.progress.done, video.log
+        log.forget_saved_before(done)
+        if plan is not None and done > self.replayable_blocks(plan) and log.can_restore(done):
+            log.forget_prompts_before(done)
+
+    def outcome(self, video: Video, loss: GroupLost, now: float) -> EndReason | HiarError | None:
+        """How a video ends with its group, at a block boundary if it was ending anyway; None lets it wait."""
+        closing = video.closing
+        if closing is not None and (video.has_outcome or video.progress.all_done or not closing.is_behind_all):
+            return closing.reason
+        return None if self.may_wait(video, now, suspected=video.id in loss.suspects) else loss.error
 
     def may_wait(self, video: Video, now: float, *, suspected: bool) -> bool:
         """Let a video wait for the next workers; False when too many were lost over the same block of it."""
@@ -91,10 +100,10 @@ class Recoveries:
         return block
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
-        done, course = video.progress.done, video.told
-        if course.can_make_again() and (done <= self.replayable_blocks(plan) or not course.can_restore(done)):
+        done, log = video.progress.done, video.log
+        if log.can_make_again() and (done <= self.replayable_blocks(plan) or not log.can_restore(done)):
             return 0
-        return done if course.can_restore(done) else None
+        return done if log.can_restore(done) else None
 
 
 def _until(video: Video) -> float | None:

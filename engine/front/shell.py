@@ -3,38 +3,25 @@
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from engine.config import EngineConfig
 from engine.errors import HiarError
+from engine.front import events
+from engine.front.census import Census, census
 from engine.front.desk import Desk
-from engine.front.events import (
-    Ask,
-    Asked,
-    BlockTaken,
-    Command,
-    Drained,
-    Event,
-    GroupLost,
-    GroupServes,
-    Left,
-    PromptAsked,
-    PromptRefused,
-    PromptSet,
-    SendChain,
-    SetTimer,
-    TimePassed,
-    Wake,
-    WorkerSaid,
-)
+from engine.front.events import Ask, Command, Event, PromptRefused, PromptSet, SendChain, SetTimer, Wake
 from engine.front.handle import LoopBell, VideoHandle
-from engine.front.pacing import Progress
+from engine.front.log import BlockLog, MemoryStore
+from engine.front.pacing import Cursor, Progress
+from engine.front.readers import start_reading
 from engine.front.video import Video, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
 from engine.observe import Observer
-from engine.request import VideoRequest
+from engine.request import EndReason, VideoRequest
 
 Clock = Callable[[], float]
 
@@ -65,24 +52,64 @@ class Shell:
 
     # --- what callers ask ---
 
-    def open(self, request: VideoRequest) -> VideoHandle:
+    def open(self, request: VideoRequest, linger_s: float | None) -> VideoHandle:
         """Queue a new video. Raises ``Overloaded`` when the queue is full."""
-        progress = Progress(request=request, rollout=self._config.manifest.rollout, opened_at=self._clock())
-        video = Video(f"s_{secrets.token_hex(12)}", progress, LoopBell())
-        self._handle(Asked(video))
+        video_id, rollout = f"video_{secrets.token_hex(12)}", self._config.manifest.rollout
+        video = Video(
+            video_id,
+            Progress(request=request, rollout=rollout, opened_at=self._clock()),
+            LoopBell(),
+            BlockLog(video_id, rollout, self._config.keep, MemoryStore()),
+            linger_s=linger_s,
+            created_at=time.time(),
+        )
+        self._handle(events.Asked(video))
         return VideoHandle(video, self)
 
     def video(self, video_id: str) -> VideoHandle:
-        """One that has not ended. Raises ``UnknownVideo``."""
+        """One that is not forgotten. Raises ``UnknownVideo``."""
         return VideoHandle(self.desk.video(video_id), self)
 
-    def taken(self, video: Video) -> None:
-        """The reader took a block: playback runs, and there may be room for the next."""
-        self._handle(BlockTaken(video))
+    @property
+    def videos(self) -> tuple[VideoHandle, ...]:
+        """All that are not forgotten, the oldest first."""
+        return tuple(VideoHandle(video, self) for video in self.desk.videos)
 
-    def leave(self, video: Video) -> None:
-        """Nobody waits for the video any more."""
-        self._handle(Left(video))
+    def census(self) -> Census:
+        """Count the videos."""
+        return census(self.desk.live)
+
+    def count_stalls(self) -> None:
+        """Tell the observer what stands still, up to now."""
+        self._handle(events.Looked())
+
+    def start_reading(self, video: Video, from_block: int | None) -> Cursor:
+        """A cursor that begins at a block; None is the newest one. Raises ``BlockGone`` or ``BlockTooEarly``."""
+        return start_reading(video, from_block, self._config)
+
+    def join(self, video: Video, cursor: Cursor) -> None:
+        """A reader begins."""
+        self._handle(events.Joined(video, cursor))
+
+    def taken(self, video: Video, cursor: Cursor) -> None:
+        """A reader took a block: playback runs, and there may be room for the next."""
+        self._handle(events.BlockTaken(video, cursor))
+
+    def leave(self, video: Video, cursor: Cursor, reason: EndReason) -> None:
+        """A reader is gone."""
+        self._handle(events.Left(video, cursor, reason))
+
+    def cancel(self, video: Video) -> None:
+        """End a video at the next block boundary."""
+        self._handle(events.Cancelled(video))
+
+    def stop(self, video: Video, reason: EndReason) -> None:
+        """End a video at once."""
+        self._handle(events.Stopped(video, reason))
+
+    def forget(self, video: Video) -> None:
+        """End a video at once, and let its id mean nothing any more."""
+        self._handle(events.Forgotten(video))
 
     async def change_prompt(self, video: Video, text: str) -> int:
         """Follow another prompt from the next block that has no ticket yet; returns that block.
@@ -95,7 +122,7 @@ class Shell:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         try:
-            self._handle(PromptAsked(video, text, number))
+            self._handle(events.PromptAsked(video, text, number))
             return await answer
         finally:
             del self._answers[number]
@@ -106,23 +133,23 @@ class Shell:
 
     async def drain(self, refusal: HiarError) -> None:
         """End running videos at the next block boundary, queued ones with ``refusal``; returns when none is left."""
-        self._handle(Drained(refusal))
-        for video in self.desk.videos:
+        self._handle(events.Drained(refusal))
+        for video in self.desk.live:
             await VideoHandle(video, self).freed()
 
     # --- the fleet's side ---
 
     def serve(self, plan: Plan) -> None:
         """A worker group serves."""
-        self._handle(GroupServes(plan))
+        self._handle(events.GroupServes(plan))
 
     def group_lost(self, error: HiarError, suspects: frozenset[str], *, for_good: bool) -> None:
         """All workers are gone."""
-        self._handle(GroupLost(error, suspects, for_good))
+        self._handle(events.GroupLost(error, suspects, for_good))
 
     def receive(self, rank: int, message: ForFront) -> None:
         """A worker's message."""
-        self._handle(WorkerSaid(rank, message))
+        self._handle(events.WorkerSaid(rank, message))
 
     # --- at work ---
 
@@ -155,4 +182,4 @@ class Shell:
             self._timer = None
         if at is not None:
             delay_s = max(0.0, at - self._clock())
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._handle, TimePassed())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._handle, events.TimePassed())

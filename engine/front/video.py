@@ -11,7 +11,8 @@ ended       pages are free again
 ==========  =============================================  ===========================
 
 A video that ends by itself, a cancelled one and a broken one all pass ``closing``: pages are free only when the close
-ticket has passed the last stage. A plain value: the desk alone moves it.
+ticket has passed the last stage. An ended one keeps its log for readers until it is forgotten. A plain value: the desk
+alone moves it.
 """
 
 from collections import deque
@@ -20,10 +21,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from engine.errors import HiarError
-from engine.front.course import Course
-from engine.front.pacing import Progress, realtime_factor
+from engine.front.log import BlockLog
+from engine.front.pacing import Cursor, Progress, realtime_factor
 from engine.messages import TensorBytes
-from engine.request import EndReason, Fragment, VideoRequest
+from engine.request import EndReason, VideoRequest
 
 
 class VideoState(StrEnum):
@@ -50,7 +51,7 @@ class Recovery:
     """A loss of workers that a video outlived."""
 
     block: int
-    """The first block made by the new workers that its reader got."""
+    """The first block that the new workers made."""
     exact: bool
     """Whether the video goes on as if nothing had happened, or merely resembles that."""
 
@@ -74,6 +75,16 @@ class PromptChange:
     block: int
     """The first that follows it."""
     asked_at: float
+
+
+@dataclass(frozen=True)
+class PromptMark:
+    """A prompt and where the video begins to follow it."""
+
+    block: int
+    at_s: float
+    """Playback time of that block."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,21 @@ class Closing:
     open_ranks: set[int]
     """Workers that have not passed it."""
 
+    @property
+    def is_behind_all(self) -> bool:
+        """Whether it closes a whole video: all blocks in front of it are wanted."""
+        return self.reason in {EndReason.COMPLETED, EndReason.LIMIT}
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Nobody reads the video any more."""
+
+    until: float
+    """When it ends."""
+    reason: EndReason
+    """What it ends with."""
+
 
 @dataclass
 class Loss:
@@ -122,29 +148,51 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoStatus:
-    """A video at one moment."""
+    """A video at one moment. Moments are seconds of Unix time."""
 
     id: str
+    request: VideoRequest
     state: VideoState
     queue_position: int | None
-    """0 is next; None when not queued."""
+    """1 is next; None when not queued."""
+    created_at: float
+    ended_at: float | None
+    expires_at: float | None
+    """When an ended one is forgotten, at the latest."""
+    num_blocks: int | None
+    """Of the whole video; None when endless."""
     blocks_done: int
     seconds_done: float
+    first_block: int
+    """The earliest that can still be read."""
+    num_bytes: int
+    """Of all fragments that were made."""
+    lead_s: float | None
+    """How far the newest block is ahead of its leading reader's playback; None before that."""
     realtime_factor: float | None
-    end_reason: EndReason | None
     num_stalls: int
     """Playback deadlines that were missed."""
     stalled_s: float
+    num_readers: int
+    prompts: tuple[PromptMark, ...]
+    end_reason: EndReason | None
+    failure: HiarError | None
     recoveries: tuple[Recovery, ...]
 
 
 class Video:
-    """A video in the making."""
+    """A video, from its request until it is forgotten."""
 
-    def __init__(self, video_id: str, progress: Progress, bell: Bell) -> None:
+    def __init__(
+        self, video_id: str, progress: Progress, bell: Bell, log: BlockLog, *, linger_s: float | None, created_at: float
+    ) -> None:
+        """``created_at``: Unix time. ``linger_s``: how long it lives without readers; None needs none."""
         self.id = video_id
         self.progress = progress
         self.bell = bell
+        self.log = log
+        self.linger_s = linger_s
+        self.created_at = created_at
         self.state = VideoState.QUEUED
         self.arrival = 0
         """Its number in the order in which videos came."""
@@ -153,25 +201,27 @@ class Video:
         self.turn = Turn()
         self.embedded: list[TensorBytes] = []
         """Of the request's prompts, in their order, as far as they are known."""
-        self.first_prompt: TensorBytes | None = None
+        self.first_prompt: tuple[str, TensorBytes] | None = None
         """A prompt that came before all were known and holds from the first block."""
         self.is_embedding = False
         """Whether a changed prompt is under way to its embedding."""
         self.waiting_change: WaitingPrompt | None = None
         """The newest changed prompt behind that."""
-        self.course: Course | None = None
-        """What its chain was told; None until its prompts are embedded: only then may it start."""
         self.prompt_changes: deque[PromptChange] = deque()
-        """Those that its reader has not seen yet."""
+        """Those that no reader has seen yet."""
+        self.readers: list[Cursor] = []
+        self.keeper = Cursor(first_block=0, next_block=0) if linger_s is None else None
+        """Takes every block as it is made, so that a video goes on without readers."""
+        self.alone: Alone | None = None
+        """Its last reader left and it ends unless another comes; None while that is not so."""
         self.started_at: float | None = None
         """When it left the queue."""
+        self.ended_at: float | None = None
+        """When its pages were free."""
+        self.is_forgotten = False
         self.closing: Closing | None = None
         self.loss: Loss | None = None
         self.recoveries: list[Recovery] = []
-        self.codecs: str | None = None
-        self.init_segment: bytes | None = None
-        self.ready: deque[Fragment] = deque()
-        """Fragments that its reader has not taken."""
         self.end_reason: EndReason | None = None
         self.failure: HiarError | None = None
 
@@ -181,41 +231,63 @@ class Video:
         return self.progress.request
 
     @property
+    def cursors(self) -> list[Cursor]:
+        """All that read it."""
+        return self.readers if self.keeper is None else [*self.readers, self.keeper]
+
+    @property
     def has_outcome(self) -> bool:
         """Whether how it ended is decided."""
         return self.end_reason is not None or self.failure is not None
 
     @property
-    def told(self) -> Course:
-        """What its chain was told. Only for one that is prepared."""
-        assert self.course is not None, f"video {self.id} is not prepared"
-        return self.course
+    def prompts(self) -> tuple[PromptMark, ...]:
+        """The prompts that the kept blocks follow, and later ones."""
+        if not self.log.texts:
+            return tuple(PromptMark(0, prompt.at_s, prompt.text) for prompt in self.request.prompts[:1])
+        start_s = self.progress.start_s
+        return tuple(PromptMark(block, start_s(block), text) for block, text in sorted(self.log.texts.items()))
 
-    def describe(self, queue_position: int | None, now: float) -> VideoStatus:
-        """Its status, as its place in the queue and the time are given."""
-        progress = self.progress
+    def describe(self, queue_position: int | None, now: float, keep_s: float) -> VideoStatus:
+        """Its status; its place in the queue and the time are given, and how long an ended one is kept."""
+        progress, log = self.progress, self.log
+        standing_s = progress.uncounted_stall_s(now) if self.readers and not self.has_outcome else 0.0
+        ended_at = None if self.ended_at is None else self.created_at + self.ended_at - progress.opened_at
         return VideoStatus(
             id=self.id,
+            request=self.request,
             state=self.state,
             queue_position=queue_position,
+            created_at=self.created_at,
+            ended_at=ended_at,
+            expires_at=None if ended_at is None else ended_at + keep_s,
+            num_blocks=progress.num_blocks,
             blocks_done=progress.done,
-            seconds_done=progress.start_s(progress.done),
-            realtime_factor=realtime_factor(progress, now),
+            seconds_done=self.seconds_done,
+            first_block=log.first_block,
+            num_bytes=log.made_bytes,
+            lead_s=None if self.has_outcome else progress.lead_s(now),
+            realtime_factor=realtime_factor(progress, now if self.ended_at is None else self.ended_at),
+            num_stalls=progress.num_stalls + (standing_s > 0 and progress.stalled_block != progress.done),
+            stalled_s=progress.stalled_s + standing_s,
+            num_readers=len(self.readers),
+            prompts=self.prompts,
             end_reason=self.end_reason,
-            num_stalls=progress.num_stalls,
-            stalled_s=progress.stalled_s,
+            failure=self.failure,
             recoveries=tuple(self.recoveries),
         )
+
+    @property
+    def seconds_done(self) -> float:
+        """Playback time of what is in the log."""
+        num_frames, fps = self.progress.num_frames, self.request.fps
+        made_s = self.progress.start_s(self.progress.done)
+        return made_s if num_frames is None else min(made_s, num_frames / fps)
 
     def move(self, state: VideoState) -> None:
         """Enter a state; anything but a step of the table above is our bug."""
         assert state in NEXT_STATES[self.state], f"video {self.id}: {self.state} -> {state}"
         self.state = state
-
-    def put(self, fragment: Fragment) -> None:
-        """A fragment for the reader. Once the outcome is told there is no reader for it."""
-        assert not self.has_outcome, "a block came after the end"
-        self.ready.append(fragment)
 
     def finish(self, outcome: EndReason | HiarError) -> None:
         """How it ended, once what was made before is read. The first outcome counts."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
 from engine.law.memory import Held, Item, Share, held_by, held_while_measuring, text_encoder_bytes
-from engine.law.placement import Part, PassCosts, Plan, place
+from engine.law.placement import PassCosts, Placement, Plan, place
 from engine.law.rates import frames_per_block
 
 GB = 1e9
@@ -43,7 +43,7 @@ class Device:
 class WorkerMemory:
     """What one worker is planned to hold."""
 
-    part: Part
+    placement: Placement
     device: Device
     held: Held
     """On its device."""
@@ -115,17 +115,17 @@ def plan_memory(
     plan = place(config.manifest.rollout, tuple(device.name for device in devices), costs, fits)
     workers = [
         WorkerMemory(
-            part=replace(part, embeds_text=False),
+            placement=replace(placement, embeds_text=False),
             device=device,
-            held=held_by(config, Share(stages=part.stages, decodes=part.decodes)),
+            held=held_by(config, Share(stages=placement.stages, decodes=placement.decodes)),
         )
-        for part, device in zip(plan.parts, devices, strict=True)
+        for placement, device in zip(plan.placements, devices, strict=True)
     ]
     workers = _with_text(config, workers, host_bytes)
     shortfalls = [*_device_shortfalls(workers), *_host_shortfalls(workers, host_bytes)]
     if measures:
         shortfalls += _measuring_shortfalls(config, devices[0])
-    plan = Plan(parts=tuple(worker.part for worker in workers))
+    plan = Plan(placements=tuple(worker.placement for worker in workers))
     rate = sum(frames_per_block(config) / plan.block_s(chain) for chain in range(len(plan.chains)))
     return MemoryPlan(plan=plan, workers=tuple(workers), frames_per_s=rate, shortfalls=tuple(shortfalls))
 
@@ -136,7 +136,7 @@ def room_for_videos(config: EngineConfig, memory: MemoryPlan) -> int:
     for count in range(1, 1025):
         trial = replace(config, max_videos=count)
         for worker in memory.workers:
-            held = held_by(trial, Share(stages=worker.part.stages, decodes=worker.part.decodes))
+            held = held_by(trial, Share(stages=worker.placement.stages, decodes=worker.placement.decodes))
             if sum(held.values()) + worker.held[Item.TEXT_ENCODER] > worker.device.free_bytes:
                 return most
         most = count
@@ -148,7 +148,7 @@ def _with_text(
 ) -> list[WorkerMemory]:
     """Give the text encoder to the worker with least to do among those that are asked for and have room for it."""
     num_bytes = text_encoder_bytes(config)
-    by_load = sorted(workers, key=lambda worker: worker.part.load_s)
+    by_load = sorted(workers, key=lambda worker: worker.placement.load_s)
     asked = config.text_device
     on_host = asked == "cpu" and not by_load[0].device.is_cpu
     chosen = by_load[0]
@@ -159,10 +159,10 @@ def _with_text(
         free = host_bytes[chosen.device.node]
         on_host = not roomy and (free is None or num_bytes <= free)
         chosen = roomy[0] if roomy else chosen
-    part = replace(chosen.part, embeds_text=True, text_on_host=on_host)
+    placement = replace(chosen.placement, embeds_text=True, text_on_host=on_host)
     held = dict(chosen.held)
     held[Item.TEXT_ENCODER] = 0 if on_host else num_bytes
-    taken = replace(chosen, part=part, held=held, host_bytes=num_bytes if on_host else 0)
+    taken = replace(chosen, placement=placement, held=held, host_bytes=num_bytes if on_host else 0)
     return [taken if worker is chosen else worker for worker in workers]
 
 
@@ -199,7 +199,7 @@ def _row(worker: WorkerMemory) -> tuple[str, ...]:
         sizes[Item.TEXT_ENCODER] = f"({worker.host_bytes / GB:.2f} on the host)"
     ends = {
         "device": worker.device.name,
-        "stages": " ".join(worker.part.names),
+        "stages": " ".join(worker.placement.names),
         "total": f"{worker.total_bytes / GB:.2f}",
         "of": f"{worker.device.free_bytes / GB:.2f}",
     }

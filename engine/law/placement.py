@@ -1,12 +1,12 @@
 """Which device runs which stages: arithmetic on measured costs (design, law 8). Pure; knows no process.
 
-*Theory of operation.* A chain makes one block per ``block_s``, the load of its slowest part, so the planner cuts the
-line ``denoise[0] .. denoise[S-1], decode`` into as many contiguous parts as the chain has devices, with the smallest
-possible slowest part. More than S + 1 devices cannot shorten a chain; they become further chains that share the
+*Theory of operation.* A chain makes one block per ``block_s``, the load of its slowest worker, so the planner cuts the
+line ``denoise[0] .. denoise[S-1], decode`` into as many contiguous pieces as the chain has devices, with the smallest
+possible slowest piece. More than S + 1 devices cannot shorten a chain; they become further chains that share the
 videos. In block-first order every stage reads the last stage's pages, so all denoise stages stay together and a
-chain has at most two parts.
+chain has at most two pieces.
 
-A part that does not fit in its device's memory is no part: among cuts that fit everywhere the fastest is taken, and if
+A piece that does not fit in its device's memory is none: among cuts that fit everywhere the fastest is taken, and if
 there is none, the fastest of all, which is then refused by ``engine.law.fitting``.
 """
 
@@ -29,7 +29,7 @@ class PassCosts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Placement:
     """What one worker runs."""
 
     rank: int
@@ -60,23 +60,28 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All parts, by rank."""
+    """All placements, by rank."""
 
-    parts: tuple[Part, ...]
+    placements: tuple[Placement, ...]
 
     @property
-    def chains(self) -> tuple[tuple[Part, ...], ...]:
-        """The parts of each chain, in the order in which a block passes them."""
-        count = 1 + max(part.chain for part in self.parts)
-        return tuple(tuple(part for part in self.parts if part.chain == chain) for chain in range(count))
+    def chains(self) -> tuple[tuple[Placement, ...], ...]:
+        """The placements of each chain, in the order in which a block passes them."""
+        count = 1 + max(placement.chain for placement in self.placements)
+        return tuple(
+            tuple(placement for placement in self.placements if placement.chain == chain) for chain in range(count)
+        )
 
     def block_s(self, chain: int) -> float:
         """Predicted seconds between two blocks of a busy chain."""
-        return max(part.load_s for part in self.chains[chain])
+        return max(placement.load_s for placement in self.chains[chain])
 
     def describe(self, frames_per_block: int) -> str:
         """The plan and its predicted rate in one line."""
-        workers = "; ".join(f"{part.device}: {' '.join(part.names)} ({part.load_s:.3f} s)" for part in self.parts)
+        workers = "; ".join(
+            f"{placement.device}: {' '.join(placement.names)} ({placement.load_s:.3f} s)"
+            for placement in self.placements
+        )
         rate = sum(frames_per_block / self.block_s(chain) for chain in range(len(self.chains)))
         return f"{len(self.chains)} chain(s), {rate:.1f} frames/s predicted; {workers}"
 
@@ -94,12 +99,16 @@ def place(rollout: RolloutConfig, devices: tuple[str, ...], costs: PassCosts, fi
     require(len(devices) >= 1, "there is no device to place stages on")
     longest = 2 if rollout.order == Order.BLOCK_FIRST else rollout.num_stages + 1
     num_chains = -(-len(devices) // longest)
-    parts: list[Part] = []
+    placements: list[Placement] = []
     for chain in range(num_chains):
-        length = (len(devices) - len(parts)) // (num_chains - chain)
-        parts += _chain(rollout, devices[len(parts) : len(parts) + length], costs, chain, len(parts), fits)
-    quietest = min(parts, key=lambda part: part.load_s).rank
-    return Plan(parts=tuple(replace(part, embeds_text=part.rank == quietest) for part in parts))
+        length = (len(devices) - len(placements)) // (num_chains - chain)
+        placements += _chain(
+            rollout, devices[len(placements) : len(placements) + length], costs, chain, len(placements), fits
+        )
+    quietest = min(placements, key=lambda placement: placement.load_s).rank
+    return Plan(
+        placements=tuple(replace(placement, embeds_text=placement.rank == quietest) for placement in placements)
+    )
 
 
 def _chain(
@@ -109,17 +118,17 @@ def _chain(
     chain: int,
     first_rank: int,
     fits: Fits | None,
-) -> list[Part]:
+) -> list[Placement]:
     cuts = _cut(rollout, costs, len(devices), first_rank, fits)
     if cuts is None:
         cuts = _cut(rollout, costs, len(devices), first_rank, None)
     assert cuts is not None, "without a bound there is always a cut"
     last_rank = first_rank + len(devices) - 1
-    parts = []
+    placements = []
     for index, (device, (begin, end)) in enumerate(zip(devices, cuts, strict=True)):
         rank = first_rank + index
-        parts.append(
-            Part(
+        placements.append(
+            Placement(
                 rank=rank,
                 device=device,
                 chain=chain,
@@ -131,43 +140,43 @@ def _chain(
                 load_s=_load_s(rollout, costs, begin, end),
             )
         )
-    return parts
+    return placements
 
 
 def _cut(
-    rollout: RolloutConfig, costs: PassCosts, num_parts: int, first_rank: int, fits: Fits | None
+    rollout: RolloutConfig, costs: PassCosts, num_pieces: int, first_rank: int, fits: Fits | None
 ) -> list[tuple[int, int]] | None:
     """Half-open ranges over the S denoise stages and decode (index S), whose largest load is smallest.
 
-    None if no cut fits. Of equal cuts the one with the earlier parts shorter wins: a block leaves them sooner.
+    None if no cut fits. Of equal cuts the one with the earlier pieces shorter wins: a block leaves them sooner.
     """
     num_links = rollout.num_stages + 1
 
-    def load_s(begin: int, end: int, parts: int) -> float:
-        """Of a part that ``parts - 1`` others follow; infinite where it does not fit."""
+    def load_s(begin: int, end: int, pieces: int) -> float:
+        """Of a piece that ``pieces - 1`` others follow; infinite where it does not fit."""
         stages = tuple(range(begin, min(end, rollout.num_stages)))
-        rank = first_rank + num_parts - parts
+        rank = first_rank + num_pieces - pieces
         has_room = fits is None or fits(rank, stages, end > rollout.num_stages)
         return _load_s(rollout, costs, begin, end) if has_room else inf
 
     @cache
-    def best(begin: int, parts: int) -> tuple[float, tuple[int, ...]]:
-        if parts == 1:
-            return load_s(begin, num_links, parts), (num_links,)
+    def best(begin: int, pieces: int) -> tuple[float, tuple[int, ...]]:
+        if pieces == 1:
+            return load_s(begin, num_links, pieces), (num_links,)
         options = []
-        for end in _ends(rollout, begin, num_links - parts + 1):
-            rest_s, ends = best(end, parts - 1)
-            options.append((max(load_s(begin, end, parts), rest_s), (end, *ends)))
+        for end in _ends(rollout, begin, num_links - pieces + 1):
+            rest_s, ends = best(end, pieces - 1)
+            options.append((max(load_s(begin, end, pieces), rest_s), (end, *ends)))
         return min(options)
 
-    slowest_s, ends = best(0, num_parts)
+    slowest_s, ends = best(0, num_pieces)
     if slowest_s == inf:
         return None
     return list(zip((0, *ends[:-1]), ends, strict=True))
 
 
 def _ends(rollout: RolloutConfig, begin: int, last: int) -> range:
-    """Where a part that begins at ``begin`` may end: in block-first order only behind the last denoise stage."""
+    """Where a piece that begins at ``begin`` may end: in block-first order only behind the last denoise stage."""
     if rollout.order == Order.BLOCK_FIRST:
         return range(rollout.num_stages, rollout.num_stages + 1)
     return range(begin + 1, last + 1)

@@ -13,8 +13,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -22,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.errors import CorruptLatents, EngineOutOfMemory, VideoFailed
+from engine.errors import CorruptLatents, VideoFailed
 from engine.messages import (
     BlockDone,
     BlockRepeated,
@@ -32,6 +31,7 @@ from engine.messages import (
     RestoreTicket,
     VideoBroken,
 )
+from engine.model.confined import confined, log_end
 from engine.model.decoder import Decoder, DecodeState
 from engine.model.tensor_bytes import to_bytes
 from engine.request import Output
@@ -40,6 +40,10 @@ from kernels.yuv.formula import rgb_to_yuv420p
 
 MAX_WAITING_JOBS = 8
 """Blocks that may wait for the encoder before decoding waits too: memory stays bounded when the encoder is slower."""
+
+
+HOST = torch.device("cpu")
+"""Where the encoder works."""
 
 
 class Encoder(Protocol):
@@ -69,6 +73,7 @@ OpenEncoder = Callable[[OpenTicket], Encoder]
 Emit = Callable[[InitReady | BlockDone | BlockRepeated | VideoBroken], None]
 Job = Callable[[], None]
 Answer = Callable[[], BlockDone | BlockRepeated]
+"""May raise ``VideoFailed``, and nothing else."""
 
 
 @dataclass(eq=False)
@@ -87,7 +92,7 @@ class DecodeVideo:
 
 
 class DecodeStage:
-    """The last link of the chain. Its methods belong to one thread; the encoder's thread is its own."""
+    """The last stage of the chain. Its methods belong to one thread; the encoder's thread is its own."""
 
     def __init__(self, decoder: Decoder | None, open_encoder: OpenEncoder, emit: Emit, timer: Timer) -> None:
         """Start the encoder's thread.
@@ -111,9 +116,10 @@ class DecodeStage:
         if ticket.output == Output.LATENTS:
             return
         try:
-            video.encoder = self._open_encoder(ticket)
-        except VideoFailed as error:
-            self._break(video, error.code, error.message)
+            with confined("opening the encoder", HOST):
+                video.encoder = self._open_encoder(ticket)
+        except VideoFailed as failure:
+            self._fail(video, failure)
             return
         init = InitReady(video=ticket.video, data=video.encoder.init_segment, codecs=video.encoder.codecs)
         self._emit(init)
@@ -122,27 +128,35 @@ class DecodeStage:
         """Decode a block and leave it to the encoder; wait while too many blocks wait there.
 
         Blocks before the video's first one only advance the decoder. NaN or infinity, a device without memory for
-        the decoder, or a failing encoder break the video, and its later blocks are dropped.
+        the decoder, a failing encoder, or what nobody foresaw break the video, and its later blocks are dropped.
         """
         video = self._videos[ticket.video]
         if video.given_up or video.broken:
             return
         try:
-            answer = self._prepare(video, ticket, latents_FCYX)
-        except VideoFailed as error:
-            self._give_up(video, error)
+            with confined(f"decoding block {ticket.block}", latents_FCYX.device):
+                answer = self._prepare(video, ticket, latents_FCYX)
+        except VideoFailed as failure:
+            self._give_up(video, failure)
             return
         self._in_order(video, partial(self._reply, video, answer))
 
-    def restore(self, ticket: RestoreTicket, latents_FCYX: Tensor) -> None:
-        """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the video."""
+    def restore(self, ticket: RestoreTicket, latents_FCYX: Tensor, device: torch.device) -> None:
+        """Advance the decoder over a block that nobody will see. Emits nothing, unless it breaks the video.
+
+        Args:
+            ticket: names the block.
+            latents_FCYX: the finished block, on any device.
+            device: where the decoder is.
+        """
         video = self._videos[ticket.video]
         if video.given_up or video.broken or video.output == Output.LATENTS:
             return
         try:
-            self._decode(video, ticket.block, latents_FCYX)
-        except VideoFailed as error:
-            self._give_up(video, error)
+            with confined(f"decoding block {ticket.block}", device):
+                self._decode(video, ticket.block, latents_FCYX.to(device))
+        except VideoFailed as failure:
+            self._give_up(video, failure)
 
     def close(self, video: str, done: Job) -> None:
         """The video ends: drop its encoder once everything of it is emitted, and then call ``done``.
@@ -156,11 +170,10 @@ class DecodeStage:
     # --- on the caller's thread ---
 
     def _prepare(self, video: DecodeVideo, ticket: BlockTicket, latents_FCYX: Tensor) -> Answer:
-        """Do what a block needs before the encoder; the rest is the answer. Raises ``VideoFailed``."""
+        """Do what a block needs before the encoder; the rest is the answer. Raises whatever goes wrong."""
         repeated = ticket.block < video.first_block
         if video.output == Output.LATENTS:
-            with _memory_for(f"check block {ticket.block}", latents_FCYX.device):
-                _require_finite(latents_FCYX, ticket.block)
+            _require_finite(latents_FCYX, ticket.block)
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
         yuv_TPW, decode_s = self._decode(video, ticket.block, latents_FCYX)
         if repeated:
@@ -171,27 +184,27 @@ class DecodeStage:
         return partial(self._encode, video.encoder, ticket, yuv_TPW[: ticket.num_frames], decode_s)
 
     def _decode(self, video: DecodeVideo, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
-        """Return all frames of a block on the host and the seconds it took. Raises ``VideoFailed``.
+        """Return all frames of a block on the host and the seconds it took.
 
         Pictures that nobody will see come to the host as well: without the copy a GPU would still be at work when the
         time is taken.
         """
         assert self._decoder is not None, "a video asked for pictures and the model has no decoder"
-        with _memory_for(f"decode block {block}", latents_FCYX.device):
-            _require_finite(latents_FCYX, block)
-            began_s = time.monotonic()
-            pixels_TCYX, video.state = self._decoder.decode(latents_FCYX, video.state)
-            yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
+        _require_finite(latents_FCYX, block)
+        began_s = time.monotonic()
+        pixels_TCYX, video.state = self._decoder.decode(latents_FCYX, video.state)
+        yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
         self._timer.add(Phase.DECODE, video.name, block, began_s)
         return yuv_TPW, time.monotonic() - began_s
 
-    def _give_up(self, video: DecodeVideo, error: VideoFailed) -> None:
+    def _give_up(self, video: DecodeVideo, failure: VideoFailed) -> None:
         """Decode no more of the video, let go of its history, and say so behind its earlier blocks.
 
-        The error itself does not wait there: it holds what the decoder had allocated when it failed.
+        The failure itself does not wait there: it holds what the decoder had allocated when it failed.
         """
         video.given_up, video.state = True, None
-        self._in_order(video, partial(self._break, video, error.code, error.message))
+        log_end(video.name, failure)
+        self._in_order(video, partial(self._break, video, failure.code, failure.message))
 
     def _in_order(self, video: DecodeVideo, job: Job) -> None:
         """Run a job after the video's earlier ones: behind the encoder, or here if the video has none."""
@@ -210,10 +223,14 @@ class DecodeStage:
             return
         try:
             message = answer()
-        except VideoFailed as error:
-            self._break(video, error.code, error.message)
+        except VideoFailed as failure:
+            self._fail(video, failure)
             return
         self._emit(message)
+
+    def _fail(self, video: DecodeVideo, failure: VideoFailed) -> None:
+        log_end(video.name, failure)
+        self._break(video, failure.code, failure.message)
 
     def _break(self, video: DecodeVideo, code: str, message: str) -> None:
         """Give up on the video; it says so once."""
@@ -229,14 +246,15 @@ class DecodeStage:
             while True:
                 self._jobs.get()()
         finally:
-            # Only an exception that nobody foresaw leads here. A worker without this thread would take blocks until
-            # the queue is full and then hang without a word; a dead worker is seen at once and replaced.
+            # Only what is not about one video leads here, as a pipe that is gone. A worker without this thread would
+            # take blocks until the queue is full and then hang without a word; a dead one is seen at once and replaced.
             traceback.print_exc()
             os._exit(1)
 
     def _encode(self, encoder: Encoder, ticket: BlockTicket, yuv_TPW: Tensor, decode_s: float) -> BlockDone:
         began_s = time.monotonic()
-        data = encoder.encode_block(yuv_TPW)
+        with confined(f"encoding block {ticket.block}", HOST):
+            data = encoder.encode_block(yuv_TPW)
         self._timer.add(Phase.ENCODE, ticket.video, ticket.block, began_s)
         return BlockDone(
             video=ticket.video,
@@ -250,7 +268,7 @@ class DecodeStage:
 
 
 def _pass_latents(ticket: BlockTicket, latents_FCYX: Tensor) -> BlockDone:
-    with _memory_for(f"copy block {ticket.block}", latents_FCYX.device):
+    with confined(f"copying block {ticket.block}", latents_FCYX.device):
         latents = to_bytes(latents_FCYX)
     return BlockDone(
         video=ticket.video,
@@ -268,18 +286,13 @@ def _repeat(ticket: BlockTicket) -> BlockRepeated:
 
 
 def _close_encoder(video: DecodeVideo, done: Job) -> None:
-    if video.encoder is not None:
-        video.encoder.close()
-    done()
-
-
-@contextmanager
-def _memory_for(purpose: str, device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory into ``EngineOutOfMemory``."""
     try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise EngineOutOfMemory(f"{device} had no memory left to {purpose}") from error
+        with confined("closing the encoder", HOST):
+            if video.encoder is not None:
+                video.encoder.close()
+    except VideoFailed as failure:
+        log_end(video.name, failure)  # all of the video is out by now
+    done()
 
 
 def _require_finite(latents_FCYX: Tensor, block: int) -> None:

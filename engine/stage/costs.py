@@ -15,7 +15,7 @@ from engine.law.schedule import noise_levels
 from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.network import Network
 from engine.stage.progress import Progress
 from kernels.yuv.formula import rgb_to_yuv420p
@@ -39,7 +39,7 @@ def measure(
 def _denoise_costs(config: EngineConfig, device: torch.device, model: Network, progress: Progress) -> tuple[float, ...]:
     """At index k - 1 the seconds of one block through k stages, in forwards as large as the runner makes them."""
     rollout, limit = config.manifest.rollout, config.segments_limit
-    pool = parts.allocate_pages(config, device, rollout.window_blocks - 1 + rollout.num_stages)
+    pool = build.allocate_pages(config, device, rollout.window_blocks - 1 + rollout.num_stages)
     most = min(rollout.num_stages, limit // 2) if limit > 1 and rollout.order == Order.STEP_FIRST else 2
     if config.poison_pages:
         for pages in pool.cache.tensors:
@@ -86,7 +86,7 @@ def _steady_batch(
         height_px // LATENT_STRIDE_PX,
         width_px // LATENT_STRIDE_PX,
     )
-    dtype = parts.dtype_on(config, device)
+    dtype = build.dtype_on(config, device)
     context = model.encode_context(torch.zeros(1, config.manifest.transformer.text_dim))
     window = tuple(range(rollout.window_blocks - 1))
     return SegmentBatch(
@@ -110,7 +110,7 @@ def _decode_cost(config: EngineConfig, device: torch.device, decoder: Decoder | 
         manifest.transformer.in_dim,
         height_px // LATENT_STRIDE_PX,
         width_px // LATENT_STRIDE_PX,
-        dtype=parts.dtype_on(config, device),
+        dtype=build.dtype_on(config, device),
         device=device,
     )
     _, state = decoder.decode(latents, None)

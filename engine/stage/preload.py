@@ -1,11 +1,17 @@
 """What every worker imports, imported once: workers are forked from a process that holds it and never touched a GPU.
 
-A worker is then ready to load its part within a fraction of a second, which is most of the time a viewer waits when a
-group is replaced.
+A worker is then ready to load its weights within a fraction of a second, which is most of the time a viewer waits when
+a group is replaced.
 """
 
 import os
 import signal
+
+from engine.messages import FRONT_PID
+from engine.stage.tether import end_with_parent
+
+if FRONT_PID in os.environ:  # before the imports, which take seconds: the front may be killed meanwhile
+    end_with_parent(int(os.environ.pop(FRONT_PID)))
 
 # A whole process group may be told to end at once; whether workers end with it is for the front to say.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

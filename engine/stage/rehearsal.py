@@ -110,9 +110,12 @@ class Faults:
 
         Raises:
             torch.OutOfMemoryError: an ``OUT_OF_MEMORY`` fault struck.
+            ZeroDivisionError: a ``RAISE`` fault struck, for what nobody foresees.
         """
         if self._strikes(FaultKind.OUT_OF_MEMORY, stage, block, seed):
             raise torch.OutOfMemoryError("rehearsed")
+        if self._strikes(FaultKind.RAISE, stage, block, seed):
+            raise ZeroDivisionError("rehearsed")
         if self._strikes(FaultKind.EXIT, stage, block, seed):
             os._exit(EXIT_STATUS)
         if self._strikes(FaultKind.HANG, stage, block, seed):

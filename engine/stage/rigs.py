@@ -11,10 +11,10 @@ from engine.config import EngineConfig, Fault, Order, Rehearsal
 from engine.errors import StartError
 from engine.law.placement import PassCosts
 from engine.model.decoder import Decoder
-from engine.stage import costs, parts
+from engine.stage import build, costs
+from engine.stage.build import Prompts, RecordedPrompt
 from engine.stage.network import Network
 from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
-from engine.stage.parts import Prompts, RecordedPrompt
 from engine.stage.progress import Progress
 from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
 
@@ -73,15 +73,15 @@ class Real:
 
     def network(self, device: torch.device, progress: Progress) -> Network:
         """The transformer; see ``Rig``."""
-        return parts.transformer(self._config, device, progress)
+        return build.transformer(self._config, device, progress)
 
     def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
         """The model's decoder; see ``Rig``."""
-        return parts.decoder(self._config, device, progress)
+        return build.decoder(self._config, device, progress)
 
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
         """The text encoder; see ``Rig``."""
-        return parts.prompts(self._config, device, progress)
+        return build.prompts(self._config, device, progress)
 
     def noise(self, device: torch.device) -> Noise:
         """Noise keyed by seed, block and stage."""

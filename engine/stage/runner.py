@@ -4,7 +4,7 @@ The mechanism; which segments a tick runs is the policy of ``engine.stage.choose
 order in which they were submitted. Knows nothing of processes or pictures.
 
 A video that nobody waits for, or that broke, keeps its place: its tickets pass uncomputed, without latents. One that
-the device has no memory for breaks, typed, wherever that shows; the others do not notice.
+the device has no memory for, or whose work fails in any other way, breaks, typed; the others do not notice.
 
 Letters: G segments, F latent frames of a block, C latent channels, Y and X latent height and width.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.config import RolloutConfig
-from engine.errors import EngineOutOfMemory
+from engine.errors import EngineOutOfMemory, VideoFailed
 from engine.law.schedule import Level, context_stage, noise_levels, writes_pages
 from engine.law.step import predict_x0, re_noise
 from engine.messages import (
@@ -32,6 +32,7 @@ from engine.messages import (
     VideoBroken,
     WorkBegins,
 )
+from engine.model.confined import confined, log_end
 from engine.model.segments import SegmentBatch, TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.stage.choose import needs_forward, next_forward
@@ -50,7 +51,7 @@ Deliver = Callable[[Ticket, Tensor | None], None]
 Tell = Callable[[WorkBegins | LatentsSaved | VideoBroken], None]
 
 NO_TEXT = TextContext(*(torch.empty(0) for _ in range(3)))
-"""Of a video that had no memory for its prompt; it is broken then, and no pass reads this."""
+"""Of a video whose prompt failed; it is broken then, and no pass reads this."""
 
 
 class Runner:
@@ -92,9 +93,10 @@ class Runner:
 
     def _read_prompt(self, ticket: OpenTicket | PromptTicket) -> TextContext:
         try:
-            return self._model.encode_context(to_tensor(ticket.embedding))
-        except torch.OutOfMemoryError as error:
-            self._break(ticket.video, "a prompt", error)
+            with confined("a prompt", self._model.device):
+                return self._model.encode_context(to_tensor(ticket.embedding))
+        except VideoFailed as failure:
+            self._break(ticket.video, failure)
             return NO_TEXT
 
     def cancel(self, video: str) -> None:
@@ -110,18 +112,7 @@ class Runner:
         chosen = self._with_noise(next_forward(self._stages, self._rollout, self._max_segments))
         if not chosen:
             return self._advance_control_tickets()  # tickets of a video that just broke
-        segments = [segment.placed() for segment in chosen]
-        began_s = time.monotonic()
-        try:
-            flow_GFCYX = self._forward(segments)
-        except torch.OutOfMemoryError as error:
-            self._give_up_one(segments, error)
-            return True
-        record(segments, self._timer, began_s)
-        for segment in segments:
-            segment.settle()
-        for segment, flow_FCYX in zip(_denoise_passes(segments), flow_GFCYX, strict=True):
-            self._step(segment, flow_FCYX)
+        self._run(chosen)
         self._advance_control_tickets()
         return True
 
@@ -171,9 +162,10 @@ class Runner:
         if saved is None or ticket.video in self._dropped:
             return
         try:
-            latents = to_tensor(saved).to(self._model.device, self._model.dtype)
-        except torch.OutOfMemoryError as error:
-            self._break(ticket.video, "a saved block", error)
+            with confined("a saved block", self._model.device):
+                latents = to_tensor(saved).to(self._model.device, self._model.dtype)
+        except VideoFailed as failure:
+            self._break(ticket.video, failure)
         else:
             video.due = self._cache_pass(stage, video, ticket.block, latents)
 
@@ -190,22 +182,42 @@ class Runner:
     # --- segments ---
 
     def _with_noise(self, chosen: list[Segment]) -> list[Segment]:
-        """Draw the initial noise of blocks that start; one whose noise finds no memory breaks and is left out."""
+        """Draw the initial noise of blocks that start; a video whose noise fails breaks and is left out."""
         for segment in [segment for segment in chosen if segment.latents_FCYX is None]:
             video = segment.video
             try:
-                noise = self._noise(video.seed, segment.block, 0, video.latent_shape)
-            except torch.OutOfMemoryError as error:
-                self._break(video.name, "noise", error)
+                with confined("noise", self._model.device):
+                    noise = self._noise(video.seed, segment.block, 0, video.latent_shape)
+            except VideoFailed as failure:
+                self._break(video.name, failure)
                 chosen = [other for other in chosen if other.video is not video]
             else:
                 chosen = [replace(other, latents_FCYX=noise) if other is segment else other for other in chosen]
         return chosen
 
+    def _run(self, chosen: list[Segment]) -> None:
+        """Run one forward and what follows from it. One that fails ends its video, or is run again video by video."""
+        segments = [segment.placed() for segment in chosen]
+        self._tell(WorkBegins(videos=tuple(sorted(names_in(segments)))))
+        began_s = time.monotonic()
+        try:
+            with confined("a pass", self._model.device):
+                flow_GFCYX = self._forward(segments)
+        except VideoFailed as failure:
+            suspects = self._blame(segments, failure)
+        else:
+            suspects = []
+            record(segments, self._timer, began_s)
+            for segment in segments:
+                segment.settle()
+            for segment, flow_FCYX in zip(_denoise_passes(segments), flow_GFCYX, strict=True):
+                self._step(segment, flow_FCYX)
+        for name in suspects:  # here: what the failed forward had allocated is free by now
+            self._run([segment for segment in chosen if segment.video.name == name])
+
     def _forward(self, segments: list[Segment]) -> Tensor:
         """Run one forward and wait for it: timers and neighbours need to know when it is over."""
         batch = self._pack(segments)
-        self._tell(WorkBegins(videos=tuple(sorted(names_in(segments)))))
         for segment in _denoise_passes(segments):
             self._faults.before_pass(segment.stage.index, segment.block, segment.video.seed)
         flow_GFCYX = self._model(batch, self._pool.cache)
@@ -243,10 +255,11 @@ class Runner:
         ticket, latents = segment.ticket, None
         assert ticket is not None, "a cache pass predicts no flow"
         try:
-            latents = self._next_level(segment, flow_FCYX)
-            self._remember(segment, ticket, latents)
-        except torch.OutOfMemoryError as error:
-            self._break(ticket.video, "a step", error)
+            with confined("a step", self._model.device):
+                latents = self._next_level(segment, flow_FCYX)
+                self._remember(segment, ticket, latents)
+        except VideoFailed as failure:
+            self._break(ticket.video, failure)
         self._hand_over(segment.stage, Arrival(ticket, latents))
 
     def _next_level(self, segment: Segment, flow_FCYX: Tensor) -> Tensor:
@@ -270,27 +283,34 @@ class Runner:
             saved = to_bytes(latents_FCYX)
             self._tell(LatentsSaved(video=ticket.video, block=ticket.block, stage=stage.index, latents=saved))
 
-    def _give_up_one(self, segments: list[Segment], error: torch.OutOfMemoryError) -> None:
-        """Undo a forward that had no memory and break the video that came last; the others try again.
+    def _blame(self, segments: list[Segment], failure: VideoFailed) -> list[str]:
+        """Undo a forward that failed and break the video at fault; returns those to try apart if that is not known.
 
-        What it held is free for them: a device's allocator looks through all that it keeps before it raises. Emptying
-        it here would stop the device, and wait for receives that are posted ahead.
+        Where memory ran out it is the video that came last, and the others have room in the next forward: a device's
+        allocator looks through all that it keeps before it raises. Emptying it here would stop the device, and wait for
+        receives that are posted ahead.
         """
         for segment in segments:
             segment.undo()
         names = names_in(segments)
-        if not names & self._dropped:  # one that broke since it was chosen is gone the next time
-            self._break(max(names, key=self._opened.index), "a pass", error)
+        if isinstance(failure, EngineOutOfMemory):
+            if not names & self._dropped:  # one that broke since it was chosen is gone the next time
+                self._break(max(names, key=self._opened.index), failure)
+            return []
+        if len(names) == 1:
+            self._break(names.pop(), failure)
+            return []
+        suspects = sorted(names - self._dropped, key=self._opened.index)
+        logger.warning("videos %s are tried apart: %s: %s", ", ".join(suspects), failure.message, failure.__cause__)
+        return suspects
 
-    def _break(self, video: str, purpose: str, error: torch.OutOfMemoryError) -> None:
-        """End a video that the device has no memory for. Its tickets pass uncomputed from here on."""
+    def _break(self, video: str, failure: VideoFailed) -> None:
+        """End a video. Its tickets pass uncomputed from here on."""
         if video in self._dropped:
             return
         self.cancel(video)
-        reason = str(error).partition("\n")[0]
-        logger.error("video %s ends: %s", video, reason)
-        message = f"{self._model.device} had no memory left for {purpose} ({reason})"
-        self._tell(VideoBroken(video=video, code=EngineOutOfMemory.code, message=message))
+        log_end(video, failure)
+        self._tell(VideoBroken(video=video, code=failure.code, message=failure.message))
 
 
 def _denoise_passes(segments: list[Segment]) -> list[Segment]:

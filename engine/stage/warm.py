@@ -15,7 +15,7 @@ from engine.law.schedule import noise_levels
 from engine.messages import StartPhase
 from engine.model.graphs import GraphedWan
 from engine.model.segments import SegmentBatch, TextContext
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.pages import PagePool
 from engine.stage.progress import Progress
 from kernels.yuv.formula import rgb_to_yuv420p
@@ -60,7 +60,7 @@ def empty_batch(
         width_px // LATENT_STRIDE_PX,
     )
     return SegmentBatch(
-        latents_GFCYX=torch.zeros(count, *shape, dtype=parts.dtype_on(config, device), device=device),
+        latents_GFCYX=torch.zeros(count, *shape, dtype=build.dtype_on(config, device), device=device),
         timesteps_G=torch.full((count,), noise_levels(rollout)[0].timestep, device=device),
         blocks_G=torch.zeros(count, dtype=torch.int64, device=device),
         contexts=(context,) * count,

@@ -1,17 +1,15 @@
-"""The worker process: one device, one part of the plan, one pipe to the front.
+"""The worker process: one device, one placement of the plan, one pipe to the front.
 
-Its life: open the device; measure what passes cost, if asked; take a part of the plan, load what it needs and meet the
-others; then serve: take what came, run one forward, repeat. The front owns this process: when the pipe closes, it exits
-at once.
+Its life: open the device; measure what passes cost, if asked; take a placement of the plan, load what it needs and
+meet the others; then serve: take what came, run one forward, repeat. The front owns this process: when the pipe closes,
+it exits at once.
 """
 
-import ctypes
 import faulthandler
 import logging
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from torch import Tensor
 
 from engine.config import EngineConfig
 from engine.errors import HiarError, StartOutOfMemory
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.messages import (
     Assign,
     CostsMeasured,
@@ -37,18 +35,18 @@ from engine.messages import (
 )
 from engine.model.decoder import Decoder
 from engine.model.dit import CausalWan
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.handover import join
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.memory import describe
 from engine.stage.network import Network
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
+from engine.stage.tether import end_with_parent
 from kernels.attention.choice import UNTRIED
 
 logger = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
 IDLE_BEAT_S = 1.0
 """A worker that waits says so this often."""
 
@@ -75,7 +73,7 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
         try:
             worker = Worker(config, device, send, inbox)
             send(describe(worker.device))
-            link = worker.start()
+            lane = worker.start()
         except HiarError as error:
             send(StartFailed(code=error.code, message=error.message))
             return
@@ -84,8 +82,8 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
             message = f"{device} ran out of memory while it started: {reason}"
             send(StartFailed(code=StartOutOfMemory.code, message=message))
             return
-        if link is not None:
-            serve(link, inbox)
+        if lane is not None:
+            serve(lane, inbox)
 
 
 class Worker:
@@ -93,18 +91,18 @@ class Worker:
 
     def __init__(self, config: EngineConfig, device: str, send: Send, inbox: Inbox) -> None:
         """Choose the rig and open the device. Raises ``StartError``."""
-        parts.set_num_threads(config)
+        build.set_num_threads(config)
         self._config, self._send, self._inbox = config, send, inbox
         self._rig = rig_of(config)
-        self.device = parts.open_device(device)
+        self.device = build.open_device(device)
         self._progress = Progress(send)
-        self._captures = parts.captures_on(self.device)
+        self._captures = build.captures_on(self.device)
         self._attention = UNTRIED
         self._model: Network | None = None
         self._decoder: Decoder | None = None
 
-    def start(self) -> ChainLink | None:
-        """Follow the front until this worker has its part; None when told to shut down before that.
+    def start(self) -> Lane | None:
+        """Follow the front until this worker has its placement; None when told to shut down before that.
 
         Raises:
             StartError: a file, the memory or the meeting with the others is at fault.
@@ -114,11 +112,11 @@ class Worker:
                 case MeasureCosts():
                     self._send(self._measure())
                 case Assign() as assignment:
-                    return self._take_part(assignment)
+                    return self._take_placement(assignment)
                 case Shutdown():
                     return None
                 case message:
-                    raise AssertionError(f"{message} came before the worker had its part")
+                    raise AssertionError(f"{message} came before the worker had its placement")
 
     def _measure(self) -> CostsMeasured:
         device, progress = self.device, self._progress
@@ -133,81 +131,81 @@ class Worker:
         """The network, without graphs; as long as it measures, windows are full."""
         model = self._rig.network(self.device, self._progress)
         if isinstance(model, CausalWan) and self._captures is not None:
-            self._attention = parts.attention_on(self._config, self.device, attentions)
+            self._attention = build.attention_on(self._config, self.device, attentions)
             model.attention = self._attention.full
         return model
 
-    def _take_part(self, assignment: Assign) -> ChainLink:
-        part = assignment.plan.parts[assignment.rank]
-        link = self._make_link(part, assignment.attentions)
+    def _take_placement(self, assignment: Assign) -> Lane:
+        placement = assignment.plan.placements[assignment.rank]
+        lane = self._make_lane(placement, assignment.attentions)
         if self._captures is not None:
             self._captures.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # what captures and trials left; from here on nothing may stop the device
-        if len(assignment.plan.parts) > 1:
-            join(assignment.rendezvous, part.rank, len(assignment.plan.parts), self.device)
-            link.connect(lambda latents: self._inbox.put(LatentsArrived(latents)))
-        self._send(WorkerReady(facts=self._facts(part, link)))
-        return link
+        if len(assignment.plan.placements) > 1:
+            join(assignment.rendezvous, placement.rank, len(assignment.plan.placements), self.device)
+            lane.connect(lambda latents: self._inbox.put(LatentsArrived(latents)))
+        self._send(WorkerReady(facts=self._facts(placement, lane)))
+        return lane
 
-    def _make_link(self, part: Part, attentions: tuple[str, ...]) -> ChainLink:
-        """Load what the part needs, and let go of what was only measured."""
+    def _make_lane(self, placement: Placement, attentions: tuple[str, ...]) -> Lane:
+        """Load what the placement needs, and let go of what was only measured."""
         config, device, progress = self._config, self.device, self._progress
         model, network = self._model, self._decoder
         self._model = self._decoder = None
-        if part.stages:
+        if placement.stages:
             model = model or self._load_transformer(attentions)
-            model = parts.replayed(config, model, self._attention, part.stages, self._captures)
+            model = build.replayed(config, model, self._attention, placement.stages, self._captures)
         else:
             model = None
-        network = (network or self._rig.decoder(device, progress)) if part.decodes else None
-        return ChainLink(
+        network = (network or self._rig.decoder(device, progress)) if placement.decodes else None
+        return Lane(
             config,
-            part,
+            placement,
             device,
             rig=self._rig,
             model=model,
-            decoder=parts.replayed_decoder(config, network, device, self._captures),
-            prompts=self._load_prompts(part),
+            decoder=build.replayed_decoder(config, network, device, self._captures),
+            prompts=self._load_prompts(placement),
             progress=progress,
             send=self._send,
         )
 
-    def _load_prompts(self, part: Part) -> parts.Prompts | None:
-        if not part.embeds_text:
+    def _load_prompts(self, placement: Placement) -> build.Prompts | None:
+        if not placement.embeds_text:
             return None
-        device = torch.device("cpu") if part.text_on_host else self.device
+        device = torch.device("cpu") if placement.text_on_host else self.device
         return self._rig.prompts(device, self._progress)
 
-    def _facts(self, part: Part, link: ChainLink) -> WorkerFacts:
+    def _facts(self, placement: Placement, lane: Lane) -> WorkerFacts:
         return WorkerFacts(
-            device_name=parts.device_name(self.device),
-            num_pages=link.num_pages,
-            page_bytes=link.page_bytes,
-            attention=link.attention,
+            device_name=build.device_name(self.device),
+            num_pages=lane.num_pages,
+            page_bytes=lane.page_bytes,
+            attention=lane.attention,
             attentions=self._attention.sound,
-            dtype=str(parts.dtype_on(self._config, self.device)).removeprefix("torch."),
-            encoder="libx264" if part.decodes else None,
-            codecs=parts.default_codecs(self._config) if part.decodes else None,
-            memory=link.memory_use(),
+            dtype=str(build.dtype_on(self._config, self.device)).removeprefix("torch."),
+            encoder="libx264" if placement.decodes else None,
+            codecs=build.default_codecs(self._config) if placement.decodes else None,
+            memory=lane.memory_use(),
         )
 
 
-def serve(link: ChainLink, inbox: Inbox) -> None:
+def serve(lane: Lane, inbox: Inbox) -> None:
     """Work until told to shut down."""
     busy = False
     while True:
-        for message in _waiting(inbox) if busy else _await_some(inbox, link):
+        for message in _waiting(inbox) if busy else _await_some(inbox, lane):
             match message:
                 case Shutdown():
                     return
                 case LatentsArrived():
-                    link.receive(message.latents_FCYX)
+                    lane.receive(message.latents_FCYX)
                 case MeasureCosts() | Assign():
                     raise AssertionError(f"{message} came to a worker that serves")
                 case _:
-                    link.accept(message)
-        busy = link.work()
+                    lane.accept(message)
+        busy = lane.work()
 
 
 def _sender(connection: Connection) -> Send:
@@ -229,8 +227,7 @@ def _tie_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
 
 def _read_in_background(connection: Connection) -> Inbox:
@@ -248,17 +245,17 @@ def _read_in_background(connection: Connection) -> Inbox:
     return inbox
 
 
-def _await_some(inbox: Inbox, link: ChainLink) -> list[Message]:
+def _await_some(inbox: Inbox, lane: Lane) -> list[Message]:
     """Everything that waits in the inbox, at least one message; until it comes, signs of life are sent."""
     while True:
         began_s = time.monotonic()
         try:
             message = inbox.get(timeout=IDLE_BEAT_S)
         except queue.Empty:
-            link.rested(time.monotonic() - began_s)
-            link.tell_idle()
+            lane.rested(time.monotonic() - began_s)
+            lane.tell_idle()
             continue
-        link.rested(time.monotonic() - began_s)
+        lane.rested(time.monotonic() - began_s)
         return [message, *_waiting(inbox)]
 
 

@@ -1,7 +1,7 @@
 """Chooses how paged attention is computed on this machine: the fastest of several ways that passes a check of numbers.
 
 Which way is fastest differs by GPU, driver and library version, so each is tried once, on random data of the shape that
-counts, before anything is recorded or served. A way whose numbers are off, or that raises, is left out and says why.
+counts, before anything is captured or served. A way whose numbers are off, or that raises, is left out and says why.
 One that could stand still is tried in a process of its own first. Knows nothing of blocks, videos or noise.
 
 Pages in 8 bits, and products of queries and keys in 8 bits, are told and never chosen: they change numbers. A way is

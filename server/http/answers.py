@@ -18,6 +18,9 @@ _SHOWN_NAME_LENGTH = 64
 _UNION_TAGS = frozenset({"text", "schedule"})
 """Names that pydantic puts into a location for the branch it took; callers never wrote them."""
 
+_RETIRED = "/v1/sessions"
+"""Where videos were before they were resources."""
+
 _PLAIN_WORDS = {
     "extra_forbidden": "this field is not known; remove it or check its spelling",
     "missing": "this field is required",
@@ -88,7 +91,7 @@ async def _on_engine_error(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == NOT_FOUND.status:
-        return _answer(request, ApiError(NOT_FOUND, "there is nothing at this address; see /openapi.json"))
+        return _answer(request, ApiError(NOT_FOUND, _nothing_at(request.url.path)))
     if error.status_code == METHOD_NOT_ALLOWED.status:
         return _wrong_method(request)
     return _answer(request, ApiError(INVALID_REQUEST, error.detail, headers=error.headers))
@@ -97,6 +100,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _answer(request: Request, error: ApiError) -> Response:
     request.scope[ERROR_KEY] = error
     return error.response()
+
+
+def _nothing_at(path: str) -> str:
+    if path.startswith(_RETIRED):
+        return f"{_RETIRED} is gone: a video is at /v1/videos/{{id}} now; see /openapi.json"
+    return "there is nothing at this address; see /openapi.json"
 
 
 def _wrong_method(request: Request) -> Response:

@@ -8,6 +8,13 @@ import secrets
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HEAD_KEY = "hiar.head"
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether a request that looks like GET asked for the headers only."""
+    return bool(scope.get(_HEAD_KEY))
+
 
 class Envelope:
     """Wraps an application. The id is ours alone: one from a header could smuggle text into logs."""
@@ -31,5 +38,5 @@ class Envelope:
 
         if scope["method"] == "HEAD":
             # A copy: the server below keeps its own HEAD and leaves the body out.
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", _HEAD_KEY: True}
         await self._app(scope, receive, send_with_id)

@@ -84,7 +84,7 @@ class InfoRoutes:
 
 
 def _facts(facts: EngineFacts) -> FactsAnswer:
-    parts = zip(facts.plan.parts, facts.device_names, strict=True)
+    parts = zip(facts.plan.placements, facts.device_names, strict=True)
     return FactsAnswer(
         workers=[
             WorkerAnswer(

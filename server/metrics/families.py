@@ -73,7 +73,7 @@ class ViewerFamilies(_Group):
             "block_interval_seconds", "Between two blocks of one video, as they leave the chain.", _BLOCK_S
         )
         self.lead = self._histogram(
-            "stream_lead_seconds", "How far ahead of its playback deadline a block of a realtime video came.", _LEAD_S
+            "stream_lead_seconds", "How far ahead of its reader's deadline a block of a realtime video came.", _LEAD_S
         )
         self.late = self._counter("blocks_late", "Blocks of realtime videos that came after their playback deadline.")
         self.stalled = self._counter(
@@ -94,7 +94,8 @@ class ViewerFamilies(_Group):
         self.video_delivered = self._counter("video_delivered_seconds", "Video sent to clients.", ("protocol",))
         self.sent_bytes = self._counter("stream_sent_bytes", "Bytes of video streams sent.", ("protocol",))
         self.send_blocked = self._counter("stream_send_blocked_seconds", "Time that sends waited for slow clients.")
-        self.buffered = self._gauge("stream_buffered_segments", "Encoded blocks that wait for their reader.")
+        self.buffered = self._gauge("stream_buffered_segments", "Encoded blocks that no reader has taken.")
+        self.readers = self._gauge("stream_readers", "Readers of running videos.")
         self.segment_bytes = self._histogram("segment_size_bytes", "Bytes of an encoded block.", _SEGMENT_BYTES)
         for pace in Pace:
             self.blocks_delivered.labels(pace)
@@ -116,7 +117,7 @@ class VideoFamilies(_Group):
         self.rejected = self._counter("requests_rejected", "Requests for a video that were refused.", ("reason",))
         self.queue_time = self._histogram("video_queue_time_seconds", "From request to its place.", _WAITS_S)
         self.duration = self._histogram("video_lifetime_seconds", "From request to end of a video.", _VIDEO_S)
-        self.video = self._histogram("video_length_seconds", "Seconds of a video that were sent.", _VIDEO_S)
+        self.video = self._histogram("video_length_seconds", "Seconds of a video that were made.", _VIDEO_S)
         self.recovered = self._counter("videos_recovered", "Videos that outlived a loss of their workers.", ("way",))
         for finish in Finish:
             self.finished.labels(finish)

@@ -14,11 +14,13 @@ class Readings:
 
     def take(self) -> None:
         """Read now."""
+        self._engine.count_stalls()
         load, videos = self._engine.load, self._families.videos
         videos.running.set(load.running)
         videos.waiting.set(load.waiting)
         videos.slots.set(load.slots)
         self._families.viewers.buffered.set(load.blocks_buffered)
+        self._families.viewers.readers.set(load.readers)
         for state in EngineState:
             self._families.engine.state.labels(state.value).set(state is self._engine.state)
         self._take_workers()
@@ -28,7 +30,7 @@ class Readings:
         workers, fleet = self._families.workers, self._engine.fleet
         loads = {load.rank: load for load in fleet.worker_loads}
         workers.heartbeat.clear()
-        for rank in range(len(fleet.facts.plan.parts) if fleet.facts else 0):
+        for rank in range(len(fleet.facts.plan.placements) if fleet.facts else 0):
             label, load = str(rank), loads.get(rank)
             workers.up.labels(label).set(load is not None)
             workers.pages_ratio.labels(label).set(load.pages_used / max(1, load.num_pages) if load else 0)

@@ -1,6 +1,19 @@
 """Writes down what the engine tells: the observer that fills the families. Knows no request and no exposition."""
 
-from engine import EngineFacts, Fragment, LossReason, Observer, Pace, Rests, Span, StartProgress, StartTimes
+from engine import (
+    EndReason,
+    EngineFacts,
+    Fragment,
+    HiarError,
+    LossReason,
+    Observer,
+    Pace,
+    Rests,
+    Span,
+    StartProgress,
+    StartTimes,
+)
+from server.errors import Finish, finish_of, row_of
 from server.metrics.families import Families
 from server.metrics.work import WorkRecord
 
@@ -26,8 +39,17 @@ class Recorder(Observer):
         """Count the way back."""
         self._families.videos.recovered.labels("exact" if exact else "approximate").inc()
 
-    def block_made(self, fragment: Fragment, interval_s: float | None) -> None:
-        """Count block, frames, seconds and bytes."""
+    def video_ended(self, outcome: EndReason | HiarError, video_s: float, lived_s: float) -> None:
+        """Count how it ended, and its failure."""
+        videos = self._families.videos
+        videos.finished.labels(finish_of(outcome)).inc()
+        videos.duration.observe(lived_s)
+        videos.video.observe(video_s)
+        if isinstance(outcome, HiarError) and row_of(outcome).finish is Finish.ENGINE_ERROR:
+            self._families.engine.errors.labels("video", row_of(outcome).code).inc()
+
+    def block_made(self, fragment: Fragment, interval_s: float | None, lead_s: float | None) -> None:
+        """Count block, frames, seconds and bytes; how early it came only where somebody watches in real time."""
         viewers = self._families.viewers
         viewers.blocks_generated.inc()
         viewers.frames_generated.inc(fragment.num_frames)
@@ -35,17 +57,17 @@ class Recorder(Observer):
         viewers.segment_bytes.observe(len(fragment.data))
         if interval_s is not None:
             viewers.block_interval.observe(interval_s)
+        if lead_s is not None:
+            viewers.lead.observe(lead_s)
+            viewers.late.inc(lead_s < 0)
 
-    def block_taken(self, pace: Pace, lead_s: float | None) -> None:
-        """Count the block; lateness only where somebody watches in real time."""
-        viewers = self._families.viewers
-        viewers.blocks_delivered.labels(pace.value).inc()
-        if lead_s is None or pace is not Pace.REALTIME:
-            return
-        viewers.lead.observe(lead_s)
-        if lead_s < 0:
-            viewers.late.inc()
-            viewers.stalled.inc(-lead_s)
+    def block_taken(self, pace: Pace) -> None:
+        """Count the block."""
+        self._families.viewers.blocks_delivered.labels(pace.value).inc()
+
+    def stood_still(self, seconds: float) -> None:
+        """Count the seconds."""
+        self._families.viewers.stalled.inc(seconds)
 
     def prompt_asked(self, *, remembered: bool) -> None:
         """Count hit or miss."""

@@ -24,7 +24,7 @@ class WorkRecord:
         """By rank, the edge by which latents come."""
         self._out_of: dict[int, str] = {}
         self._forget_gauges()
-        for part, device in zip(facts.plan.parts, facts.device_names, strict=True):
+        for part, device in zip(facts.plan.placements, facts.device_names, strict=True):
             rank = str(part.rank)
             self._workers.info.labels(rank, str(part.chain), device, _names(part.names)).set(1)
             self._make_children(rank)

@@ -1,29 +1,22 @@
-"""Requests for videos and what is told of them, with every bound documented; and how one becomes an engine request.
+"""Requests for videos, with every bound documented; and how one becomes an engine request.
 
 What depends on the model (its sizes, its highest rate) is checked in ``video_request``.
 """
 
 import itertools
+import re
 import unicodedata
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from engine import (
-    EndReason,
-    Manifest,
-    Pace,
-    PromptAt,
-    Quality,
-    RequestError,
-    VideoRequest,
-    VideoState,
-    VideoStatus,
-)
+from engine import Manifest, Pace, PromptAt, Quality, RequestError, VideoRequest
 
 PROMPT_LENGTH_MAX = 4000
 PROMPTS_MAX = 64
 SECONDS_MAX = 86_400.0
+SECONDS_DEFAULT = 4.0
+LINGER_MAX = 600.0
 SEED_MAX = 2**64 - 1
 FPS_MAX = 120
 PRIORITY_MAX = 9
@@ -67,15 +60,14 @@ def _branch(value: Any) -> str:
     return "schedule" if isinstance(value, list) else "text"
 
 
-class GenerateRequest(_Strict):
-    """One video to generate. Only `prompt` is required."""
+class _VideoFields(_Strict):
+    """What every request for a video can say."""
 
     prompt: Annotated[
         Annotated[PromptText, Tag("text")]
         | Annotated[list[TimedPrompt], Field(min_length=1, max_length=PROMPTS_MAX), Tag("schedule")],
         Discriminator(_branch),
     ] = Field(description="What to show; or a list of prompts in order of time, the first at 0.")
-    seconds: float | None = Field(None, gt=0, le=SECONDS_MAX, description="Length of the video; omit for endless.")
     seed: int = Field(0, ge=0, le=SEED_MAX, description="The same request with the same seed gives the same video.")
     size: str | None = Field(
         None,
@@ -85,9 +77,6 @@ class GenerateRequest(_Strict):
     )
     fps: int | None = Field(
         None, ge=1, le=FPS_MAX, description="Frames a second at playback; omit for the model's default."
-    )
-    pace: Literal["realtime", "fast"] = Field(
-        "realtime", description="`realtime` stays a few seconds ahead of playback; `fast` does not wait."
     )
     quality: Literal["draft", "standard", "high"] = Field("standard", description="How many bits the encoder spends.")
     priority: int = Field(
@@ -111,6 +100,45 @@ class GenerateRequest(_Strict):
         return prompt
 
 
+_PACE = "`realtime` stays a few seconds ahead of playback; `fast` does not wait."
+
+
+class GenerateRequest(_VideoFields):
+    """One video to generate and stream in the answer. Only `prompt` is required."""
+
+    seconds: float | None = Field(None, gt=0, le=SECONDS_MAX, description="Length of the video; omit for endless.")
+    pace: Literal["realtime", "fast"] = Field("realtime", description=_PACE)
+    linger_seconds: float = Field(
+        0,
+        ge=0,
+        le=LINGER_MAX,
+        description="How long the video lives on when nobody reads it any more; 0 ends it with its last reader.",
+    )
+
+
+class VideoCreate(_VideoFields):
+    """One video to generate, whoever reads it. Only `prompt` is required."""
+
+    seconds: float | None = Field(
+        SECONDS_DEFAULT,
+        gt=0,
+        le=SECONDS_MAX,
+        description="Length of the video, as a number or its text; null for endless.",
+        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]},
+    )
+    pace: Literal["realtime", "fast"] = Field("fast", description=_PACE)
+
+    @field_validator("seconds", mode="before")
+    @classmethod
+    def _read_text(cls, seconds: Any) -> Any:
+        """OpenAI's clients send text."""
+        if not isinstance(seconds, str):
+            return seconds
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds):
+            raise ValueError('this must be a number of seconds, such as 4 or "4"')
+        return float(seconds)
+
+
 class PromptChange(_Strict):
     """A new prompt for a running video."""
 
@@ -119,68 +147,24 @@ class PromptChange(_Strict):
     _printable = field_validator("prompt")(_printable_prompt)
 
 
-class PromptChanged(BaseModel):
-    """Where a new prompt takes effect."""
-
-    video: str
-    block: int = Field(description="First block that follows the new prompt.")
-
-
-class RecoveryAnswer(BaseModel):
-    """A loss of workers that the video outlived."""
-
-    block: int = Field(description="The first block after it.")
-    exact: bool = Field(description="False if what follows resembles the undisturbed video and does not equal it.")
-
-
-class VideoAnswer(BaseModel):
-    """One video that is being generated, or has just ended."""
-
-    video: str
-    state: VideoState
-    queue_position: int | None = Field(description="Requests ahead of it while queued; null afterwards.")
-    blocks_done: int
-    seconds_done: float = Field(description="Seconds of video delivered so far.")
-    realtime_factor: float | None = Field(description="Seconds of video generated a second; null before it is known.")
-    end_reason: EndReason | None = None
-    stalls: int = Field(description="Times that playback would have stood still, waiting for a block.")
-    stalled_seconds: float
-    recoveries: list[RecoveryAnswer]
-
-    @classmethod
-    def of(cls, status: VideoStatus) -> Self:
-        """Take over the engine's status."""
-        return cls(
-            video=status.id,
-            state=status.state,
-            queue_position=status.queue_position,
-            blocks_done=status.blocks_done,
-            seconds_done=status.seconds_done,
-            realtime_factor=status.realtime_factor,
-            end_reason=status.end_reason,
-            stalls=status.num_stalls,
-            stalled_seconds=round(status.stalled_s, 3),
-            recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
-        )
-
-
 def size_names(manifest: Manifest) -> list[str]:
     """The model's sizes as callers write them; the first is the default."""
     return [f"{width_px}x{height_px}" for width_px, height_px in manifest.video.sizes]
 
 
-def video_request(asked: GenerateRequest, manifest: Manifest, max_seconds: float | None) -> VideoRequest:
+def video_request(asked: GenerateRequest | VideoCreate, manifest: Manifest, max_seconds: float | None) -> VideoRequest:
     """Fill in the model's defaults. Raises ``RequestError`` where the model or this server does not offer it."""
     if asked.model is not None and asked.model != manifest.name:
         raise RequestError(f"model: this server runs {manifest.name!r} only", param="model")
     width_px, height_px = _size(asked.size, manifest)
-    seconds = _seconds(asked.seconds, max_seconds)
+    seconds = _seconds(asked, max_seconds)
     return VideoRequest(
         prompts=_prompts(asked.prompt, seconds),
         width_px=width_px,
         height_px=height_px,
         fps=_fps(asked.fps, manifest),
         seconds=seconds,
+        is_cut=asked.seconds is None and seconds is not None,
         seed=asked.seed,
         pace=Pace(asked.pace),
         quality=Quality(asked.quality),
@@ -215,9 +199,12 @@ def _fps(fps: int | None, manifest: Manifest) -> int:
     return fps
 
 
-def _seconds(seconds: float | None, max_seconds: float | None) -> float | None:
+def _seconds(asked: GenerateRequest | VideoCreate, max_seconds: float | None) -> float | None:
+    seconds = asked.seconds
     if max_seconds is None:
         return seconds
-    if seconds is not None and seconds > max_seconds:
+    if seconds is None or "seconds" not in asked.model_fields_set:
+        return max_seconds if seconds is None else min(seconds, max_seconds)
+    if seconds > max_seconds:
         raise RequestError(f"seconds: {seconds:g} is above {max_seconds:g}, the limit of this server", param="seconds")
-    return seconds if seconds is not None else max_seconds
+    return seconds

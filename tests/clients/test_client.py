@@ -74,7 +74,7 @@ def test_leaving_the_block_cancels() -> None:
     with serving(Behaviour(block_s=0.05)) as live, HiarClient(live.url) as client:
         with client.generate("a fox") as video:
             next(iter(video))
-            assert client.video(video.id)["state"] == "running"
+            assert client.video(video.id)["status"] == "in_progress"
             assert client.change_prompt(video.id, "a wolf") >= 1
         assert eventually(lambda: live.engine.load.running == 0) < 2
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.config import EngineConfig, Nodes
 from engine.fleet.agent import run_agent
-from engine.fleet.local import Link
+from engine.fleet.local import WorkerHandle
 from engine.fleet.nodes import NodeHub
 from engine.manifest import read_manifest
 from engine.messages import Cancel, VideoClosed
@@ -85,14 +85,14 @@ class Site:
         self.agents.append(agent)
         return agent
 
-    def open_link(self, rank: int = 1, device: str = "cpu") -> Link:
-        return self.hub.open_link(rank, device, self.messages.append, self.losses.append)
+    def start_worker(self, rank: int = 1, device: str = "cpu") -> WorkerHandle:
+        return self.hub.open_worker(rank, device, self.messages.append, self.losses.append)
 
-    async def open_worker(self) -> tuple[Link, FakeWorker]:
+    async def open_worker(self) -> tuple[WorkerHandle, FakeWorker]:
         count = len(self.workers)
-        link = self.open_link()
+        handle = self.start_worker()
         await eventually(lambda: len(self.workers) > count)
-        return link, self.workers[-1]
+        return handle, self.workers[-1]
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ class Hosts:
     async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
         return tuple((0, f"cuda:{index}") for index in range(len(self.free_gb)))
 
-    def open_link(
+    def open_worker(
         self, node_rank: int, device: str, tell: Callable[[Any], None], lost: Callable[[str], None]
     ) -> Worker:
         worker, free_gb = Worker(tell, self), self.free_gb[int(device.removeprefix("cuda:"))]
@@ -134,8 +134,8 @@ def test_stages_and_text_go_where_there_is_room() -> None:
     hosts = Hosts((85.0, 24.0, 85.0), MEASURED | READY)
     group = start(hosts, wan(3, manifest=LATENTS_ONLY))
     assert group.plan is not None and group.facts is not None
-    assert [part.stages for part in group.plan.parts] == [(0, 1), (2,), (3,)]
-    assert [part.embeds_text for part in group.plan.parts] == [False, False, True]
+    assert [placement.stages for placement in group.plan.placements] == [(0, 1), (2,), (3,)]
+    assert [placement.embeds_text for placement in group.plan.placements] == [False, False, True]
     (first, *_) = group.facts.memory
     assert dict(first.measured) == {"weights": 3 * GB} and first.measured_bytes == 60 * GB
     assert dict(first.planned)["pages"] == 2 * 2 * 7 * 862_617_600

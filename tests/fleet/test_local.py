@@ -8,7 +8,7 @@ from pathlib import Path
 SCRIPT = """
 import asyncio
 from tests.front.making import config
-from engine.fleet.local import prepare_workers
+from engine.fleet.fork_server import prepare_workers
 import pytest
 
 pytestmark = pytest.mark.in_time

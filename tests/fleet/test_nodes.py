@@ -68,15 +68,15 @@ def test_a_dead_worker_is_told_once_with_its_node() -> None:
         async with site() as here:
             here.add_agent()
             await here.hub.wait_nodes()
-            link, worker = await here.open_worker()
-            link.kill()
+            handle, worker = await here.open_worker()
+            handle.kill()
             await eventually(lambda: bool(here.losses))
             assert here.losses == ["node 1: the worker on cpu ended with exit code -9"]
-            link.kill()
-            link.send(Cancel(video="a"))
-            await link.stop()
+            handle.kill()
+            handle.send(Cancel(video="a"))
+            await handle.stop()
             assert len(here.losses) == 1 and not worker.received
-            here.open_link(device="cuda:7")
+            here.start_worker(device="cuda:7")
             await eventually(lambda: len(here.losses) == 2)
             assert here.losses[1] == "node 1: device cuda:7 is not lent"
 
@@ -86,9 +86,9 @@ def test_a_dead_worker_is_told_once_with_its_node() -> None:
 def test_a_device_of_the_front_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         here = Site()
-        monkeypatch.setattr(nodes_module, "WorkerLink", lambda *arguments: FakeWorker(here.workers, *arguments))
-        link = here.open_link(rank=0)
-        link.send(Cancel(video="a"))
+        monkeypatch.setattr(nodes_module, "LocalWorker", lambda *arguments: FakeWorker(here.workers, *arguments))
+        handle = here.start_worker(rank=0)
+        handle.send(Cancel(video="a"))
         assert here.messages == [VideoClosed(video="a", pages_used=0)]
 
     run(body)
@@ -111,12 +111,12 @@ def test_a_lost_node_is_told_and_may_come_back() -> None:
             agent = here.add_agent()
             await here.hub.wait_nodes()
             _, worker = await here.open_worker()
-            here.open_link()
+            here.start_worker()
             agent.cancel()
             await eventually(lambda: len(here.losses) == 2)
             assert set(here.losses) == {"node 1 at 127.0.0.1 was lost"}
             assert not worker.alive
-            late = here.open_link()
+            late = here.start_worker()
             await eventually(lambda: len(here.losses) == 3)
             await late.stop()
             waiting = asyncio.create_task(here.hub.wait_nodes())
@@ -137,7 +137,7 @@ def test_a_silent_node_is_lost_after_the_stage_timeout() -> None:
             with closing(writer):
                 wire.write(writer, hello_of(config(1, here.port)))
                 await here.hub.wait_nodes()
-                here.open_link()
+                here.start_worker()
                 await eventually(lambda: bool(here.losses))
                 assert 0.29 < time.monotonic() - began < 2.0
 
@@ -197,11 +197,11 @@ def test_a_node_that_is_to_leave_waits_for_its_workers() -> None:
             leave = asyncio.Event()
             agent = here.add_agent(leave=leave)
             await here.hub.wait_nodes()
-            link, _ = await here.open_worker()
+            handle, _ = await here.open_worker()
             leave.set()
             await asyncio.sleep(0.1)
             assert not agent.done()
-            await link.stop()
+            await handle.stop()
             await agent
             idle = asyncio.Event()
             idle.set()

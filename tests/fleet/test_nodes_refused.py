@@ -74,11 +74,11 @@ def test_a_rank_that_is_taken_is_refused_while_its_holder_lives() -> None:
         async with site() as here:
             holder = here.add_agent()
             await here.hub.wait_nodes()
-            link, _ = await here.open_worker()
+            handle, _ = await here.open_worker()
             with pytest.raises(StartError, match=r"there is a node 1 already, at .*127\.0\.0\.1"):
                 await here.add_agent()
             assert not holder.done() and not here.losses
-            await link.stop()
+            await handle.stop()
 
     run(body)
 
@@ -90,7 +90,7 @@ def test_a_holder_that_is_silent_loses_its_rank(monkeypatch: pytest.MonkeyPatch)
             _, writer = await asyncio.open_connection("127.0.0.1", here.port + 1)
             wire.write(writer, hello_of(config(1, here.port)))
             await here.hub.wait_nodes()
-            here.open_link()
+            here.start_worker()
             here.add_agent()
             await eventually(lambda: bool(here.losses))
             await here.open_worker()

@@ -121,7 +121,7 @@ def test_of_several_the_one_silent_for_longest_hangs() -> None:
 def test_replicas_owe_only_what_their_own_chain_was_sent() -> None:
     plan = making.plan(10)
     watch = Watchdog(plan, TIMEOUT_S)
-    first, second = ([part.rank for part in chain] for chain in plan.chains)
+    first, second = ([placement.rank for placement in chain] for chain in plan.chains)
     assert (first, second) == ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
     watch.sent(1, 0.0)
     assert watch.hung(20.1) == 5
@@ -149,7 +149,7 @@ def test_a_worker_that_embeds_a_prompt_may_be_silent_for_longer() -> None:
 
 def test_prompts_on_the_host_are_no_reason_to_pass_no_tickets() -> None:
     plan = making.plan(1)
-    watch = Watchdog(Plan(parts=(replace(plan.parts[0], text_on_host=True),)), TIMEOUT_S)
+    watch = Watchdog(Plan(placements=(replace(plan.placements[0], text_on_host=True),)), TIMEOUT_S)
     watch.allow_text(3 * TIMEOUT_S)
     watch.asked(0, 0.0)
     assert watch.hung(60.0) is None

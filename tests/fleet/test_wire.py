@@ -9,13 +9,13 @@ import pytest
 from engine import messages
 from engine.config import Fault, FaultKind, Precision, Rehearsal
 from engine.fleet import wire
-from engine.law.placement import Part, PassCosts, Plan
+from engine.law.placement import PassCosts, Placement, Plan
 from engine.messages import TensorBytes
 from engine.request import Output, Quality
 from engine.trace import Phase, Rests, Span
 
 TENSOR = TensorBytes(dtype="bfloat16", shape=(2, 64), data=bytes(range(256)))
-PART = Part(
+PLACEMENT = Placement(
     rank=1,
     device="cuda:0",
     chain=0,
@@ -71,7 +71,7 @@ EXAMPLES = (
     messages.MeasureCosts(),
     messages.Assign(
         rank=1,
-        plan=Plan(parts=(PART,)),
+        plan=Plan(placements=(PLACEMENT,)),
         rendezvous=messages.Rendezvous(store="tcp:10.9.0.1:29500", generation=3),
     ),
     messages.EncodePrompt(request=1, text="ein Fuchs \U0001f98a \x00"),

@@ -1,4 +1,4 @@
-"""Videos, plans, courses and engines for tests of the front."""
+"""Videos, plans, logs and engines for tests of the front."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from engine import Engine, Observer
-from engine.config import EngineConfig, RolloutConfig
-from engine.front.course import Course
+from engine.config import EngineConfig, Keep, RolloutConfig
+from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Progress
 from engine.front.video import Video, VideoState
 from engine.law.placement import PassCosts, Plan, place
 from engine.law.schedule import writes_pages
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved, TensorBytes
-from engine.request import Pace, PromptAt, VideoRequest
+from engine.request import Fragment, Pace, PromptAt, VideoRequest
 
 TINY = read_manifest(Path("models/tiny"))
+KEEP_ALL = Keep()
 
 
 def config(rollout: RolloutConfig = TINY.rollout, **settings: Any) -> EngineConfig:
@@ -55,10 +56,17 @@ class Silence:
         raise AssertionError("somebody waits")
 
 
-def video(name: str, wanted: VideoRequest | None = None, *, chain: int | None = None, done: int = 0) -> Video:
+def video(
+    name: str,
+    wanted: VideoRequest | None = None,
+    *,
+    chain: int | None = None,
+    done: int = 0,
+    linger_s: float | None = 0.0,
+) -> Video:
     """A video that runs on a chain, or waits in the queue when that is None."""
     progress = Progress(request=wanted or request(), rollout=TINY.rollout, opened_at=100.0, issued=done, done=done)
-    made = Video(name, progress, Silence())
+    made = Video(name, progress, Silence(), log(name), linger_s=linger_s, created_at=0.0)
     if chain is not None:
         made.move(VideoState.RUNNING)
         made.chain = chain
@@ -75,17 +83,31 @@ def latents(block: int, stage: int) -> LatentsSaved:
     return LatentsSaved(video="a", block=block, stage=stage, latents=embedding(f"{block}.{stage}"))
 
 
-def course(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> Course:
-    """A course with a prompt at block 0 and at each of ``prompts``."""
-    return Course("a", rollout, {block: embedding(f"prompt {block}") for block in (0, *prompts)})
+def log(name: str = "a", rollout: RolloutConfig = TINY.rollout, keep: Keep = KEEP_ALL) -> BlockLog:
+    """An empty log in memory."""
+    return BlockLog(name, rollout, keep, MemoryStore())
 
 
-def save_blocks(one: Course, blocks: range, rollout: RolloutConfig = TINY.rollout) -> None:
+def prepared_log(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> BlockLog:
+    """A log with a prompt at block 0 and at each of ``prompts``."""
+    made = log(rollout=rollout)
+    for block in (0, *prompts):
+        made.set_prompt(block, f"prompt {block}", embedding(f"prompt {block}"))
+    return made
+
+
+def save_blocks(one: BlockLog, blocks: range, rollout: RolloutConfig = TINY.rollout) -> None:
     """Save what all stages' cache passes of some blocks read."""
     for block in blocks:
         for stage in range(rollout.num_stages):
             if writes_pages(rollout, stage):
                 one.save(latents(block, stage))
+
+
+def fragment(block: int, num_bytes: int = 10, block_s: float = 0.75) -> Fragment:
+    """A fragment that can be told from others."""
+    data = block.to_bytes(4, "big") + bytes(num_bytes - 4)
+    return Fragment(block=block, data=data, num_frames=12, start_s=block * block_s, duration_s=block_s)
 
 
 @asynccontextmanager

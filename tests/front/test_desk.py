@@ -1,43 +1,30 @@
 """The desk, driven by events and a clock: no loop, no process, no waiting."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig
-from engine.errors import EngineUnavailable, Overloaded, PromptReplaced, UnknownVideo, VideoFailed, WorkerLost
-from engine.front.desk import Desk
+from engine.errors import (
+    EngineUnavailable,
+    Overloaded,
+    PromptReplaced,
+    UnknownVideo,
+    VideoFailed,
+    WorkerLost,
+)
 from engine.front.events import (
-    Ask,
-    Asked,
-    BlockTaken,
-    Command,
     Drained,
-    Event,
-    GroupLost,
-    GroupServes,
-    Left,
     PromptAsked,
-    PromptRefused,
-    PromptSet,
-    SendChain,
     SetTimer,
     TimePassed,
-    Wake,
     WorkerSaid,
 )
 from engine.front.recovery import MAX_VAIN_LOSSES
 from engine.front.video import Video, VideoState
-from engine.law.placement import Plan
 from engine.law.schedule import frames_in_block
 from engine.messages import (
-    BlockDone,
-    BlockRepeated,
     BlockTicket,
     Cancel,
-    CloseTicket,
-    EncodePrompt,
     OpenTicket,
     PromptEncoded,
     PromptTicket,
@@ -45,117 +32,9 @@ from engine.messages import (
     VideoBroken,
     VideoClosed,
 )
-from engine.observe import Observer
-from engine.request import EndReason, Pace, PromptAt, VideoRequest
+from engine.request import EndReason, Pace, PromptAt
 from tests.front import making
-
-FAST = making.request(Pace.FAST)
-LOSS = WorkerLost("worker 0 died")
-
-
-class Stage:
-    """A desk, its clock, and workers that do what they are told when they are let."""
-
-    def __init__(self, plan: Plan | None = None, **settings: Any) -> None:
-        self.config: EngineConfig = making.config(**settings)
-        self.plan = plan or making.plan()
-        self.desk = Desk(self.config, Observer())
-        self.now = 1000.0
-        self.timer: float | None = None
-        self.questions: list[EncodePrompt] = []
-        self.tickets: list[tuple[int, Any]] = []
-        """Not executed yet: chain and ticket."""
-        self.sent: list[Any] = []
-        """Every ticket ever sent."""
-        self.answers: dict[int, int | Exception] = {}
-        self.woken: list[str] = []
-        self._first_block: dict[str, int] = {}
-
-    def tell(self, event: Event) -> list[Command]:
-        commands = self.desk.handle(event, self.now)
-        assert isinstance(commands[-1], SetTimer) and not any(isinstance(one, SetTimer) for one in commands[:-1])
-        for command in commands:
-            match command:
-                case SendChain(chain, message):
-                    self.tickets.append((chain, message))
-                    self.sent.append(message)
-                case Ask(question):
-                    self.questions.append(question)
-                case PromptSet(number, block):
-                    self.answers[number] = block
-                case PromptRefused(number, error):
-                    self.answers[number] = error
-                case Wake(video):
-                    self.woken.append(video.id)
-                case SetTimer(at):
-                    self.timer = at
-        return commands
-
-    def serve(self) -> None:
-        self.tell(GroupServes(self.plan))
-
-    def open(self, name: str, request: VideoRequest = FAST) -> Video:
-        video = making.video(name, request)
-        video.progress.opened_at = self.now
-        self.tell(Asked(video))
-        return video
-
-    def embed(self) -> None:
-        while self.questions:
-            question = self.questions.pop(0)
-            self.tell(WorkerSaid(0, PromptEncoded(request=question.request, embedding=making.embedding(question.text))))
-
-    def execute(self, most: int | None = None) -> None:
-        """Let workers execute tickets, also those that follow from them."""
-        while self.tickets and most != 0:
-            chain, ticket = self.tickets.pop(0)
-            self._execute(chain, ticket)
-            most = None if most is None else most - 1
-
-    def _execute(self, chain: int, ticket: Any) -> None:
-        ranks = [part.rank for part in self.plan.chains[chain]]
-        if isinstance(ticket, OpenTicket):
-            self._first_block[ticket.video] = ticket.first_block
-        elif isinstance(ticket, BlockTicket):
-            self.tell(WorkerSaid(ranks[-1], self._block(ticket)))
-        elif isinstance(ticket, CloseTicket):
-            for rank in ranks:
-                self.tell(WorkerSaid(rank, VideoClosed(video=ticket.video, pages_used=0)))
-
-    def _block(self, ticket: BlockTicket) -> BlockDone | BlockRepeated:
-        if ticket.block < self._first_block[ticket.video]:
-            return BlockRepeated(video=ticket.video, block=ticket.block)
-        return BlockDone(
-            video=ticket.video,
-            block=ticket.block,
-            num_frames=ticket.num_frames,
-            data=f"{ticket.video}{ticket.block}".encode(),
-            latents=None,
-            decode_s=0.0,
-            encode_s=0.0,
-        )
-
-    def take(self, video: Video, count: int = 1) -> list[bytes]:
-        """The reader takes fragments."""
-        taken = []
-        for _ in range(count):
-            taken.append(video.ready.popleft().data)
-            self.tell(BlockTaken(video))
-        return taken
-
-    def lose(self, *suspects: str, for_good: bool = False) -> None:
-        self.tickets.clear()
-        self.tell(GroupLost(LOSS, frozenset(suspects), for_good))
-
-    def pass_time(self) -> float:
-        """Until the timer; returns the moment."""
-        assert self.timer is not None, "nothing waits for time"
-        self.now = self.timer
-        self.tell(TimePassed())
-        return self.now
-
-    def kinds(self, video: Video) -> list[str]:
-        return [type(ticket).__name__ for ticket in self.sent if ticket.video == video.id]
+from tests.front.desk_stage import FAST, LOSS, Stage
 
 
 @pytest.fixture
@@ -172,13 +51,12 @@ def test_a_video_is_embedded_opened_made_and_closed(stage: Stage) -> None:
     assert video.state == VideoState.RUNNING
     while video.state != VideoState.ENDED:
         stage.execute()
-        if video.ready:
-            stage.take(video, len(video.ready))
+        stage.take(video)
     num_blocks = video.progress.num_blocks
     assert num_blocks is not None and video.end_reason == EndReason.COMPLETED
     assert stage.kinds(video) == ["OpenTicket", *["BlockTicket"] * num_blocks, "CloseTicket"]
     shown = sum(ticket.num_frames for ticket in stage.sent if isinstance(ticket, BlockTicket))
-    assert shown == 48 and stage.desk.videos == ()
+    assert shown == 48 and stage.desk.live == ()
     assert stage.sent[-2].last and not stage.sent[-3].last
 
 
@@ -210,13 +88,13 @@ def test_a_realtime_video_waits_for_its_viewer_by_the_clock(stage: Stage) -> Non
     lead_s = stage.config.lead_target_s
     assert video.progress.start_s(video.progress.done) >= lead_s
     assert stage.timer is None or stage.timer > stage.now
-    stage.take(video, len(video.ready))
+    stage.take(video)
     began_s, block_s = stage.now, frames_in_block(making.TINY.rollout, 1) / 16
     for _ in range(5):
         done = video.progress.done
         stage.pass_time()
         stage.execute()
-        stage.take(video, len(video.ready))
+        stage.take(video)
         assert video.progress.done == done + 1
     assert stage.now - began_s == pytest.approx(5 * block_s, abs=block_s)
 
@@ -238,16 +116,19 @@ def test_no_newcomer_makes_a_running_realtime_video_late(pace: Pace) -> None:
         else:
             stage.pass_time()
         for video in (live, newcomer):
-            while video.ready and (video is newcomer or _is_due(video, stage.now)):
-                stage.take(video)
+            while stage.ready(video) and (video is newcomer or _is_due(video, stage.now)):
+                stage.take(video, 1)
     assert live.progress.taken > 60 and newcomer.progress.taken > 60
     assert (live.progress.num_stalls, live.progress.stalled_s) == (0, 0.0)
 
 
 def _is_due(video: Video, now: float) -> bool:
     """A player takes what it must show, and the first blocks at once."""
-    playing_since = video.progress.playing_since
-    return playing_since is None or playing_since + video.progress.start_s(video.progress.taken) <= now + 1.0
+    leader = video.progress.leader
+    assert leader is not None
+    if leader.playing_since is None:
+        return True
+    return leader.playing_since + video.progress.start_s(video.progress.taken) <= now + 1.0
 
 
 def test_one_in_the_queue_starts_when_a_place_is_free() -> None:
@@ -256,11 +137,11 @@ def test_one_in_the_queue_starts_when_a_place_is_free() -> None:
     first, second, third = (stage.open(name) for name in "abc")
     stage.embed()
     assert [video.state for video in (first, second, third)] == ["running", "queued", "queued"]
-    assert [stage.desk.status(video, stage.now).queue_position for video in (first, second, third)] == [None, 0, 1]
+    assert [stage.desk.status(video, stage.now).queue_position for video in (first, second, third)] == [None, 1, 2]
     with pytest.raises(Overloaded):
         stage.open("d")
-    assert len(stage.desk.videos) == 3
-    stage.tell(Left(first))
+    assert len(stage.desk.live) == 3
+    stage.leave(first)
     assert second.state == VideoState.QUEUED, "its pages are not free yet"
     stage.execute(most=len(stage.tickets))
     assert first.state == VideoState.ENDED and second.state == VideoState.RUNNING
@@ -282,17 +163,17 @@ def test_a_viewer_that_leaves_frees_its_place(stage: Stage, when: str) -> None:
     if when == "closing":
         while video.state != VideoState.CLOSING:
             stage.execute(most=1)
-            stage.take(video, len(video.ready))
+            stage.take(video)
     if when == "recovering":
         stage.lose()
     assert video.state == when
-    stage.tell(Left(video))
-    assert video.end_reason == EndReason.CANCELLED
+    stage.leave(video)
+    assert video.end_reason == EndReason.CLIENT_DISCONNECT
     cancelled = [ticket for ticket in stage.sent if isinstance(ticket, Cancel)]
     assert len(cancelled) == (when in {"running", "closing"})
     stage.execute(most=len(stage.tickets))
-    assert video.state == VideoState.ENDED and stage.desk.videos == ()
-    stage.tell(Left(video))
+    assert video.state == VideoState.ENDED and stage.desk.live == ()
+    stage.leave(video)
     assert "a" in stage.woken
 
 
@@ -301,10 +182,10 @@ def test_a_broken_video_ends_typed_and_its_last_blocks_are_dropped(stage: Stage)
     stage.embed()
     stage.execute(most=2)
     stage.tell(WorkerSaid(0, VideoBroken(video="a", code="engine_oom", message="no memory left")))
-    ready = len(video.ready)
+    ready = stage.ready(video)
     stage.execute()
     assert isinstance(video.failure, VideoFailed) and video.failure.code == "engine_oom"
-    assert video.state == VideoState.ENDED and len(video.ready) == ready
+    assert video.state == VideoState.ENDED and stage.ready(video) == ready
 
 
 def test_a_changed_prompt_rides_in_front_of_the_next_block_without_a_ticket(stage: Stage) -> None:
@@ -344,7 +225,7 @@ def test_of_many_changed_prompts_one_is_embedded_at_a_time_and_the_newest_waits(
     assert [number for number, answer in stage.answers.items() if isinstance(answer, PromptReplaced)] == [1, 2, 3]
     stage.embed()
     assert stage.answers[0] == stage.answers[4] == video.progress.issued
-    assert video.told.prompt_at(video.progress.issued) == making.embedding("prompt 4")
+    assert video.log.prompt_at(video.progress.issued) == making.embedding("prompt 4")
     stage.tell(PromptAsked(video, "prompt 5", 5))
     assert [question.text for question in stage.questions] == ["prompt 5"]
 
@@ -352,7 +233,7 @@ def test_of_many_changed_prompts_one_is_embedded_at_a_time_and_the_newest_waits(
 def test_one_that_ends_takes_no_more_prompts(stage: Stage) -> None:
     video = stage.open("a")
     stage.embed()
-    stage.tell(Left(video))
+    stage.leave(video)
     stage.tell(PromptAsked(video, "late", 1))
     stage.embed()
     assert isinstance(stage.answers[1], UnknownVideo)
@@ -376,7 +257,7 @@ def test_a_lost_video_is_made_again_and_its_reader_sees_every_block_once(stage: 
     video = stage.open("a")
     stage.embed()
     stage.execute(most=4)
-    seen = stage.take(video, len(video.ready))
+    seen = stage.take(video)
     stage.lose("a")
     assert video.state == VideoState.RECOVERING
     assert stage.timer == stage.now + stage.config.recovery_grace_s
@@ -385,7 +266,7 @@ def test_a_lost_video_is_made_again_and_its_reader_sees_every_block_once(stage: 
     assert (opening.first_block, video.progress.issued > 0) == (len(seen), True)
     while len(seen) < 12:
         stage.execute()
-        seen += stage.take(video, len(video.ready))
+        seen += stage.take(video)
     assert seen == [f"a{block}".encode() for block in range(len(seen))]
     [recovery] = video.recoveries
     assert recovery.exact and not any(isinstance(ticket, RestoreTicket) for ticket in stage.sent)
@@ -417,7 +298,8 @@ def test_when_no_group_will_come_everything_ends_typed(stage: Stage) -> None:
     stage.tell(PromptAsked(running, "never either", 3))
     stage.lose(for_good=True)
     assert running.failure is waiting.failure is LOSS
-    assert stage.answers == {3: LOSS} and stage.desk.videos == () and stage.timer is None
+    assert stage.answers == {3: LOSS} and stage.desk.live == ()
+    assert stage.timer == stage.now + stage.config.keep_s, "what ended is forgotten then"
 
 
 def test_open_questions_are_put_to_the_next_workers(stage: Stage) -> None:
@@ -441,5 +323,5 @@ def test_a_refused_event_leaves_nothing_behind() -> None:
     stage = Stage(max_queue=0)
     with pytest.raises(Overloaded):
         stage.open("a")
-    assert stage.desk.videos == () and stage.desk.num_waiting == 0
+    assert stage.desk.live == stage.desk.videos == ()
     assert stage.desk.handle(TimePassed(), stage.now) == [SetTimer(None)]

@@ -26,6 +26,7 @@ from engine import (
     UnknownVideo,
     VideoHandle,
     VideoRequest,
+    VideoState,
     WeightsError,
     read_manifest,
 )
@@ -52,11 +53,11 @@ def running(max_videos: int = 2, max_queue: int = 8) -> AbstractAsyncContextMana
 
 
 async def read(video: VideoHandle) -> list[bytes]:
-    return [fragment.data async for fragment in video.fragments()]
+    return [fragment.data async for fragment in video.read()]
 
 
 async def first_fragment(video: VideoHandle) -> None:
-    async for _ in video.fragments():
+    async for _ in video.read():
         return
 
 
@@ -108,9 +109,11 @@ def test_closing_frees_the_pages_every_time() -> None:
                 video = await engine.open(ENDLESS)
                 await first_fragment(video)
                 began = time.monotonic()
-                await video.close()
+                await video.stop()
                 assert time.monotonic() - began < 2
                 assert engine.load.running == 0 and video.end_reason == EndReason.CANCELLED
+                assert engine.video(video.id).status().state == VideoState.ENDED
+                await video.forget()
                 with pytest.raises(UnknownVideo):
                     engine.video(video.id)
 
@@ -122,11 +125,11 @@ def test_overload_is_refused_and_the_queue_is_served_in_turn() -> None:
         async with running(max_videos=1, max_queue=1) as engine:
             first, second = await engine.open(ENDLESS), await engine.open(REQUEST)
             await first_fragment(first)
-            assert second.status().queue_position == 0
+            assert second.status().queue_position == 1
             with pytest.raises(Overloaded) as refusal:
                 await engine.open(REQUEST)
             assert refusal.value.retry_after_s >= 1
-            await first.close()
+            await first.stop()
             assert len(await read(second)) == 5
             assert second.end_reason == EndReason.COMPLETED
 
@@ -151,7 +154,7 @@ def test_draining_ends_videos_at_a_block_boundary() -> None:
         async with running(max_videos=1) as engine:
             video, queued = await engine.open(ENDLESS), await engine.open(REQUEST)
             reading = asyncio.create_task(read(video))
-            while video.next_block < 2:
+            while video.kept.stop < 2:
                 await asyncio.sleep(0.01)
             await engine.drain()
             assert len(await reading) >= 2 and video.end_reason == EndReason.DRAIN

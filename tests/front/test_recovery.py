@@ -23,13 +23,13 @@ class Place:
 
     def video(self, name: str = "a", *prompts: int) -> Video:
         made = making.video(name, chain=0)
-        made.course = making.course(self.config.manifest.rollout, *prompts)
+        made.log = making.prepared_log(self.config.manifest.rollout, *prompts)
         return made
 
     def make_blocks(self, video: Video, until: int, *, saved: bool = True) -> None:
         for block in range(video.progress.done, until):
             if saved and self.recoveries.needs_saving(block, PLAN):
-                making.save_blocks(video.told, range(block, block + 1), self.config.manifest.rollout)
+                making.save_blocks(video.log, range(block, block + 1), self.config.manifest.rollout)
             video.progress.done = block + 1
             self.recoveries.note_progress(video, PLAN)
 
@@ -97,18 +97,18 @@ def test_prompts_are_kept_while_the_video_may_be_made_again_and_then_as_restorin
     here = Place()
     video = here.video("a", 2, before, after)
     here.make_blocks(video, REPLAYABLE)
-    assert set(video.told._prompts) == {0, 2, before, after}
+    assert set(video.log._prompts) == {0, 2, before, after}
     here.make_blocks(video, REPLAYABLE + 1)
-    assert set(video.told._prompts) == {before, after}
+    assert set(video.log._prompts) == {before, after}
     here.make_blocks(video, 60)
-    assert set(video.told._prompts) == {after}
+    assert set(video.log._prompts) == {after}
 
 
 def test_prompts_of_a_video_that_cannot_be_restored_are_kept() -> None:
     here = Place()
     video = here.video("a", 2, 12)
     here.make_blocks(video, 60, saved=False)
-    assert set(video.told._prompts) == {0, 2, 12}
+    assert set(video.log._prompts) == {0, 2, 12}
 
 
 def test_a_video_whose_first_prompts_are_forgotten_is_not_made_again() -> None:
@@ -118,14 +118,14 @@ def test_a_video_whose_first_prompts_are_forgotten_is_not_made_again() -> None:
     here.make_blocks(video, REPLAYABLE + 5)
     assert here.lose(video, suspected=False)
     block = here.find(video, making.plan(num_devices=4, block_s=0.25))
-    assert block == REPLAYABLE + 5 and video.told.opening_prompt(block) == making.embedding("prompt 12")
+    assert block == REPLAYABLE + 5 and video.log.opening_prompt(block) == making.embedding("prompt 12")
 
 
 def test_a_video_of_which_too_little_is_known_has_no_way_back() -> None:
     here = Place()
     video = here.video("a", 12)
     here.make_blocks(video, REPLAYABLE + 5)
-    video.told.forget_before(200)
+    video.log.forget_saved_before(200)
     video.progress.done = 150
     assert here.lose(video, suspected=False)
     assert here.recoveries.way_back(video, PLAN) is None and video.recoveries == []

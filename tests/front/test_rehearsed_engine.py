@@ -52,7 +52,7 @@ def running(config: EngineConfig = CONFIG) -> AbstractAsyncContextManager[Engine
 
 
 async def read(video: VideoHandle) -> int:
-    return len([fragment async for fragment in video.fragments()])
+    return len([fragment async for fragment in video.read()])
 
 
 def test_three_videos_keep_their_own_pace_and_none_misses_a_deadline() -> None:
@@ -88,16 +88,16 @@ def test_two_chains_share_the_videos_and_the_loss_of_one_worker_replaces_all() -
         async with running(replace(CONFIG, devices=("cpu",) * 6, max_videos=1)) as engine:
             videos = [await engine.open(replace(REQUEST, seconds=None)) for _ in range(2)]
             reading = [asyncio.create_task(read(video)) for video in videos]
-            while any(video.next_block < 2 for video in videos):
+            while any(video.kept.stop < 2 for video in videos):
                 await asyncio.sleep(0.01)
             assert {video.chain for video in engine._shell.desk.videos} == {0, 1}
             assert engine.fleet.worker_pids[4] is not None
             os.kill(engine.fleet.worker_pids[4], signal.SIGKILL)
-            before = [video.next_block for video in videos]
-            while any(s.next_block < had + 8 for s, had in zip(videos, before, strict=True)):
+            before = [video.kept.stop for video in videos]
+            while any(s.kept.stop < had + 8 for s, had in zip(videos, before, strict=True)):
                 await asyncio.sleep(0.01)
             assert [len(video.status().recoveries) for video in videos] == [1, 1]
-            await asyncio.gather(*(video.close() for video in videos))
+            await asyncio.gather(*(video.stop() for video in videos))
             await asyncio.gather(*reading)
             assert engine.load.pages_used == 0
 
@@ -109,7 +109,7 @@ def test_while_workers_are_replaced_new_videos_are_refused_and_waiting_ones_get_
         async with running(replace(CONFIG, devices=("cpu", "cpu"), max_videos=1)) as engine:
             holding = await engine.open(replace(REQUEST, seconds=None))
             waiting = await engine.open(replace(REQUEST, pace=Pace.FAST))
-            async for _ in holding.fragments():
+            async for _ in holding.read():
                 break
             assert engine.fleet.worker_pids[0] is not None
             os.kill(engine.fleet.worker_pids[0], signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_while_workers_are_replaced_new_videos_are_refused_and_waiting_ones_get_
                 await asyncio.sleep(0.01)
             with pytest.raises(EngineUnavailable):
                 await engine.open(REQUEST)
-            await holding.close()  # while it waits for workers
+            await holding.stop()  # while it waits for workers
             assert holding.end_reason == EndReason.CANCELLED
             assert await read(waiting) == 9
             assert len(engine.fleet.recovery_times_s) == 1
@@ -129,7 +129,7 @@ def test_a_video_waits_no_longer_than_its_grace_for_new_workers() -> None:
     async def body() -> None:
         async with running(replace(CONFIG, devices=("cpu", "cpu"), recovery_grace_s=0.05)) as engine:
             video = await engine.open(replace(REQUEST, seconds=None))
-            async for _ in video.fragments():
+            async for _ in video.read():
                 break
             assert engine.fleet.worker_pids[1] is not None
             os.kill(engine.fleet.worker_pids[1], signal.SIGKILL)

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend
 from engine.model.capture import Captures
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
-from engine.stage.parts import attention_name
+from engine.stage.build import attention_name
 from kernels.attention import choice as choice_module
 from kernels.attention.choice import (
     GATES,
@@ -32,7 +32,7 @@ from kernels.dispatch import uses_triton
 from tests.kernels.conftest import Call
 from tests.stage import micro
 
-Recorded = Callable[[], Tensor]
+Captured = Callable[[], Tensor]
 CPU = torch.device("cpu")
 TOKENS, HEADS, WIDTH, PAGES = 19, 2, 16, 3
 MATH = partial(gathered_attention, SDPBackend.MATH)
@@ -220,10 +220,10 @@ def test_a_clock_takes_the_median() -> None:
 @torch.inference_mode()
 def test_full_and_growing_windows_are_captured_apart() -> None:
     """The one for full windows would read pages that growing ones have not got."""
-    recorded: list[Recorded] = []
+    captured: list[Captured] = []
 
-    def capture(forward: Recorded) -> Recorded:
-        recorded.append(forward)
+    def capture(forward: Captured) -> Captured:
+        captured.append(forward)
         forward()
         return forward
 
@@ -261,7 +261,7 @@ def test_full_and_growing_windows_are_captured_apart() -> None:
         torch.testing.assert_close(ours.keys_NPLHK, theirs.keys_NPLHK)
         torch.testing.assert_close(ours.values_NPLHK, theirs.values_NPLHK)
         assert bool(attended) == (min(map(len, page_lists)) == 2)
-    assert len(recorded) == 2
+    assert len(captured) == 2
 
 
 def takes_kernels() -> tuple[bool, bool, bool]:
@@ -293,7 +293,7 @@ def test_kernels_are_candidates_where_they_run(dtype: torch.dtype, name: str, in
 
 @pytest.mark.gpu
 def test_a_gpu_chooses_a_way_for_the_published_model() -> None:
-    """All candidates of this GPU at 4680 tokens, 12 heads of 128 and six pages; what was chosen can be recorded."""
+    """All candidates of this GPU at 4680 tokens, 12 heads of 128 and six pages; what was chosen can be captured."""
     device = torch.device("cuda")
     choice = choose_attention(device, torch.bfloat16, 4680, 12, 128, 6, timed=seconds_by_events)
     assert all(trial.refusal is None for trial in choice.trials if trial.name.startswith("triton")), choice.trials

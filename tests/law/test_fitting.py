@@ -24,7 +24,7 @@ def plan(config: EngineConfig, *free_gb: float, costs: PassCosts = SAME, **chang
 
 
 def stages(memory: MemoryPlan) -> list[tuple[int, ...]]:
-    return [worker.part.stages for worker in memory.workers]
+    return [worker.placement.stages for worker in memory.workers]
 
 
 def test_equal_devices_are_cut_by_time_alone() -> None:
@@ -45,17 +45,17 @@ def test_without_any_cut_that_fits_the_fastest_is_refused_with_its_numbers() -> 
 
 def test_the_text_encoder_goes_to_the_least_busy_worker_that_has_room() -> None:
     costs = replace(SAME, decode_s=0.05)
-    on = [worker.part.embeds_text for worker in plan(wan(5), 24, 40, 40, 40, 40, costs=costs).workers]
+    on = [worker.placement.embeds_text for worker in plan(wan(5), 24, 40, 40, 40, 40, costs=costs).workers]
     assert on == [False, False, False, False, True]
     memory = plan(wan(5), 24, 40, 40, 40, 24, costs=costs)
-    assert [worker.part.embeds_text for worker in memory.workers] == [False, True, False, False, False]
+    assert [worker.placement.embeds_text for worker in memory.workers] == [False, True, False, False, False]
     assert memory.workers[1].held[Item.TEXT_ENCODER] == text_encoder_bytes(wan())
 
 
 def test_without_room_on_any_gpu_it_goes_to_the_host_if_that_has_room() -> None:
     memory = plan(wan(5), *[24] * 5, host_bytes=(64 * GB,))
-    (holder,) = [worker for worker in memory.workers if worker.part.embeds_text]
-    assert memory.fits and holder.part.text_on_host and holder.part.names[0] == "text (on the host)"
+    (holder,) = [worker for worker in memory.workers if worker.placement.embeds_text]
+    assert memory.fits and holder.placement.text_on_host and holder.placement.names[0] == "text (on the host)"
     assert holder.held[Item.TEXT_ENCODER] == 0 and holder.host_bytes == text_encoder_bytes(wan())
     full = plan(wan(5), *[24] * 5, host_bytes=(8 * GB,))
     assert not full.fits
@@ -64,8 +64,8 @@ def test_without_room_on_any_gpu_it_goes_to_the_host_if_that_has_room() -> None:
 @pytest.mark.parametrize(("asked", "rank", "on_host"), [("cuda:3", 3, False), ("cpu", None, True)])
 def test_a_text_device_that_is_asked_for_is_taken(asked: str, rank: int | None, on_host: bool) -> None:
     memory = plan(wan(5, text_device=asked), *[80] * 5)
-    (holder,) = [worker for worker in memory.workers if worker.part.embeds_text]
-    assert holder.part.text_on_host == on_host and rank in {holder.part.rank, None}
+    (holder,) = [worker for worker in memory.workers if worker.placement.embeds_text]
+    assert holder.placement.text_on_host == on_host and rank in {holder.placement.rank, None}
 
 
 def test_what_the_host_lacks_is_told() -> None:

@@ -27,7 +27,7 @@ from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch, TextContext, lay_out
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.progress import Progress
 from kernels.attention.choice import PagedAttention
 from tests import fused_meta
@@ -49,7 +49,7 @@ def test_pages_are_those_that_are_allocated(precision: Precision, order: Order) 
     rollout = replace(TINY.rollout, order=order)
     config = tiny(manifest=replace(TINY, rollout=rollout), precision=precision, max_videos=3)
     for stages in ((0, 1, 2, 3), (1, 2), (3,)):
-        pool = parts.pages(config, CPU, stages)
+        pool = build.pages(config, CPU, stages)
         assert pool.page_bytes == page_bytes(config)
         held = held_by(config, Share(stages=stages, decodes=False))
         assert held[Item.PAGES] == sum(tensor.nbytes for tensor in pool.cache.tensors)
@@ -68,7 +68,7 @@ def test_pages_have_the_largest_size_that_is_served() -> None:
 
 
 def test_weights_are_those_that_are_loaded() -> None:
-    model = parts.transformer(tiny(), CPU, Progress(lambda _: None))
+    model = build.transformer(tiny(), CPU, Progress(lambda _: None))
     assert isinstance(model, CausalWan)
     assert weights_bytes(tiny()) == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert text_encoder_bytes(wan()) == 2 * 5_680_910_336

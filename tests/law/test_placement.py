@@ -1,4 +1,4 @@
-"""Which device runs which stages: every stage once, neighbours together, the slowest part as quick as can be."""
+"""Which device runs which stages: every stage once, neighbours together, the slowest placement as quick as can be."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Order, RolloutConfig
-from engine.law.placement import Part, PassCosts, Plan, place
+from engine.law.placement import PassCosts, Placement, Plan, place
 
 HIAR = RolloutConfig()
 BLOCK_FIRST = replace(HIAR, order=Order.BLOCK_FIRST)
@@ -25,7 +25,7 @@ def rollout_of(num_stages: int, order: Order = Order.STEP_FIRST) -> RolloutConfi
 
 def names(plan: Plan) -> list[list[tuple[str, ...]]]:
     """What each worker of each chain runs, text aside."""
-    return [[tuple(name for name in part.names if name != "text") for part in chain] for chain in plan.chains]
+    return [[tuple(name for name in placement.names if name != "text") for placement in chain] for chain in plan.chains]
 
 
 def load_s(costs: PassCosts, num_stages: int, begin: int, end: int) -> float:
@@ -35,34 +35,34 @@ def load_s(costs: PassCosts, num_stages: int, begin: int, end: int) -> float:
 
 
 def all_cuts(num_stages: int, num_parts: int) -> list[tuple[int, ...]]:
-    """Every way to cut the chain: the end of each part."""
+    """Every way to cut the chain: the end of each placement."""
     return [(*inner, num_stages + 1) for inner in combinations(range(1, num_stages + 1), num_parts - 1)]
 
 
-def assert_runs_every_stage_once(chain: tuple[Part, ...], num_stages: int) -> None:
-    assert [stage for part in chain for stage in part.stages] == list(range(num_stages))
-    assert [part.decodes for part in chain] == [False] * (len(chain) - 1) + [True]
-    assert all(part.stages or part.decodes for part in chain), "a worker has nothing to do"
+def assert_runs_every_stage_once(chain: tuple[Placement, ...], num_stages: int) -> None:
+    assert [stage for placement in chain for stage in placement.stages] == list(range(num_stages))
+    assert [placement.decodes for placement in chain] == [False] * (len(chain) - 1) + [True]
+    assert all(placement.stages or placement.decodes for placement in chain), "a worker has nothing to do"
 
 
-def assert_linked(chain: tuple[Part, ...]) -> None:
-    ranks = [part.rank for part in chain]
+def assert_linked(chain: tuple[Placement, ...]) -> None:
+    ranks = [placement.rank for placement in chain]
     assert ranks == list(range(ranks[0], ranks[0] + len(ranks)))
-    assert [part.previous for part in chain] == [None, *ranks[:-1]]
-    assert [part.next for part in chain] == [*ranks[1:], None]
+    assert [placement.previous for placement in chain] == [None, *ranks[:-1]]
+    assert [placement.next for placement in chain] == [*ranks[1:], None]
 
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("num_devices", range(1, 17))
 def test_every_chain_is_whole_and_linked(order: Order, num_devices: int) -> None:
     plan = place(replace(HIAR, order=order), devices(num_devices), EVEN)
-    assert [part.rank for part in plan.parts] == list(range(num_devices))
-    assert [part.device for part in plan.parts] == list(devices(num_devices))
+    assert [placement.rank for placement in plan.placements] == list(range(num_devices))
+    assert [placement.device for placement in plan.placements] == list(devices(num_devices))
     for number, chain in enumerate(plan.chains):
-        assert {part.chain for part in chain} == {number}
+        assert {placement.chain for placement in chain} == {number}
         assert_runs_every_stage_once(chain, HIAR.num_stages)
         assert_linked(chain)
-    assert sum(part.embeds_text for part in plan.parts) == 1
+    assert sum(placement.embeds_text for placement in plan.placements) == 1
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -76,11 +76,16 @@ def test_chains_share_the_devices_evenly_and_are_as_few_as_can_be(order: Order, 
 
 
 def test_one_device_runs_all() -> None:
-    (part,) = place(HIAR, ("cpu",), EVEN).parts
-    assert (part.device, part.stages, part.decodes, part.embeds_text) == ("cpu", (0, 1, 2, 3), True, True)
-    assert part.names == ("text", "denoise[0]", "denoise[1]", "denoise[2]", "denoise[3]", "decode")
-    assert (part.previous, part.next) == (None, None)
-    assert part.load_s == pytest.approx(0.9)
+    (placement,) = place(HIAR, ("cpu",), EVEN).placements
+    assert (placement.device, placement.stages, placement.decodes, placement.embeds_text) == (
+        "cpu",
+        (0, 1, 2, 3),
+        True,
+        True,
+    )
+    assert placement.names == ("text", "denoise[0]", "denoise[1]", "denoise[2]", "denoise[3]", "decode")
+    assert (placement.previous, placement.next) == (None, None)
+    assert placement.load_s == pytest.approx(0.9)
 
 
 def test_two_devices_share_the_stages() -> None:
@@ -99,13 +104,15 @@ def test_one_device_more_takes_the_decode() -> None:
     plan = place(HIAR, devices(5), EVEN)
     assert names(plan) == [[("denoise[0]",), ("denoise[1]",), ("denoise[2]",), ("denoise[3]",), ("decode",)]]
     assert plan.block_s(0) == pytest.approx(0.2)
-    assert [part.rank for part in plan.parts if part.embeds_text] == [4], "the quietest worker embeds text"
+    assert [placement.rank for placement in plan.placements if placement.embeds_text] == [4], (
+        "the quietest worker embeds text"
+    )
 
 
 def test_more_devices_become_further_chains() -> None:
     plan = place(HIAR, devices(8), EVEN)
     assert names(plan) == 2 * [[("denoise[0]",), ("denoise[1]",), ("denoise[2]",), ("denoise[3]", "decode")]]
-    assert [part.device for part in plan.chains[1]] == ["cuda:4", "cuda:5", "cuda:6", "cuda:7"]
+    assert [placement.device for placement in plan.chains[1]] == ["cuda:4", "cuda:5", "cuda:6", "cuda:7"]
     assert [len(chain) for chain in place(HIAR, devices(11), EVEN).chains] == [3, 4, 4]
 
 
@@ -127,9 +134,9 @@ def test_a_costly_decode_moves_the_cut() -> None:
 def test_of_equal_cuts_the_earlier_parts_are_shorter() -> None:
     even_with_decode = PassCosts(denoise_s=(1.0, 2.0, 3.0, 4.0), decode_s=1.0)
     plan = place(HIAR, devices(2), even_with_decode)
-    assert [part.stages for part in plan.parts] == [(0, 1), (2, 3)]
+    assert [placement.stages for placement in plan.placements] == [(0, 1), (2, 3)]
     free = PassCosts(denoise_s=(0.0, 0.0, 0.0, 0.0), decode_s=0.0)
-    assert [part.stages for part in place(HIAR, devices(3), free).parts] == [(0,), (1,), (2, 3)]
+    assert [placement.stages for placement in place(HIAR, devices(3), free).placements] == [(0,), (1,), (2, 3)]
 
 
 def test_block_first_keeps_the_denoise_stages_together() -> None:
@@ -173,7 +180,7 @@ def test_the_slowest_part_is_the_quickest_of_all_cuts(
     ]
     assert plan.block_s(0) == min(slowest_s)
     begin = 0
-    for part in chain:
-        end = begin + len(part.stages) + part.decodes
-        assert part.load_s == load_s(costs, num_stages, begin, end)
+    for placement in chain:
+        end = begin + len(placement.stages) + placement.decodes
+        assert placement.load_s == load_s(costs, num_stages, begin, end)
         begin = end

@@ -101,7 +101,7 @@ class Bench:
 
     def restore(self, video: str, block: int, value: float | None = None) -> None:
         ticket = RestoreTicket(video=video, block=block, latents=())
-        self.stage.restore(ticket, latents(block if value is None else value))
+        self.stage.restore(ticket, latents(block if value is None else value), torch.device("cpu"))
 
     def take(self) -> object:
         return self.messages.get(timeout=PATIENCE_S)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import CorruptLatents, EncoderFailed, EngineOutOfMemory
+from engine.errors import CorruptLatents, EncoderFailed, EngineOutOfMemory, VideoFailed
 from engine.media import encoder as encoder_module
 from engine.media.decode import Encoder
 from engine.media.encoder import BlockEncoder
@@ -90,10 +90,99 @@ def test_no_memory_for_the_decoder_breaks_the_video_alone() -> None:
     bench.block("a", 0)
     broken = bench.take()
     assert isinstance(broken, VideoBroken) and broken.code == EngineOutOfMemory.code
-    assert broken.message == "cpu had no memory left to decode block 0"
+    assert broken.message == "cpu had no memory left for decoding block 0 (too much)"
     bench.decoder.fails = None
     bench.block("b", 0)
     assert named(bench.close("b")) == ["BlockDone 0"]
+
+
+# --- what nobody foresaw ---
+
+
+def test_an_unforeseen_error_of_the_encoder_breaks_its_video_alone(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    for video in ("a", "b"):
+        bench.open(video)
+        bench.take()
+    bench.encoders["a"].fails = KeyError("nobody foresaw this")
+    for block in (0, 1):
+        bench.block("a", block)
+        bench.block("b", block)
+    assert bench.close("a")[0] == VideoBroken(
+        video="a", code=VideoFailed.code, message="encoding block 0 failed on cpu (KeyError)"
+    )
+    bench.block("b", 2)
+    assert named(bench.close("b"))[-1:] == ["BlockDone 2"]
+    (logged,) = caplog.records
+    assert "video a ends" in caplog.text and "nobody foresaw this" in caplog.text and "encode_block" in caplog.text
+    assert logged.levelname == "ERROR"
+
+
+def test_an_unforeseen_error_of_the_decoder_breaks_its_video_behind_its_good_blocks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    for video in ("a", "b"):
+        bench.open(video)
+        bench.take()
+    bench.block("a", 0)
+    bench.decoder.fails = KeyError("nobody foresaw this")
+    bench.block("a", 1)
+    bench.block("a", 2)
+    bench.decoder.fails = None
+    bench.block("b", 0)
+    assert named(bench.close("b")) == ["BlockDone 0", "VideoBroken", "BlockDone 0"]
+    assert bench.close("a") == [] and caplog.text.count("KeyError: 'nobody foresaw this'") == 1
+
+
+def test_too_few_frames_break_the_video() -> None:
+    bench = Bench()
+    bench.open("a")
+    bench.block("a", 0, num_frames=12)
+    assert named(bench.close("a")) == ["InitReady", "VideoBroken"]
+
+
+def test_an_unforeseen_error_while_a_block_is_restored_breaks_the_video() -> None:
+    bench = Bench()
+    bench.open("a", first_block=4)
+    bench.decoder.fails = KeyError("nobody foresaw this")
+    bench.restore("a", 3)
+    bench.decoder.fails = None
+    bench.block("a", 4)
+    assert named(bench.close("a")) == ["InitReady", "VideoBroken"]
+
+
+def test_an_encoder_that_does_not_open_or_close_for_an_unforeseen_reason_harms_nobody() -> None:
+    def refuse(ticket: OpenTicket) -> Encoder:
+        raise KeyError("nobody foresaw this")
+
+    refusing = Bench(refuse)
+    refusing.open("a")
+    assert refusing.take() == VideoBroken(
+        video="a", code=VideoFailed.code, message="opening the encoder failed on cpu (KeyError)"
+    )
+    assert refusing.close("a") == []
+    bench = Bench()
+    for video in ("a", "b"):
+        bench.open(video)
+
+    def fail() -> None:
+        raise KeyError("nobody foresaw this")
+
+    bench.encoders["a"].close = fail  # type: ignore[method-assign]
+    bench.block("a", 0)
+    assert named(bench.close("a")) == ["InitReady", "InitReady", "BlockDone 0"]
+    bench.block("b", 0)
+    assert named(bench.close("b")) == ["BlockDone 0"]
+
+
+def test_a_device_that_can_compute_no_more_is_not_one_videos_fault() -> None:
+    bench = Bench()
+    bench.open("a")
+    bench.decoder.fails = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        bench.block("a", 0)
+    assert named(bench.close("a")) == ["InitReady"]
 
 
 # --- the real encoder's failures ---

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,15 @@ def eventually(condition: Callable[[], object], within_s: float) -> float:
 
 @dataclass
 class Viewer:
-    """Reads one video in a thread."""
+    """Reads one video in a thread: a new one, or with ``path`` one that is there."""
 
     server: RehearsedServer
-    seed: int
-    seconds: float | None
+    seed: int = 0
+    seconds: float | None = None
     pace: str = "fast"
     fps: int = FPS
+    linger_s: float = 0
+    path: str | None = None
     data: bytearray = field(default_factory=bytearray)
     video: str | None = None
     num_blocks: int = 0
@@ -107,22 +110,45 @@ class Viewer:
         self.thread.start()
 
     def _read(self) -> None:
-        body = {"prompt": "x", "seed": self.seed, "size": SIZE, "fps": self.fps, "pace": self.pace}
-        if self.seconds is not None:
-            body["seconds"] = self.seconds
         splitter = BoxSplitter()
         with (
             contextlib.suppress(httpx.TransportError),
             httpx.Client(timeout=60) as client,
-            client.stream("POST", f"{self.server.url}/v1/generate", json=body) as answer,
+            self._ask(client) as answer,
         ):
-            self.video = answer.headers.get("X-VideoHandle-Id")
+            self.video = answer.headers.get("X-Video-Id")
             for chunk in answer.iter_raw():
                 self.data += chunk
                 for box in splitter.feed(chunk):
                     self.num_blocks += box.kind == "moof"
                     if box.kind == "uuid":
                         self.end = json.loads(box.body[16:])
+
+    def _ask(self, client: httpx.Client) -> AbstractContextManager[httpx.Response]:
+        if self.path is not None:
+            return client.stream("GET", self.server.url + self.path)
+        body = {
+            "prompt": "x",
+            "seed": self.seed,
+            "size": SIZE,
+            "fps": self.fps,
+            "pace": self.pace,
+            "linger_seconds": self.linger_s,
+        }
+        if self.seconds is not None:
+            body["seconds"] = self.seconds
+        return client.stream("POST", f"{self.server.url}/v1/generate", json=body)
+
+    @property
+    def blocks(self) -> list[bytes]:
+        """Whole fragments, without the init segment and boxes of the server's own."""
+        boxes = [box for box in BoxSplitter().feed(bytes(self.data)) if box.kind in ("moof", "mdat")]
+        return [moof.data + mdat.data for moof, mdat in zip(boxes[::2], boxes[1::2], strict=False)]
+
+    @property
+    def init_segment(self) -> bytes:
+        """What comes before the first fragment."""
+        return b"".join(box.data for box in BoxSplitter().feed(bytes(self.data)) if box.kind in ("ftyp", "moov"))
 
     def finish(self, within_s: float = 90) -> None:
         self.thread.join(within_s)
@@ -137,3 +163,9 @@ class Viewer:
         """Distances between the pictures of the video."""
         times = frame_times(bytes(self.data))
         return {round(after - before, 6) for before, after in itertools.pairwise(times)}
+
+
+def wait_for_progress(viewers: list[Viewer]) -> None:
+    """Until each has got another block."""
+    before = [viewer.num_blocks for viewer in viewers]
+    eventually(lambda: all(v.num_blocks > had for v, had in zip(viewers, before, strict=True)), 30)

@@ -22,13 +22,10 @@ from engine import (
     WorkerLost,
 )
 from engine.errors import START_FAILURES, VIDEO_FAILURES
-from server.errors import ERRORS, ApiError, ErrorRow, Finish, Rejection, from_engine, row_of, unavailable
+from server.errors import ERRORS, ApiError, ErrorRow, Finish, Rejection, finish_of, from_engine, row_of, unavailable
 from server.metrics.families import ERROR_KINDS
 from tests.instant import MANIFEST
 from tests.server.test_main import ROOT
-
-OTHER_FINISHES = {Finish.COMPLETED, Finish.LIMIT, Finish.CLIENT_DISCONNECT, Finish.SLOW_CLIENT}
-"""Without an error; or, of a slow client, with one that nobody can be told."""
 
 
 def kinds_of(base: type[HiarError]) -> Iterator[type[HiarError]]:
@@ -77,7 +74,7 @@ def test_callers_faults_are_4xx_and_ours_are_5xx_or_say_when_to_ask_again() -> N
         if row.kind is not None and issubclass(row.kind, RequestError):
             assert row.status < 500 and row.retry_s is None
         if row.retry_s is not None:
-            assert row.status in {429, 503} and row.retry_s >= 1
+            assert row.status in {425, 429, 503} and row.retry_s >= 1
 
 
 def test_the_nearest_type_and_its_code_choose_the_row() -> None:
@@ -102,8 +99,7 @@ def test_what_the_error_says_of_a_retry_wins_over_the_row() -> None:
 
 def test_metrics_know_every_word_of_the_table() -> None:
     assert {row.rejected for row in ERRORS} - {None} == set(Rejection)
-    assert {row.finish for row in ERRORS} - {None} | OTHER_FINISHES == set(Finish)
-    assert {reason.value for reason in EndReason} - {"cancelled"} <= set(Finish)
+    assert {row.finish for row in ERRORS} - {None} | {finish_of(reason) for reason in EndReason} == set(Finish)
     assert set(ERROR_KINDS["video"]) == set(VIDEO_FAILURES)
     assert set(ERROR_KINDS["http"]) == {row.code for row in ERRORS}
 

@@ -78,11 +78,11 @@ def test_a_running_video_is_steered() -> None:
         httpx.stream("POST", f"{live.url}/v1/generate", json={"prompt": "a fox"}) as answer,
     ):
         video = f"{live.url}/v1/videos/{live.engine.opened[0].id}"
-        assert httpx.get(video).json()["state"] == "running"
+        assert httpx.get(video).json()["status"] == "in_progress"
         changed = httpx.post(video + "/prompt", json={"prompt": "a wolf"}).json()
         assert changed["block"] >= 1
         assert httpx.post(video + "/prompt", json={"prompt": ""}).json()["error"]["param"] == "prompt"
-        assert httpx.delete(video).status_code == 204
+        assert httpx.delete(video).status_code == 200
         assert httpx.delete(video).status_code == 404
         eventually(lambda: live.engine.load.running == 0)
         answer.read()

@@ -62,9 +62,9 @@ def test_a_bug_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def bug(video: VideoHandle) -> str:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(VideoHandle, "codecs", property(bug))
+    monkeypatch.setattr(VideoHandle, "init_segment", property(bug))
     with serving() as live:
-        assert ask(live) == 500
+        assert ask(live, seconds=3600) == 500
         assert finished(live) == {"internal_error": 1}
         now = scrape(live.url)
         assert now.value("hiar_errors_total", component="http", kind="internal_error") == 1

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.model.capture import Captured, Captures, Work
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.pages import PagePool
 
 
@@ -104,5 +104,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> StandInGraphs:
         graphs.watch(pool)
 
     monkeypatch.setattr(PagePool, "__init__", make_watched)
-    monkeypatch.setattr(parts, "captures_on", lambda device: graphs.captures())
+    monkeypatch.setattr(build, "captures_on", lambda device: graphs.captures())
     return graphs

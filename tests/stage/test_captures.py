@@ -34,7 +34,7 @@ from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.model.tensor_bytes import to_tensor
 from engine.request import Output, Quality
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.worker import Worker
 from tests.stage import standin_graphs
 from tests.stage.standin_graphs import StandInGraphs
@@ -87,12 +87,12 @@ class Site:
             costs = PassCosts(denoise_s=(1.0, 2.0, 3.0, 4.0), decode_s=1.0)
         plan = place(setup.manifest.rollout, ("cpu",), costs)
         inbox.put(Assign(rank=0, plan=plan, rendezvous=Rendezvous(store="file:unused", generation=0)))
-        link = worker.start()
-        assert link is not None and isinstance(self.told[-1], WorkerReady)
-        self.link: ChainLink = link
+        lane = worker.start()
+        assert lane is not None and isinstance(self.told[-1], WorkerReady)
+        self.lane: Lane = lane
 
     def embed(self, prompt: str) -> TensorBytes:
-        self.link.accept(EncodePrompt(request=1, text=prompt))
+        self.lane.accept(EncodePrompt(request=1, text=prompt))
         return next(message.embedding for message in reversed(self.told) if isinstance(message, PromptEncoded))
 
     def open(self, video: str, seed: int, size_px: tuple[int, int] = (128, 128), first_block: int = 0) -> None:
@@ -108,18 +108,18 @@ class Site:
             embedding=self.embed("a red circle"),
             first_block=first_block,
         )
-        self.link.accept(ticket)
+        self.lane.accept(ticket)
 
     def block(self, video: str, block: int) -> None:
-        self.link.accept(BlockTicket(video=video, block=block, num_frames=12, last=False, save=True))
+        self.lane.accept(BlockTicket(video=video, block=block, num_frames=12, last=False, save=True))
 
     def restore(self, video: str, saved: dict[tuple[int, int], TensorBytes], blocks: range) -> None:
         for block in blocks:
             latents = tuple((stage, saved[stage, block]) for stage in range(4) if (stage, block) in saved)
-            self.link.accept(RestoreTicket(video=video, block=block, latents=latents))
+            self.lane.accept(RestoreTicket(video=video, block=block, latents=latents))
 
     def run(self) -> None:
-        while self.link.work():
+        while self.lane.work():
             pass
 
     def latents(self, video: str) -> dict[int, Tensor]:
@@ -144,7 +144,7 @@ def two_lives(setup: EngineConfig) -> list[dict[int, Tensor]]:
         if block % 2:
             first.run()
     first.run()
-    first.link.accept(CloseTicket(video="small"))
+    first.lane.accept(CloseTicket(video="small"))
     first.run()
 
     second = Site(setup, PassCosts(denoise_s=(1.0, 2.0, 3.0, 4.0), decode_s=1.0))
@@ -176,7 +176,7 @@ def test_a_worker_with_graphs_makes_the_same_videos_through_start_and_recovery(
     if order == Order.STEP_FIRST:
         assert any(mix.num_cache > mix.num_denoise > 0 for mix in rare), rare
 
-    monkeypatch.setattr(standin_graphs.parts, "captures_on", lambda device: None)
+    monkeypatch.setattr(standin_graphs.build, "captures_on", lambda device: None)
     for ours, theirs in zip(found, two_lives(setup), strict=True):
         assert ours.keys() == theirs.keys() and len(ours) >= 3
         for block, latents in ours.items():

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from engine.config import EngineConfig, Manifest, Rehearsal, VideoConfig
 from engine.errors import StartError
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.messages import BlockTicket, Rendezvous
 from engine.stage import handover
 from engine.stage.handover import Inlet, Outlet, join
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from engine.trace import Timer
@@ -42,14 +42,14 @@ Log = list[tuple[str, str, int]]
 # --- real workers ---
 
 
-def parts() -> list[Part]:
+def placements() -> list[Placement]:
     """The workers of all chains, by rank; the last one of each decodes."""
-    result: list[Part] = []
+    result: list[Placement] = []
     for chain, length in enumerate(LENGTHS):
         for index in range(length):
             rank, is_last = len(result), index == length - 1
             result.append(
-                Part(
+                Placement(
                     rank=rank,
                     device="cpu",
                     chain=chain,
@@ -64,7 +64,7 @@ def parts() -> list[Part]:
     return result
 
 
-def serve(front: Connection, rendezvous: Rendezvous, part: Part) -> None:
+def serve(front: Connection, rendezvous: Rendezvous, placement: Placement) -> None:
     """A worker up to where it may say that it is ready: tell what was transferred by then."""
     config = EngineConfig(
         manifest=Manifest(
@@ -77,13 +77,13 @@ def serve(front: Connection, rendezvous: Rendezvous, part: Part) -> None:
         rehearsal=Rehearsal(pass_s=0.001),
     )
     rig, progress = rig_of(config), Progress(lambda told: None)
-    link = ChainLink(
+    lane = Lane(
         config,
-        part,
+        placement,
         CPU,
         rig=rig,
-        model=rig.network(CPU, progress) if part.stages else None,
-        decoder=rig.decoder(CPU, progress) if part.decodes else None,
+        model=rig.network(CPU, progress) if placement.stages else None,
+        decoder=rig.decoder(CPU, progress) if placement.decodes else None,
         prompts=None,
         progress=progress,
         send=lambda message: None,
@@ -92,8 +92,8 @@ def serve(front: Connection, rendezvous: Rendezvous, part: Part) -> None:
     for name in ("isend", "irecv"):
         setattr(dist, name, logged(log, getattr(dist, name)))
     assert front.recv() == "go"
-    join(rendezvous, part.rank, sum(LENGTHS), CPU)
-    link.connect(lambda latents: None)
+    join(rendezvous, placement.rank, sum(LENGTHS), CPU)
+    lane.connect(lambda latents: None)
     front.send(log)
     front.recv()
 
@@ -111,21 +111,21 @@ def test_every_pair_of_neighbours_has_met_before_a_worker_is_ready(tmp_path: Pat
     """In chains of several lengths, whoever comes first; each by the threads that serve later."""
     rendezvous = Rendezvous(store=f"file:{tmp_path}/store", generation=0)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["engine.stage.link", "tests.stage.micro"])
+    context.set_forkserver_preload(["engine.stage.lane", "tests.stage.micro"])
     workers = []
-    for part in parts():
+    for placement in placements():
         mine, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, rendezvous, part), daemon=True)
+        process = context.Process(target=serve, args=(theirs, rendezvous, placement), daemon=True)
         process.start()
         theirs.close()
         workers.append((process, mine))
     try:
         for _, pipe in reversed(workers):  # the ends of the chains wait for their heads
             pipe.send("go")
-        for part, (_, pipe) in zip(parts(), workers, strict=True):
-            assert pipe.poll(WAIT_S), f"worker {part.rank} waits for ever"
-            expected = [("inlet", "irecv", part.previous)] if part.previous is not None else []
-            expected += [("outlet", "isend", part.next)] if part.next is not None else []
+        for placement, (_, pipe) in zip(placements(), workers, strict=True):
+            assert pipe.poll(WAIT_S), f"worker {placement.rank} waits for ever"
+            expected = [("inlet", "irecv", placement.previous)] if placement.previous is not None else []
+            expected += [("outlet", "isend", placement.next)] if placement.next is not None else []
             assert sorted(pipe.recv()) == expected
     finally:
         for process, _ in workers:
@@ -228,7 +228,7 @@ class StandInCuda:
     def _entry(self, name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             self._note(name, args[0] if args else None)
-            noted = {part: self._entry(f"{name}.{part}") for part in ("wait", "record")}
+            noted = {call: self._entry(f"{name}.{call}") for call in ("wait", "record")}
             return SimpleNamespace(**noted, synchronize=self._entry(f"{name}.synchronize"))
 
         return call

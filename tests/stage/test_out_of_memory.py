@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from engine.front.course import Course
 from torch import Tensor
 
-from engine.front.course import Course
 from engine.messages import BlockTicket, LatentsSaved, TensorBytes, VideoBroken
 from engine.model.dit import CausalWan
 from engine.model.segments import PagedCache, SegmentBatch
@@ -195,14 +195,15 @@ def test_pages_that_a_forward_had_claimed_are_free_again(monkeypatch: pytest.Mon
         allocator = PlacedAllocator()
         allocator.refused = refused
         bench = on_device(Bench(micro.rollout(), max_segments=8), allocator)
-        give_up = bench.runner._give_up_one
+        blame = bench.runner._blame
 
-        def watching(*args: Any, bench: Bench = bench, give_up: Callable[..., None] = give_up) -> None:
+        def watching(*args: Any, bench: Bench = bench, blame: Callable[..., Any] = blame) -> Any:
             before = bench.pool.num_used
-            give_up(*args)
+            suspects = blame(*args)
             used.append(before - bench.pool.num_used)
+            return suspects
 
-        monkeypatch.setattr(bench.runner, "_give_up_one", watching)
+        monkeypatch.setattr(bench.runner, "_blame", watching)
         play(bench)
         play_next(bench)
     assert len(used) == 2 and max(used) > 0

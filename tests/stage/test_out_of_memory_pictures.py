@@ -1,4 +1,4 @@
-"""A device runs out of memory where pictures are made: in the decode stage alone, and in a whole link of the chain."""
+"""A device runs out of memory where pictures are made: in the decode stage alone, and in a whole lane of the chain."""
 
 import gc
 import queue
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.config import DecoderConfig, DecoderKind, EngineConfig, Manifest, VideoConfig
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.media.decode import DecodeStage
 from engine.messages import (
     BlockDone,
@@ -30,7 +30,7 @@ from engine.model.decode_state import DecodeState
 from engine.model.decoder import Decoder, build_decoder
 from engine.model.tensor_bytes import to_bytes
 from engine.request import Output, Quality
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from engine.trace import Timer
@@ -126,7 +126,7 @@ class Pictures:
     def restore(self, video: str, block: int) -> None:
         latents = latents_of(self._sizes[video], block)
         with torch.inference_mode(), self.allocator:
-            self._stage.restore(RestoreTicket(video=video, block=block, latents=()), latents)
+            self._stage.restore(RestoreTicket(video=video, block=block, latents=()), latents, CPU)
 
     def close(self, *videos: str) -> list[Any]:
         """Close the videos; returns what came, but for init segments."""
@@ -227,7 +227,7 @@ def test_a_stream_that_breaks_behind_a_slow_encoder_holds_no_memory_and_decodes_
     pictures.gate.set()
     messages = pictures.close("b")
     assert [type(message) for message in messages] == [BlockDone, VideoBroken]
-    assert messages[1].message == "cpu had no memory left to decode block 1"
+    assert messages[1].message.startswith("cpu had no memory left for decoding block 1 (")
 
 
 def test_no_memory_for_the_first_block_is_the_end_though_there_is_for_the_second(decoder: Decoder) -> None:
@@ -251,7 +251,8 @@ def test_no_memory_to_restore_a_stream_ends_it(decoder: Decoder) -> None:
     pictures.restore("b", 3)
     pictures.block("b", 4)
     (broken,) = pictures.close("b")
-    assert broken == VideoBroken(video="b", code="engine_oom", message="cpu had no memory left to decode block 3")
+    assert (broken.video, broken.code) == ("b", "engine_oom")
+    assert broken.message.startswith("cpu had no memory left for decoding block 3 (")
 
 
 def test_the_encoders_thread_lets_go_of_no_tensor_of_the_device(decoder: Decoder) -> None:
@@ -276,7 +277,7 @@ def test_the_encoders_thread_lets_go_of_no_tensor_of_the_device(decoder: Decoder
     assert set(freed_by) == {threading.current_thread().name}
 
 
-# --- a whole link ---
+# --- a whole lane ---
 
 
 class WholeChain:
@@ -284,7 +285,7 @@ class WholeChain:
 
     def __init__(self, decoder: Decoder) -> None:
         self.allocator, self._told = StandInAllocator(), queue.SimpleQueue[Any]()
-        part = Part(
+        placement = Placement(
             rank=0,
             device="cpu",
             chain=0,
@@ -307,9 +308,9 @@ class WholeChain:
             max_segments=1,
             poison_pages=True,
         )
-        self._link = ChainLink(
+        self._lane = Lane(
             config,
-            part,
+            placement,
             CPU,
             rig=rig_of(config),
             model=micro.model(),
@@ -323,8 +324,8 @@ class WholeChain:
         """Take messages and do all that can be done."""
         with torch.inference_mode(), self.allocator:
             for message in messages:
-                self._link.accept(message)
-            while self._link.work():
+                self._lane.accept(message)
+            while self._lane.work():
                 pass
 
     def hear(self, closed: int) -> list[Any]:
@@ -352,7 +353,7 @@ def play(chain: WholeChain, refused: int | None = None) -> list[Any]:
 
 
 @pytest.mark.parametrize("refused", [None, 1, 10, 400, 900, 1800])
-def test_a_link_ends_the_video_that_does_not_fit_and_serves_the_next(decoder: Decoder, refused: int | None) -> None:
+def test_a_lane_ends_the_video_that_does_not_fit_and_serves_the_next(decoder: Decoder, refused: int | None) -> None:
     """By room alone, where decoding the large one is what takes most; or at some allocation made for either."""
     undisturbed, tight = WholeChain(decoder), WholeChain(decoder)
     expected = play(undisturbed)

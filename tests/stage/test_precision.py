@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine.front.course import Course
 from torch import Tensor, nn
 
 from engine.config import EngineConfig, Precision, TransformerConfig
 from engine.errors import StartError
-from engine.front.course import Course
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved
 from engine.model.capture import Captures
@@ -17,7 +17,7 @@ from engine.model.dit import CausalWan
 from engine.model.fp8_linear import Fp8Linear
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.precision import objection
 from engine.stage.progress import Progress
 from kernels.attention.int8 import paged_attention_int8
@@ -140,19 +140,19 @@ def test_the_same_memory_holds_more_videos(monkeypatch: pytest.MonkeyPatch) -> N
     """In float32, which a CPU computes with, pages are 3.7 times as large as in 8 bits; of bfloat16, 1.9 times."""
     wide = EngineConfig(manifest=TINY, max_videos=2)
     stages = tuple(range(TINY.rollout.num_stages))
-    pool = parts.pages(wide, CPU, stages)
-    monkeypatch.setattr(parts, "free_bytes", lambda device: pool.num_pages * pool.page_bytes)
-    assert parts.pages(wide, CPU, stages).num_pages == pool.num_pages
+    pool = build.pages(wide, CPU, stages)
+    monkeypatch.setattr(build, "free_bytes", lambda device: pool.num_pages * pool.page_bytes)
+    assert build.pages(wide, CPU, stages).num_pages == pool.num_pages
     with pytest.raises(StartError, match="lower --max-videos"):
-        parts.pages(replace(wide, max_videos=3), CPU, stages)
+        build.pages(replace(wide, max_videos=3), CPU, stages)
     narrow = replace(wide, max_videos=7, precision=Precision(kv_dtype="fp8"))
-    assert parts.pages(narrow, CPU, stages).num_pages == pool.num_pages * 7 // 2
+    assert build.pages(narrow, CPU, stages).num_pages == pool.num_pages * 7 // 2
 
 
 def test_a_cpu_loads_a_model_with_all_options() -> None:
     config = EngineConfig(manifest=TINY, precision=OPTIONS["all"])
-    model = parts.transformer(config, CPU, Progress(print))
-    assert parts.attention_name(model) == "torch-int8" and parts.page_dtype(config, CPU) == FP8
+    model = build.transformer(config, CPU, Progress(print))
+    assert build.attention_name(model) == "torch-int8" and build.page_dtype(config, CPU) == FP8
     assert sum(isinstance(module, Fp8Linear) for module in model.modules()) == 5 * (TINY.transformer.num_layers - 2)
 
 
@@ -165,7 +165,7 @@ def test_an_unknown_type_is_refused(name: str) -> None:
 def test_two_layers_have_no_middle() -> None:
     manifest = replace(TINY, transformer=replace(TINY.transformer, num_layers=2))
     with pytest.raises(StartError, match="--linear-dtype fp8 keeps the first and the last layer"):
-        parts.transformer(EngineConfig(manifest=manifest, precision=OPTIONS["fp8 linears"]), CPU, Progress(print))
+        build.transformer(EngineConfig(manifest=manifest, precision=OPTIONS["fp8 linears"]), CPU, Progress(print))
 
 
 @pytest.mark.parametrize(

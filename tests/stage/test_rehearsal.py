@@ -165,6 +165,15 @@ def test_out_of_memory_strikes_its_pass_once() -> None:
     faults.before_pass(1, 4, 9)
 
 
+def test_an_error_that_nobody_foresees_strikes_its_pass_once() -> None:
+    faults = Faults((fault(FaultKind.RAISE),))
+    for place in ELSEWHERE:
+        faults.before_pass(*place)
+    with pytest.raises(ZeroDivisionError, match="rehearsed"):
+        faults.before_pass(1, 4, 9)
+    faults.before_pass(1, 4, 9)
+
+
 def test_nan_spoils_its_pass_once() -> None:
     faults = Faults((fault(FaultKind.NAN),))
     assert not any(faults.spoils(*place) for place in ELSEWHERE)

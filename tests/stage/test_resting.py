@@ -11,7 +11,7 @@ from engine.stage import worker
 pytestmark = pytest.mark.in_time
 
 
-class RestingLink:
+class RestingLane:
     """Wants to be heard three times, then leaves."""
 
     def __init__(self, inbox: worker.Inbox) -> None:
@@ -31,7 +31,7 @@ class RestingLink:
 def test_a_worker_at_rest_tells_it_until_a_message_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "IDLE_BEAT_S", 0.01)
     inbox: worker.Inbox = queue.SimpleQueue()
-    link: Any = RestingLink(inbox)
-    worker.serve(link, inbox)
-    assert link.num_idles == 3
-    assert len(link.rests_s) == 4 and min(link.rests_s[:3]) >= 0.009  # the last rest ends with the message
+    lane: Any = RestingLane(inbox)
+    worker.serve(lane, inbox)
+    assert lane.num_idles == 3
+    assert len(lane.rests_s) == 4 and min(lane.rests_s[:3]) >= 0.009  # the last rest ends with the message

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig, Manifest, VideoConfig
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.messages import (
     Beat,
     BlockTicket,
@@ -22,7 +22,7 @@ from engine.messages import (
 )
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.request import Output, Quality
-from engine.stage.link import ChainLink
+from engine.stage.lane import Lane
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from tests.stage import micro
@@ -50,8 +50,8 @@ class SlowPrompts:
         return micro.embedding(len(prompt))
 
 
-def chain(prompts: SlowPrompts, told: "queue.SimpleQueue[Any]", *, on_host: bool) -> ChainLink:
-    part = Part(
+def chain(prompts: SlowPrompts, told: "queue.SimpleQueue[Any]", *, on_host: bool) -> Lane:
+    placement = Placement(
         rank=0,
         device="cpu",
         chain=0,
@@ -71,9 +71,9 @@ def chain(prompts: SlowPrompts, told: "queue.SimpleQueue[Any]", *, on_host: bool
         transformer_file=Path(),
     )
     config = EngineConfig(manifest=manifest)
-    return ChainLink(
+    return Lane(
         config,
-        part,
+        placement,
         torch.device("cpu"),
         rig=rig_of(config),
         model=micro.model(),
@@ -86,9 +86,9 @@ def chain(prompts: SlowPrompts, told: "queue.SimpleQueue[Any]", *, on_host: bool
 
 def test_passes_go_on_while_a_prompt_is_embedded() -> None:
     prompts, told = SlowPrompts(), queue.SimpleQueue[Any]()
-    link = chain(prompts, told, on_host=True)
+    lane = chain(prompts, told, on_host=True)
     for request, text in enumerate(("a", "bb")):
-        link.accept(EncodePrompt(request=request, text=text))
+        lane.accept(EncodePrompt(request=request, text=text))
     opening = OpenTicket(
         video="v",
         seed=1,
@@ -99,9 +99,9 @@ def test_passes_go_on_while_a_prompt_is_embedded() -> None:
         output=Output.LATENTS,
         embedding=to_bytes(micro.embedding(1)),
     )
-    link.accept(opening)
-    link.accept(BlockTicket(video="v", block=0, num_frames=9, last=False))
-    while link.work():
+    lane.accept(opening)
+    lane.accept(BlockTicket(video="v", block=0, num_frames=9, last=False))
+    while lane.work():
         pass
     before = list(iter_now(told))
     assert not any(isinstance(message, PromptEncoded) for message in before)
@@ -116,8 +116,8 @@ def test_passes_go_on_while_a_prompt_is_embedded() -> None:
 def test_on_the_device_the_thread_that_computes_embeds_them() -> None:
     prompts, told = SlowPrompts(), queue.SimpleQueue[Any]()
     prompts.gate.set()
-    link = chain(prompts, told, on_host=False)
-    link.accept(EncodePrompt(request=7, text="abc"))
+    lane = chain(prompts, told, on_host=False)
+    lane.accept(EncodePrompt(request=7, text="abc"))
     assert told.get_nowait().request == 7 and prompts.threads == [threading.current_thread().name]
 
 

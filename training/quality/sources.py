@@ -121,7 +121,7 @@ def _by_engine(engine: Engine, device: torch.device) -> Source:
             output=Output.LATENTS,
         )
         video = await engine.open(request)
-        data = [fragment.data async for fragment in video.fragments()]
+        data = [fragment.data async for fragment in video.read()]
         latents = torch.frombuffer(bytearray(b"".join(data)), dtype=torch.float32).view(shape)
         return await asyncio.to_thread(_decode, decoder, manifest, latents.to(device), num_frames)
 

@@ -19,8 +19,8 @@ from engine import EngineConfig, Manifest
 from engine.model.dit import CausalWan
 from engine.model.weights import load_transformer
 from engine.oracle import roll_out
+from engine.stage.build import RecordedPrompt
 from engine.stage.noise import KeyedNoise
-from engine.stage.parts import RecordedPrompt
 
 NUM_BLIND_BLOCKS = 3
 """Blocks of the roll-out that shows what a missing context would amount to."""

@@ -54,7 +54,7 @@ class Serving:
     @property
     def text_on_host(self) -> bool:
         """Whether prompts are embedded in the host's memory, beside GPUs."""
-        return any(part.text_on_host for part in self._facts.plan.parts)
+        return any(part.text_on_host for part in self._facts.plan.placements)
 
     @property
     def _facts(self) -> EngineFacts:
@@ -77,7 +77,7 @@ class Serving:
         (times,) = self._watch.times
         facts = self._facts
         phases = (("measuring", times.measure_s), ("loading", times.load_s), ("warming up", times.warm_up_s))
-        placed = "; ".join(f"{part.device}: {' '.join(part.names)}" for part in facts.plan.parts)
+        placed = "; ".join(f"{part.device}: {' '.join(part.names)}" for part in facts.plan.placements)
         return Check(
             name="start",
             result=f"ready after {ready_s:.1f} s; {placed}; {facts.frames_per_s:.1f} frames/s predicted",
@@ -186,7 +186,7 @@ class Serving:
         shown, request = Video(), self.subject.request(output)
         video = await self._engine.open(request)
         try:
-            async for fragment in video.fragments():
+            async for fragment in video.read():
                 shown.take(fragment.data, fragment.num_frames)
         finally:
             await _close(video)  # one that took too long would keep the next one waiting for its pages
@@ -219,4 +219,4 @@ async def _while_read(reading: "asyncio.Task[None]", work: Coroutine[None, None,
 async def _close(video: VideoHandle) -> None:
     """End a video, if it still runs. Raises ``TimeoutError``."""
     async with asyncio.timeout(CLOSE_S):
-        await video.close()
+        await video.stop()

@@ -1,7 +1,7 @@
 """What a worker is built from: networks, pages, noise and prompts, loaded from a config onto one device.
 
-Each function loads one thing and nothing is loaded twice; which of them a worker needs is decided by its part of the
-plan. Knows no ticket and no process.
+Each function loads one thing and nothing is loaded twice; which of them a worker needs is decided by its placement.
+Knows no ticket and no process.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""One worker's link of the chain: tickets and latents come in, passes run, latents or fragments go out.
+"""One worker's lane, its stretch of the chain: tickets and latents come in, passes run, latents or fragments go out.
 
 Every ticket of the chain comes here from the front. A block ticket waits for its latents, if another worker computes
 the stages before; the tickets behind it wait with it, so that every stage executes them in one order (design, law 2).
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig
-from engine.law.placement import Part
+from engine.law.placement import Placement
 from engine.media.decode import DecodeStage
 from engine.messages import (
     Beat,
@@ -40,7 +40,7 @@ from engine.messages import (
 from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
-from engine.stage import parts
+from engine.stage import build
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use
 from engine.stage.network import Network
@@ -52,42 +52,42 @@ from engine.stage.warm import warm_forwards, warm_pictures
 from engine.trace import Phase, Timer
 
 
-class ChainLink:
+class Lane:
     """Some adjacent stages of the chain, on one device."""
 
     def __init__(
         self,
         config: EngineConfig,
-        part: Part,
+        placement: Placement,
         device: torch.device,
         *,
         rig: Rig,
         model: Network | None,
         decoder: Decoder | None,
-        prompts: parts.Prompts | None,
+        prompts: build.Prompts | None,
         progress: Progress,
         send: Callable[[FromWorker], None],
     ) -> None:
-        """Allocate what the part needs, and capture its forwards. ``send`` must be thread-safe.
+        """Allocate what the placement needs, and capture its forwards. ``send`` must be thread-safe.
 
         Raises:
             StartError: there is no room for pages.
         """
-        self._config, self._part, self._device, self._send = config, part, device, send
+        self._config, self._placement, self._device, self._send = config, placement, device, send
         self._prompts, self._model, self._decoder = prompts, model, decoder
-        self._timer = Timer(part.rank)
-        self._pool = parts.pages(config, device, part.stages, rig.page_layers)
-        self.attention = parts.attention_name(model)
+        self._timer = Timer(placement.rank)
+        self._pool = build.pages(config, device, placement.stages, rig.page_layers)
+        self.attention = build.attention_name(model)
         if isinstance(model, GraphedWan):
-            warm_forwards(config, model, self._pool, part.stages, progress)
+            warm_forwards(config, model, self._pool, placement.stages, progress)
         if decoder is not None and device.type == "cuda":
             warm_pictures(config, device)
         self._runner = self._make_runner(model, rig) if model is not None else None
         self._decode: DecodeStage | None = None
-        if part.decodes:
-            self._decode = DecodeStage(decoder, lambda ticket: parts.open_encoder(config, ticket), send, self._timer)
+        if placement.decodes:
+            self._decode = DecodeStage(decoder, lambda ticket: build.open_encoder(config, ticket), send, self._timer)
         self._questions: queue.SimpleQueue[EncodePrompt] = queue.SimpleQueue()
-        if part.text_on_host:
+        if placement.text_on_host:
             threading.Thread(target=self._answer_in_turn, name="text", daemon=True).start()
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
@@ -121,11 +121,11 @@ class ChainLink:
         Raises:
             StartError: a neighbour does not answer, or another one than the plan names does.
         """
-        part, dtype = self._part, parts.dtype_on(self._config, self._device)
-        if part.previous is not None:
-            self._inlet = Inlet(part.previous, self._device, dtype, arrived, self._timer)
-        if part.next is not None:
-            self._outlet = Outlet(part.next, self._device, self._timer)
+        placement, dtype = self._placement, build.dtype_on(self._config, self._device)
+        if placement.previous is not None:
+            self._inlet = Inlet(placement.previous, self._device, dtype, arrived, self._timer)
+        if placement.next is not None:
+            self._outlet = Outlet(placement.next, self._device, self._timer)
         for end in (self._inlet, self._outlet):
             if end is not None:
                 end.await_neighbour()
@@ -205,7 +205,7 @@ class ChainLink:
 
     def _embed(self, question: EncodePrompt) -> None:
         """On the host's CPU it takes seconds, in which passes go on: a thread of its own does it, in order."""
-        if self._part.text_on_host:
+        if self._placement.text_on_host:
             self._questions.put(question)
         else:
             self._answer(question)
@@ -250,7 +250,7 @@ class ChainLink:
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():
                 clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]
-                decode.restore(ticket, to_tensor(clean).to(self._device))
+                decode.restore(ticket, to_tensor(clean), self._device)
             case CloseTicket():
                 decode.close(ticket.video, lambda: self._closed(ticket.video))
             case PromptTicket():
@@ -262,14 +262,14 @@ class ChainLink:
     def _void(self, video: str) -> Tensor:
         """Latents of a block nobody computed. The next worker may not know yet that the video is gone; NaN ends it
         typed there, where zeros would be shown."""
-        dtype = parts.dtype_on(self._config, self._device)
+        dtype = build.dtype_on(self._config, self._device)
         return torch.full(self._shapes[video], torch.nan, dtype=dtype, device=self._device)
 
     def _make_runner(self, model: Network, rig: Rig) -> Runner:
         return Runner(
             model=model,
             rollout=self._config.manifest.rollout,
-            stages=self._part.stages,
+            stages=self._placement.stages,
             pool=self._pool,
             noise=rig.noise(self._device),
             deliver=self._deliver,

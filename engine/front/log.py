@@ -1,0 +1,182 @@
+"""What a video has made and was told, by block number: its block log (design, law 11). Append only.
+
+For readers it holds fragments and the texts of prompts, as far back as a ``Keep`` says. For workers it holds what opens
+the video again at a block. Two ways lead back. *Exact*: every block is made again from its noise keys, with the same
+prompts at the same blocks; what is in the log is not encoded again. That takes as long as making it did, so it suits a
+young video. *Approximate*: the latents that the cache passes of the last window read are kept here, about half a
+megabyte a block and stage at 832x480; the new stages fill their pages from them. Keys and values above the first layer
+were computed from older context that is gone, so what follows resembles the undisturbed video. Pure.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.config import Keep, RolloutConfig
+from engine.law.schedule import attended_blocks, writes_pages
+from engine.messages import LatentsSaved, PromptTicket, RestoreTicket, TensorBytes
+from engine.request import Fragment
+
+
+class FragmentStore(Protocol):
+    """Where fragments lie, by block."""
+
+    def put(self, fragment: Fragment) -> None:
+        """Keep one."""
+        ...
+
+    def get(self, block: int) -> Fragment:
+        """One that was put and not dropped."""
+        ...
+
+    def drop(self, block: int) -> None:
+        """Keep it no longer."""
+        ...
+
+
+class MemoryStore:
+    """Fragments in this process's memory."""
+
+    def __init__(self) -> None:
+        self._fragments: dict[int, Fragment] = {}
+
+    def put(self, fragment: Fragment) -> None:
+        """Keep one."""
+        self._fragments[fragment.block] = fragment
+
+    def get(self, block: int) -> Fragment:
+        """One that was put and not dropped."""
+        return self._fragments[block]
+
+    def drop(self, block: int) -> None:
+        """Keep it no longer."""
+        del self._fragments[block]
+
+
+@dataclass(frozen=True)
+class InitSegment:
+    """What a player needs before the first fragment."""
+
+    data: bytes
+    """``ftyp`` and ``moov``."""
+    codecs: str
+    """RFC 6381 string."""
+
+
+class BlockLog:
+    """The log of one video."""
+
+    def __init__(self, video: str, rollout: RolloutConfig, keep: Keep, store: FragmentStore) -> None:
+        self._video, self._rollout, self._keep, self._store = video, rollout, keep, store
+        self.init_segment: InitSegment | None = None
+        """None before the first block."""
+        self.first_block = 0
+        """The earliest fragment that is kept."""
+        self.next_block = 0
+        """The first that is not made yet."""
+        self.num_bytes = 0
+        """Of the fragments that are kept."""
+        self.made_bytes = 0
+        """Of all fragments ever made."""
+        self.texts: dict[int, str] = {}
+        """Prompts by the block from which they hold, from the one that the earliest kept block follows."""
+        self._prompts: dict[int, TensorBytes] = {}
+        self._saved: dict[int, dict[int, TensorBytes]] = {}
+        self._writers = {stage for stage in range(rollout.num_stages) if writes_pages(rollout, stage)}
+
+    # --- what readers get ---
+
+    def append(self, fragment: Fragment, *, unread: int) -> None:
+        """Add the next block; drop old ones that need not be kept, but none from block ``unread`` on."""
+        assert fragment.block == self.next_block, f"block {fragment.block} came, {self.next_block} is next"
+        self._store.put(fragment)
+        self.next_block += 1
+        self.num_bytes += len(fragment.data)
+        self.made_bytes += len(fragment.data)
+        while self.first_block < min(unread, self.next_block - 1) and self._is_too_much(fragment):
+            self._drop_first()
+
+    def fragment(self, block: int) -> Fragment:
+        """One that is kept."""
+        assert self.first_block <= block < self.next_block, f"block {block} is not in the log"
+        return self._store.get(block)
+
+    def _is_too_much(self, newest: Fragment) -> bool:
+        keep, first = self._keep, self._store.get(self.first_block)
+        return (
+            (keep.num_blocks is not None and self.next_block - self.first_block > keep.num_blocks)
+            or (keep.seconds is not None and newest.start_s + newest.duration_s - first.start_s > keep.seconds)
+            or (keep.num_bytes is not None and self.num_bytes > keep.num_bytes)
+        )
+
+    def _drop_first(self) -> None:
+        self.num_bytes -= len(self._store.get(self.first_block).data)
+        self._store.drop(self.first_block)
+        self.first_block += 1
+        held = max(at for at in self.texts if at <= self.first_block)
+        self.texts = {at: text for at, text in self.texts.items() if at >= held}
+
+    # --- what workers were told ---
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the prompts are known, without which no chain can be told anything."""
+        return bool(self._prompts)
+
+    def set_prompt(self, block: int, text: str, embedding: TensorBytes) -> None:
+        """Follow a prompt from ``block`` on, until the next one."""
+        self.texts[block], self._prompts[block] = text, embedding
+
+    def prompt_at(self, block: int) -> TensorBytes:
+        """The prompt that ``block`` follows."""
+        return self._prompts[max(at for at in self._prompts if at <= block)]
+
+    def prompt_change(self, block: int) -> PromptTicket | None:
+        """The ticket to send before ``block``, if another prompt begins there."""
+        if block == 0 or block not in self._prompts:
+            return None
+        return PromptTicket(video=self._video, embedding=self._prompts[block])
+
+    def save(self, message: LatentsSaved) -> None:
+        """Keep what a cache pass read, as long as a restored video would need it."""
+        self._saved.setdefault(message.block, {})[message.stage] = message.latents
+
+    def forget_saved_before(self, block: int) -> None:
+        """``block`` is the next to be made: drop latents that neither way back can need."""
+        needed = set(attended_blocks(self._rollout, block))
+        self._saved = {at: latents for at, latents in self._saved.items() if at in needed or at >= block}
+
+    def forget_prompts_before(self, block: int) -> None:
+        """The video is too old for an exact way back: keep the prompts that restoring ``block`` needs."""
+        oldest = min(attended_blocks(self._rollout, block), default=0)
+        holding = max(at for at in self._prompts if at <= oldest)
+        self._prompts = {at: prompt for at, prompt in self._prompts.items() if at >= holding}
+
+    def close(self) -> None:
+        """No worker will be told anything any more: readers alone are left."""
+        self._prompts, self._saved = {}, {}
+
+    # --- the ways back ---
+
+    def can_make_again(self) -> bool:
+        """Whether no prompt is forgotten."""
+        return 0 in self._prompts
+
+    def can_restore(self, block: int) -> bool:
+        """Whether all latents that a video needs to go on at ``block`` are saved."""
+        needed = attended_blocks(self._rollout, block)
+        return all(self._saved.get(at, {}).keys() >= self._writers for at in needed)
+
+    def opening_prompt(self, block: int) -> TensorBytes:
+        """The prompt to open a video with that goes on at ``block``, before ``restoring_tickets``."""
+        return self.prompt_at(min(attended_blocks(self._rollout, block), default=block))
+
+    def restoring_tickets(self, block: int) -> list[RestoreTicket | PromptTicket]:
+        """What brings a newly opened video to where ``block`` is the next one: nothing for block 0."""
+        tickets: list[RestoreTicket | PromptTicket] = []
+        needed = attended_blocks(self._rollout, block)
+        for index, at in enumerate(needed):
+            if index > 0 and self.prompt_at(at) is not self.prompt_at(needed[index - 1]):
+                tickets.append(PromptTicket(video=self._video, embedding=self.prompt_at(at)))
+            latents = tuple(sorted(self._saved[at].items(), key=lambda item: item[0]))
+            tickets.append(RestoreTicket(video=self._video, block=at, latents=latents))
+        return tickets

@@ -1,0 +1,76 @@
+"""What the queries of addresses say, read strictly: an unknown or repeated word is refused by name."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from server.errors import INVALID_REQUEST, ApiError
+
+LIST_MAX = 100
+LIST_DEFAULT = 20
+
+
+def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+LIST_QUERY = [
+    _parameter(
+        "limit", "How many to list.", {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": LIST_DEFAULT}
+    ),
+    _parameter("after", "Id of the last one of the page before.", {"type": "string"}),
+    _parameter("order", "Newest first is desc.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
+]
+STREAM_QUERY = [
+    _parameter("from", "The first block; `live` is the newest.", {"type": "string", "default": "0", "examples": ["12"]})
+]
+"""Of the API's document: queries are read here and not by the framework."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of the list is asked for."""
+
+    limit: int
+    after: str | None
+    """The id behind which it begins."""
+    is_ascending: bool
+
+
+def page_of(request: Request) -> Page:
+    """Read `limit`, `after` and `order`. Raises ``ApiError`` 400."""
+    words = _words(request, {"limit", "after", "order"})
+    limit = words.get("limit", str(LIST_DEFAULT))
+    if not (limit.isascii() and limit.isdecimal() and len(limit) <= 3 and 1 <= int(limit) <= LIST_MAX):
+        raise _invalid("limit", f"limit: this must be 1 to {LIST_MAX}")
+    order = words.get("order", "desc")
+    if order not in {"asc", "desc"}:
+        raise _invalid("order", "order: this must be asc or desc")
+    return Page(int(limit), words.get("after"), order == "asc")
+
+
+def from_block(request: Request) -> int | None:
+    """Read `from`: a block, 0 if it is not given, or None for `live`. Raises ``ApiError`` 400."""
+    text = _words(request, {"from"}).get("from", "0")
+    if text == "live":
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise _invalid("from", "from: this must be the number of a block, or live")
+    return int(text)
+
+
+def _words(request: Request, known: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise _invalid(None, f"the query may hold {', '.join(sorted(known))} only")
+        if name in found:
+            raise _invalid(name, f"{name}: this is given more than once")
+        found[name] = value
+    return found
+
+
+def _invalid(param: str | None, message: str) -> ApiError:
+    return ApiError(INVALID_REQUEST, message, param=param)
