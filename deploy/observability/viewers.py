@@ -98,6 +98,7 @@ _DEMAND = Row(
             description="Being made, waiting in the queue, and how many can be made at the same time.",
             queries=(
                 Query(expr=total("videos_running"), legend="running"),
+                Query(expr=total("stream_readers"), legend="readers"),
                 Query(expr=total("videos_waiting"), legend="waiting"),
                 Query(expr=total("video_slots"), legend="slots"),
             ),

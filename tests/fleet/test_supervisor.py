@@ -91,11 +91,11 @@ def supervised(monkeypatch: pytest.MonkeyPatch, body: Callable[[Site], Any], **s
 def test_a_group_that_starts_serves_and_everybody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(site: Site) -> None:
         await site.supervisor.start()
-        assert site.supervisor.state == EngineState.STARTING
+        assert site.supervisor.view().state == EngineState.STARTING
         await site.supervisor.wait_ready()
-        assert site.supervisor.state == EngineState.READY and site.supervisor.failure is None
+        assert site.supervisor.view().state == EngineState.READY and site.supervisor.view().failure is None
         assert site.events == [("serves",), ("ready",)]
-        assert len(site.supervisor.worker_loads) == 2 and site.supervisor.start_progress is None
+        assert len(site.supervisor.view().worker_loads) == 2 and site.supervisor.view().start_progress is None
 
     supervised(monkeypatch, body)
 
@@ -107,7 +107,7 @@ def test_a_first_start_that_fails_is_for_the_operator(monkeypatch: pytest.Monkey
         with pytest.raises(StartError, match=r"^cpu is no device$"):
             await site.supervisor.wait_ready()
         await asyncio.sleep(60.0)
-        assert site.supervisor.state == EngineState.FAILED and site.num_groups == 1
+        assert site.supervisor.view().state == EngineState.FAILED and site.num_groups == 1
         assert site.events == [("lost", "cpu is no device", frozenset())], "videos that wait for it end"
         assert not any(worker.alive for worker in site.hosts.opened)
 
@@ -152,21 +152,21 @@ def test_a_lost_group_is_replaced_at_once_and_measures_no_more(monkeypatch: pyte
         old[1].tell(WorkBegins(videos=("v",)))
         site.hosts.sent.clear()
         old[1].die("worker 1 is gone")
-        while site.supervisor.state == EngineState.READY:
+        while site.supervisor.view().state == EngineState.READY:
             await asyncio.sleep(0)
-        assert site.supervisor.state == EngineState.RESTARTING
+        assert site.supervisor.view().state == EngineState.RESTARTING
         assert all(worker.stopped for worker in old) or site.num_groups == 1, "their memory must be free first"
         await site.supervisor.wait_ready()
         assert all(worker.stopped for worker in old)
         assert site.events == [
             ("group lost", 1, LossReason.DIED),
             ("lost", "worker 1 is gone", frozenset({"v"})),
-            ("replaced", site.supervisor.recovery_times_s[0]),
+            ("replaced", site.supervisor.view().recovery_times_s[0]),
             ("serves",),
             ("ready",),
         ]
         assert not any(kind == "MeasureCosts" for _, kind in site.hosts.kinds)
-        assert len(site.supervisor.recovery_times_s) == 1
+        assert len(site.supervisor.view().recovery_times_s) == 1
 
     supervised(monkeypatch, body)
 
@@ -176,13 +176,13 @@ def test_a_loss_while_it_restarts_is_one_more_loss(monkeypatch: pytest.MonkeyPat
         await site.serve()
         site.hosts.answers[Assign] = None
         await site.lose_one()
-        assert site.num_groups == 2 and site.supervisor.state == EngineState.RESTARTING
+        assert site.num_groups == 2 and site.supervisor.view().state == EngineState.RESTARTING
         await site.lose_one()
         del site.hosts.answers[Assign]
         assert await site.seconds_until_next_group() == pytest.approx(PAUSES_S[1], abs=0.1)
         await site.supervisor.wait_ready()
         assert [event for event in site.events if event[0] == "lost"] == 2 * [("lost", "worker 1 is gone", frozenset())]
-        assert site.supervisor.state == EngineState.READY
+        assert site.supervisor.view().state == EngineState.READY
 
     supervised(monkeypatch, body)
 
@@ -194,7 +194,7 @@ def test_a_restart_that_cannot_start_fails_for_good(monkeypatch: pytest.MonkeyPa
         await site.lose_one()
         with pytest.raises(StartError, match="the file is gone"):
             await site.supervisor.wait_ready()
-        assert site.supervisor.state == EngineState.FAILED
+        assert site.supervisor.view().state == EngineState.FAILED
         assert site.events[-1] == ("lost", "the file is gone", frozenset())
 
     supervised(monkeypatch, body)
@@ -208,12 +208,12 @@ def test_pauses_grow_and_one_loss_more_is_the_end(monkeypatch: pytest.MonkeyPatc
             assert await site.seconds_until_next_group() == pytest.approx(pause_s, abs=0.15)
             await site.supervisor.wait_ready()
         await site.lose_one()
-        assert site.supervisor.state == EngineState.FAILED
+        assert site.supervisor.view().state == EngineState.FAILED
         with pytest.raises(StartError, match=r"^worker 1 is gone; 6 losses in 600 s, giving up$"):
             await site.supervisor.wait_ready()
         groups = site.num_groups
         await asyncio.sleep(60.0)
-        assert site.num_groups == groups and len(site.supervisor.recovery_times_s) == len(PAUSES_S)
+        assert site.num_groups == groups and len(site.supervisor.view().recovery_times_s) == len(PAUSES_S)
 
     supervised(monkeypatch, body)
 
@@ -226,7 +226,7 @@ def test_losses_that_lie_far_apart_are_never_too_many(monkeypatch: pytest.Monkey
             assert await site.seconds_until_next_group() == pytest.approx(PAUSES_S[0], abs=0.15)
             await site.supervisor.wait_ready()
             await asyncio.sleep(LOSS_SPAN_S)
-        assert site.supervisor.state == EngineState.READY
+        assert site.supervisor.view().state == EngineState.READY
 
     supervised(monkeypatch, body)
 
@@ -261,7 +261,7 @@ def test_what_workers_of_an_earlier_group_say_is_dropped(monkeypatch: pytest.Mon
         old[1].tell(StartFailed(code="start_failed", message="late"))
         await settle()
         assert site.messages == [(0, DONE)], "only what it said while it served"
-        assert len(site.events) == events and site.supervisor.state == EngineState.READY
+        assert len(site.events) == events and site.supervisor.view().state == EngineState.READY
         site.hosts.present[1].tell(DONE)
         assert site.messages[1:] == [(1, DONE)]
 
@@ -297,7 +297,7 @@ def test_a_stop_while_it_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch, 
         site.hosts.opened[0].tell(OPENED)
         site.hosts.opened[1].lost("the worker was killed")
         await asyncio.sleep(60.0)
-        assert site.supervisor.state == EngineState.STOPPED
+        assert site.supervisor.view().state == EngineState.STOPPED
         assert site.events == [] and site.num_groups == 1
 
     supervised(monkeypatch, body)
@@ -309,10 +309,10 @@ def test_a_stop_in_the_pause_before_a_restart_starts_none(monkeypatch: pytest.Mo
         await site.lose_one()
         await site.supervisor.wait_ready()
         await site.lose_one()
-        assert site.supervisor.state == EngineState.RESTARTING
+        assert site.supervisor.view().state == EngineState.RESTARTING
         groups = site.num_groups
         await site.supervisor.stop()
         await asyncio.sleep(60.0)
-        assert site.num_groups == groups and site.supervisor.state == EngineState.STOPPED
+        assert site.num_groups == groups and site.supervisor.view().state == EngineState.STOPPED
 
     supervised(monkeypatch, body)

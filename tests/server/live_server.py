@@ -53,7 +53,8 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         await self.engine.start()
-        config = HttpConfig(create_app(self.settings, self.engine, self.families), self.settings.transport)
+        self.app = create_app(self.settings, self.engine, self.families)
+        config = HttpConfig(self.app, self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
         try:
             await self.server.serve(sockets=[self.listener])

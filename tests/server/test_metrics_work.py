@@ -6,7 +6,22 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from engine import LossReason, Pace, Phase, Rests, Span, StartPhase, StartProgress, StartTimes, WorkerMemoryFacts
+from engine import (
+    CorruptLatents,
+    EndReason,
+    EngineUnavailable,
+    Fragment,
+    HiarError,
+    LossReason,
+    Pace,
+    Phase,
+    Rests,
+    Span,
+    StartPhase,
+    StartProgress,
+    StartTimes,
+    WorkerMemoryFacts,
+)
 from server.metrics.families import Families
 from server.metrics.recorder import Recorder
 from tests import instant
@@ -126,15 +141,40 @@ def test_a_group_with_fewer_workers_keeps_counters_and_drops_gauges() -> None:
     assert sum(1 for name, _ in now.values if name == "hiar_worker_info") == 2
 
 
-def test_only_videos_that_play_in_real_time_can_be_late() -> None:
+def test_early_and_late_blocks_and_pictures_that_stand_still_are_counted() -> None:
     book = Book(1)
-    book.recorder.block_taken(Pace.REALTIME, None)
-    book.recorder.block_taken(Pace.REALTIME, 2.5)
-    book.recorder.block_taken(Pace.REALTIME, -0.5)
-    book.recorder.block_taken(Pace.FAST, -9.0)
+    fragment = Fragment(block=0, data=b"abc", num_frames=12, start_s=0.0, duration_s=0.75)
+    for lead_s in (None, 2.5, -0.5):
+        book.recorder.block_made(fragment, None, lead_s)
+    book.recorder.stood_still(0.25)
+    book.recorder.stood_still(0.25)
+    for pace in (Pace.REALTIME, Pace.FAST, Pace.REALTIME):
+        book.recorder.block_taken(pace)
     now = book.now
     assert (now.value("hiar_blocks_late_total"), now.value("hiar_stream_stalled_seconds_total")) == (1, 0.5)
     assert now.value("hiar_stream_lead_seconds_count") == 2
     assert now.value("hiar_stream_lead_seconds_bucket", le="0.0") == 1
-    assert now.value("hiar_blocks_delivered_total", pace="realtime") == 3
+    assert now.value("hiar_blocks_delivered_total", pace="realtime") == 2
     assert now.value("hiar_blocks_delivered_total", pace="fast") == 1
+    assert now.value("hiar_blocks_generated_total") == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "code"),
+    [
+        (EndReason.COMPLETED, "completed", None),
+        (EndReason.CANCELLED, "client_cancel", None),
+        (EndReason.SLOW_CLIENT, "slow_client", None),
+        (CorruptLatents("NaN"), "engine_error", "corrupt_latents"),
+        (EngineUnavailable("leaving", 5.0, "draining"), "drain", None),
+    ],
+)
+def test_every_end_of_a_video_is_counted_once(outcome: EndReason | HiarError, reason: str, code: str | None) -> None:
+    book = Book(1)
+    book.recorder.video_ended(outcome, 3.0, 7.0)
+    now = book.now
+    assert now.value("hiar_videos_finished_total", reason=reason) == now.total("hiar_videos_finished_total") == 1
+    assert (now.value("hiar_video_length_seconds_sum"), now.value("hiar_video_lifetime_seconds_sum")) == (3.0, 7.0)
+    assert now.total("hiar_errors_total") == (code is not None)
+    if code is not None:
+        assert now.value("hiar_errors_total", component="video", kind=code) == 1

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from engine.front.course import Course
 from torch import Tensor
 
+from engine.config import Keep
+from engine.front.log import BlockLog, MemoryStore
 from engine.messages import BlockTicket, LatentsSaved, TensorBytes, VideoBroken
 from engine.model.dit import CausalWan
 from engine.model.segments import PagedCache, SegmentBatch
@@ -215,10 +216,11 @@ def test_no_room_for_a_saved_block_ends_the_video_that_is_restored() -> None:
     for block in range(NUM_BLOCKS):
         first.block("a", block, save=True)
     first.run()
-    course = Course("b", micro.rollout(), {0: to_bytes(micro.embedding(1))})
+    log = BlockLog("b", micro.rollout(), Keep(), MemoryStore())
+    log.set_prompt(0, "x", to_bytes(micro.embedding(1)))
     for told in first.told:
         assert isinstance(told, LatentsSaved)
-        course.save(told)
+        log.save(told)
     undisturbed, tight = Bench(micro.rollout(), max_segments=1), Bench(micro.rollout(), max_segments=1)
     allocator = PlacedAllocator()
     on_device(tight, allocator)
@@ -226,7 +228,7 @@ def test_no_room_for_a_saved_block_ends_the_video_that_is_restored() -> None:
         bench.open("a", seed=9)
         bench.open("b")
         bench.run()
-        for ticket in course.restoring_tickets(NUM_BLOCKS):
+        for ticket in log.restoring_tickets(NUM_BLOCKS):
             if bench is tight:
                 allocator.refused = allocator.num_made + 1
             bench.runner.submit(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.front.course import Course
 from torch import Tensor, nn
 
-from engine.config import EngineConfig, Precision, TransformerConfig
+from engine.config import EngineConfig, Keep, Precision, TransformerConfig
 from engine.errors import StartError
+from engine.front.log import BlockLog, MemoryStore
 from engine.manifest import read_manifest
 from engine.messages import LatentsSaved
 from engine.model.capture import Captures
@@ -90,14 +90,15 @@ def test_a_restored_video_goes_on_over_pages_in_8_bits() -> None:
     precision, config = OPTIONS["all"], micro.rollout()
     first = bench(precision, max_segments=1)
     expected = generate(first, save=True)
-    course = Course("b", config, {0: to_bytes(micro.embedding(1))})
+    log = BlockLog("b", config, Keep(), MemoryStore())
+    log.set_prompt(0, "x", to_bytes(micro.embedding(1)))
     for told in first.told:
         assert isinstance(told, LatentsSaved)
         if told.block < NUM_BLOCKS - 1:
-            course.save(told)
+            log.save(told)
     restored = bench(precision, max_segments=1)
     restored.open("b")
-    for ticket in course.restoring_tickets(NUM_BLOCKS - 1):
+    for ticket in log.restoring_tickets(NUM_BLOCKS - 1):
         restored.runner.submit(ticket)
     restored.block("b", NUM_BLOCKS - 1)
     restored.run()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Order, RolloutConfig
-from engine.front.course import Course
+from engine.config import Keep, Order, RolloutConfig
+from engine.front.log import BlockLog, MemoryStore
 from engine.law.schedule import attended_blocks, writes_pages
 from engine.messages import CloseTicket, LatentsSaved, OpenTicket
 from engine.model.tensor_bytes import to_bytes, to_tensor
@@ -74,14 +74,15 @@ def test_stages_of_a_runner_are_neighbours() -> None:
 # --- restoring ---
 
 
-def saved_by(benches: list[Bench], config: RolloutConfig) -> Course:
+def saved_by(benches: list[Bench], config: RolloutConfig) -> BlockLog:
     """What the front keeps of video a, to restore it as video b."""
-    course = Course("b", config, {0: to_bytes(micro.embedding(1))})
+    log = BlockLog("b", config, Keep(), MemoryStore())
+    log.set_prompt(0, "x", to_bytes(micro.embedding(1)))
     for bench in benches:
         for told in bench.told:
             assert isinstance(told, LatentsSaved)
-            course.save(told)
-    return course
+            log.save(told)
+    return log
 
 
 def undisturbed(config: RolloutConfig, num_layers: int, seed: int = 5) -> Bench:
@@ -93,10 +94,10 @@ def undisturbed(config: RolloutConfig, num_layers: int, seed: int = 5) -> Bench:
     return bench
 
 
-def go_on(bench: Bench, course: Course, *, seed: int = 5) -> None:
+def go_on(bench: Bench, log: BlockLog, *, seed: int = 5) -> None:
     """Restore video b to where ``LAST_BLOCK`` is the next block, and make that and two more."""
     bench.open("b", seed)
-    for ticket in course.restoring_tickets(LAST_BLOCK):
+    for ticket in log.restoring_tickets(LAST_BLOCK):
         bench.runner.submit(ticket)
     for block in range(LAST_BLOCK, LAST_BLOCK + 3):
         bench.block("b", block)
@@ -149,9 +150,9 @@ def test_deeper_layers_are_restored_nearly_and_forget_the_loss(order: Order, win
 def test_parts_restore_what_one_runner_restores(cuts: tuple[tuple[int, ...], ...]) -> None:
     config = micro.rollout(window_blocks=4, sink_blocks=1)
     whole, parts = Bench(config, max_segments=1), chain(config, cuts, max_segments=1)
-    course = saved_by([undisturbed(config, num_layers=2)], config)
-    go_on(whole, course)
-    go_on(parts[0], course)
+    log = saved_by([undisturbed(config, num_layers=2)], config)
+    go_on(whole, log)
+    go_on(parts[0], log)
     assert len(whole.latents) == 3
     assert all(torch.equal(parts[-1].latents[key], expected) for key, expected in whole.latents.items())
 
@@ -175,14 +176,14 @@ def test_parts_save_what_one_runner_saves() -> None:
 @pytest.mark.parametrize("max_segments", [1, 2, 8])
 def test_a_restored_video_and_one_beside_it_do_not_touch_each_other(order: Order, max_segments: int) -> None:
     config = micro.rollout(order)
-    course = saved_by([undisturbed(config, num_layers=2)], config)
+    log = saved_by([undisturbed(config, num_layers=2)], config)
     alone, beside = (Bench(config, max_segments=max_segments) for _ in range(2))
-    go_on(alone, course)
+    go_on(alone, log)
     beside.open("c", seed=6, prompt=2)
     for block in range(3):
         beside.block("c", block)
     beside.open("b")
-    for ticket in course.restoring_tickets(LAST_BLOCK):
+    for ticket in log.restoring_tickets(LAST_BLOCK):
         beside.runner.submit(ticket)
     for block in range(3):
         beside.block("b", LAST_BLOCK + block)
@@ -196,10 +197,10 @@ def test_a_restored_video_and_one_beside_it_do_not_touch_each_other(order: Order
 
 def test_a_video_that_is_cancelled_while_it_is_restored_leaves_no_page() -> None:
     config = micro.rollout(window_blocks=4)
-    course = saved_by([undisturbed(config, num_layers=2)], config)
+    log = saved_by([undisturbed(config, num_layers=2)], config)
     bench = Bench(config)
     bench.open("b")
-    for ticket in course.restoring_tickets(LAST_BLOCK):
+    for ticket in log.restoring_tickets(LAST_BLOCK):
         bench.runner.submit(ticket)
     bench.block("b", LAST_BLOCK)
     with torch.inference_mode():
