@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# Without kept bytecode every process of the tests, and there are hundreds, compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 DEMO_SECONDS ?= 8

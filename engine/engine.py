@@ -141,11 +141,6 @@ class Engine:
         return self._config.manifest
 
     @property
-    def facts(self) -> EngineFacts | None:
-        """``fleet.facts``: what the workers said of themselves; None until the first group serves."""
-        return self.fleet.facts
-
-    @property
     def load(self) -> EngineLoad:
         """How busy it is."""
         fleet, count = self.fleet, self._shell.census()

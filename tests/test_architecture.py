@@ -167,6 +167,7 @@ def test_the_process_that_workers_are_forked_from_touches_no_gpu() -> None:
     )
 
 
+@pytest.mark.slow
 def test_workers_need_no_web_package() -> None:
     blocked = f"import sys; sys.modules.update(dict.fromkeys({WEB_PACKAGES!r}))"
     run_python(f"{blocked}; import {', '.join(WITHOUT_WEB)}")

@@ -10,6 +10,7 @@ from benchmarks.front import main
 ROW = re.compile(r"^\| (\d+) \| (\d+) \| (\d+) µs \| \d+ µs \| [\d.]+ ms \| [\d.]+ ms \| (\d+) \|$", re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_it_measures_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--videos", "1,7", "--events", "300", "--out", str(tmp_path)])
     report = (tmp_path / "front.md").read_text()

@@ -44,6 +44,7 @@ def test_a_wrong_number_is_reported(tmp_path: Path, name: str, file: str, tensor
     assert result.returncode == 1 and "TOO FAR" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_folder_of_no_kind_is_refused(tmp_path: Path) -> None:
     result = parity(tmp_path)
     assert result.returncode == 1 and "needed one" in result.stderr

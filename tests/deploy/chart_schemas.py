@@ -1,9 +1,11 @@
-"""Strict validation of rendered objects: Kubernetes by its own schemas, other kinds by theirs.
+"""Strict validation of rendered objects: Kubernetes by its own schemas, other kinds by theirs in ``schemas/``.
 
-Models of other kinds come from packages that are generated from the real definitions; they ignore unknown fields, so
-their JSON schemas are closed here. LeaderWorkerSet and HTTPRoute have no package: ``schemas/`` has the fields we use.
+Some come from packages that are generated from the real definitions. Importing those takes many seconds, so what they
+say is kept in files; ``python -m tests.deploy.chart_schemas`` writes them anew. Their models ignore unknown fields, so
+the schemas are closed here. LeaderWorkerSet and HTTPRoute have no package: their files have the fields we use.
 """
 
+import importlib
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -12,14 +14,18 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
 
 from tests.deploy.chart import Object, Rendered
 
 OLDEST, NEWEST = "1.30", "1.37"
-_MODELS = {model.__name__: model for model in (ScaledObject, PrometheusRule, ServiceMonitor)}
-_FILES = {"LeaderWorkerSet": "leaderworkerset.json", "HTTPRoute": "httproute.json"}
+PACKAGES = {
+    "ScaledObject": "cloudcoil.models.keda.v1alpha1",
+    "PrometheusRule": "cloudcoil.models.prometheus_operator.v1",
+    "ServiceMonitor": "cloudcoil.models.prometheus_operator.v1",
+}
+"""Where a kind's schema comes from."""
+_KINDS = {"LeaderWorkerSet", "HTTPRoute", *PACKAGES}
+_FOLDER = Path(__file__).parent / "schemas"
 
 
 def faults(rendered: Rendered, version: str) -> list[str]:
@@ -33,8 +39,8 @@ def faults(rendered: Rendered, version: str) -> list[str]:
 
 def _of(item: Object, version: str) -> Iterator[str]:
     kind = item["kind"]
-    if kind in _FILES or kind in _MODELS:
-        yield from _refusals(item, _schema(kind))
+    if kind in _KINDS:
+        yield from _refusals(item, kept(kind))
     else:
         yield from _kubernetes(item, version)
     if kind == "LeaderWorkerSet":
@@ -62,12 +68,21 @@ def _sentence(error: jsonschema.ValidationError) -> str:
 
 
 @cache
-def _schema(kind: str) -> dict[str, Any]:
-    if kind in _MODELS:
-        closed: dict[str, Any] = _closed(_MODELS[kind].model_json_schema(by_alias=True))
-        return closed
-    schema: dict[str, Any] = json.loads((Path(__file__).parent / "schemas" / _FILES[kind]).read_text())
+def kept(kind: str) -> dict[str, Any]:
+    """The schema of a kind that is not of Kubernetes itself."""
+    schema: dict[str, Any] = json.loads(_file(kind).read_text())
     return schema
+
+
+def generated(kind: str) -> dict[str, Any]:
+    """The same, from the kind's package."""
+    model = getattr(importlib.import_module(PACKAGES[kind]), kind)
+    closed: dict[str, Any] = _closed(model.model_json_schema(by_alias=True))
+    return closed
+
+
+def _file(kind: str) -> Path:
+    return _FOLDER / f"{kind.lower()}.json"
 
 
 def _closed(schema: Any) -> Any:
@@ -80,3 +95,8 @@ def _closed(schema: Any) -> Any:
     if isinstance(result.get("properties"), dict) and result.get("type") == "object":
         result.setdefault("additionalProperties", False)
     return result
+
+
+if __name__ == "__main__":
+    for name in PACKAGES:
+        _file(name).write_text(json.dumps(generated(name), indent=1) + "\n")

@@ -13,7 +13,7 @@ from server.settings import Settings
 from tests.deploy.chart import CHART, PROFILES, Rendered, pods_of, render, values_of
 from tests.deploy.chart_link_checks import LINK_CHECKS
 from tests.deploy.chart_pod_checks import POD_CHECKS, settings_of
-from tests.deploy.chart_schemas import NEWEST, OLDEST, faults
+from tests.deploy.chart_schemas import NEWEST, OLDEST, PACKAGES, faults, generated, kept
 
 CHECKS = (*POD_CHECKS, *LINK_CHECKS)
 
@@ -39,6 +39,12 @@ def test_helm_finds_nothing_to_object_to(profile: str) -> None:
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_objects_are_valid(rendered: Rendered, version: str) -> None:
     assert faults(rendered, version) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_kept_schema_is_that_of_its_package(kind: str) -> None:
+    assert kept(kind) == generated(kind)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

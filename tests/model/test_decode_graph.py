@@ -130,6 +130,7 @@ def test_blocks_of_other_shapes_are_decoded_as_they_come(network: Decoder) -> No
         GraphedDecoder(network, [WIDE], CPU, Captures(plainly)).decode(torch.empty(0, 16, 4, 6), None)
 
 
+@pytest.mark.slow
 def test_bfloat16_blocks_and_weights(network: WanVae | TinyVae) -> None:
     network.bfloat16()
     streams = [[latents.bfloat16() for latents in blocks_of(stream, WIDE)] for stream in range(2)]

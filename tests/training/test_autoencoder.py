@@ -72,6 +72,7 @@ def test_the_decoder_learns_from_pictures_and_the_encoder_is_fixed(network: Auto
     assert all(name.startswith("decoder.") for name in names)
 
 
+@pytest.mark.slow
 def test_a_decoder_can_go_on_behind_the_same_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: Tensor
 ) -> None:

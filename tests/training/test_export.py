@@ -43,6 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transformer", ["teacher", "student"])
 def test_the_folder_loads_strictly_and_holds_the_weights(runs: Path, tmp_path: Path, transformer: str) -> None:
     export.export(runs / transformer, runs / "teacher", runs / "decoder", tmp_path)

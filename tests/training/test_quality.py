@@ -71,6 +71,7 @@ def worsened(frames: Pixels) -> Pixels:
     return encoded(noisy.clip(0, 255).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_the_checker_reads_what_the_world_shows_and_not_what_it_does_not() -> None:
     scenes = draw(16, seed=20)
     readings = [read(render(scene, 0, WINDOW_FRAMES)) for scene in scenes]
@@ -78,6 +79,7 @@ def test_the_checker_reads_what_the_world_shows_and_not_what_it_does_not() -> No
     assert accuracy(scenes, [readings[-1], *readings[:-1]]) < 0.45
 
 
+@pytest.mark.slow
 def test_blur_noise_and_compression_do_not_mislead_the_checker() -> None:
     scenes = draw(8, seed=21)
     assert accuracy(scenes, [read(worsened(render(scene, 0, WINDOW_FRAMES))) for scene in scenes]) >= 0.95
@@ -148,6 +150,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
     return run.record.of(run.entries[0], Split.TRAIN)
 
 
+@pytest.mark.slow
 def test_a_video_that_pales_and_blurs_drifts(videos: list[Video]) -> None:
     healthy = summarise(videos, 5)
     assert healthy.num_videos == 4 and healthy.accuracy.mean > 0.85  # one of two things hides the other at times
@@ -165,6 +168,7 @@ def faded(frames: Pixels, amount: int) -> Pixels:
     return np.stack([cv2.GaussianBlur(frame, (0, 0), 0.01 + amount * 0.5) for frame in pale])
 
 
+@pytest.mark.slow
 def test_the_spread_is_that_of_seeds_and_not_of_prompts(videos: list[Video]) -> None:
     spread = over_seeds(videos, [0.0 if video.film.startswith("train-0") else 1.0 for video in videos])
     assert spread.mean == 0.5 and spread.deviation == 0
@@ -188,6 +192,7 @@ def test_windows_fill_every_length() -> None:
         Lengths(seconds=(20, 30))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     films = choose_films(2, 1, 1)
     asyncio.run(run_all(make_run(tmp_path, films[:2], seconds=5)))
@@ -209,6 +214,7 @@ def test_entries_beside_each_other_are_measured_alike(tmp_path: Path) -> None:
     assert [video.windows for video in first] == [video.windows for video in second] and len(first) == 1
 
 
+@pytest.mark.slow
 def test_one_entry_that_fails_ends_the_others(tmp_path: Path) -> None:
     run = make_run(tmp_path, choose_films(1, 0, 1), seconds=5)
     broken = replace(run.entries[0], name="broken", way=Way.STEP_FIRST, manifest=without_its_weights(run, tmp_path))
@@ -222,6 +228,7 @@ def without_its_weights(run: Run, folder: Path) -> Manifest:
     return replace(run.entries[0].manifest, transformer_file=empty)
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--ways", "world", "--prompts", "2", "--held-out", "1", "--seeds", "1", "--seconds", "5"]
     monkeypatch.setattr(sys, "argv", ["quality", *options, "--out", str(tmp_path)])

@@ -88,6 +88,7 @@ def test_a_batch_comes_from_clips_long_enough_and_loses_some_captions(tokenizer:
         draw_batch(rng, [short, long], 21, tokenizer)
 
 
+@pytest.mark.slow
 def test_a_fresh_network_predicts_nothing_and_learns(network: TextToFlow, tokenizer: Tokenizer) -> None:
     clean = torch.zeros(16, 1, 3, 12, 16, 16) + torch.linspace(-1, 1, 12)[:, None, None]
     tokens = token_ids(tokenizer, ["a red circle"] * 16, TEXT_LEN)
@@ -134,6 +135,7 @@ def test_levels_go_from_noise_to_clean() -> None:
     assert (found.diff() < 0).all()
 
 
+@pytest.mark.slow
 def test_the_command_trains_checks_and_resumes(
     network: TextToFlow, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +154,7 @@ def test_the_command_trains_checks_and_resumes(
     assert (tmp_path / "samples-000002.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_with_its_words(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_run_starts_from_another_with_its_words(
     assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_can_keep_the_text_encoder_it_started_from(
     network: TextToFlow, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
