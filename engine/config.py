@@ -364,6 +364,8 @@ class EngineConfig:
     """A video waits while this much encoded video has not been taken by its reader."""
     keep: Keep = Keep(num_bytes=64 * 1024**2)
     """Of a running video, for those who join late or come back."""
+    keep_endless: Keep = Keep(seconds=120.0, num_bytes=64 * 1024**2)
+    """The same for one without an end, whose memory must not grow."""
     keep_s: float = 600.0
     """How long an ended video still answers."""
     kept_bytes: int = 256 * 1024**2

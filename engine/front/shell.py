@@ -55,11 +55,13 @@ class Shell:
     def open(self, request: VideoRequest, linger_s: float | None) -> VideoHandle:
         """Queue a new video. Raises ``Overloaded`` when the queue is full."""
         video_id, rollout = f"video_{secrets.token_hex(12)}", self._config.manifest.rollout
+        is_endless = request.seconds is None or request.is_cut
+        keep = self._config.keep_endless if is_endless else self._config.keep
         video = Video(
             video_id,
             Progress(request=request, rollout=rollout, opened_at=self._clock()),
             LoopBell(),
-            BlockLog(video_id, rollout, self._config.keep, MemoryStore()),
+            BlockLog(video_id, rollout, keep, MemoryStore()),
             linger_s=linger_s,
             created_at=time.time(),
         )

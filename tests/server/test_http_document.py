@@ -32,6 +32,7 @@ def test_numbers_and_words_are_the_servers() -> None:
     assert f"`linger_seconds` (0-{LINGER_MAX:g})" in TEXT
     assert f"`--keep-seconds` ({config.keep_s:g})" in TEXT
     assert f"{config.kept_bytes // 1024**2} MiB" in TEXT and f"{config.keep.num_bytes // 1024**2} MiB" in TEXT
+    assert config.keep_endless.seconds == 120 and "newest two minutes" in TEXT
     assert f"`--lead-target`, {config.lead_target_s:g} s" in TEXT
     assert f"took nothing for {TransportLimits.send_timeout_s:g} s" in TEXT
     assert SIGNAL_UUID.hex() in TEXT.replace("-", "")

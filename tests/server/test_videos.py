@@ -250,6 +250,21 @@ def test_what_cannot_be_read_says_why(server: RehearsedServer) -> None:
     assert retired.status_code == 404 and "/v1/videos/" in retired.json()["error"]["message"]
 
 
+def test_of_an_endless_video_the_newest_two_minutes_are_kept(server: RehearsedServer) -> None:
+    video = create(server, seconds=None)["id"]
+    eventually(lambda: tell(server, video)["first_block"] > 10, 60)
+    told = tell(server, video)
+    kept_s = 12 / FPS * (told["blocks_done"] - told["first_block"])
+    assert 119 < kept_s <= 120
+    for address in ("content", f"stream?from={told['first_block'] - 5}"):
+        answer = httpx.get(f"{server.url}/v1/videos/{video}/{address}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
+        assert "the earliest is" in answer.json()["error"]["message"]
+    with HiarClient(server.url) as client, client.read(video, told["first_block"] + 40) as reading:
+        assert next(iter(reading)).block == told["first_block"] + 40
+    delete(server, video)
+
+
 def test_a_deleted_video_ends_its_readers_cleanly(server: RehearsedServer) -> None:
     video = create(server, seconds=None)["id"]
     viewers = [Viewer(server, path=f"/v1/videos/{video}/stream") for _ in range(2)]
