@@ -4,7 +4,8 @@
     python -m benchmarks.front --videos 1,50,200 --events 2000 --out build/front
 
 For each number of videos it measures what an event costs and how late the event loop wakes who sleeps on it. Blocks are
-a few bytes and cost nothing to make, so both show what the front alone takes.
+a few bytes and cost nothing to make, so both show what the front alone takes. ``benchmarks.newcomer`` adds what their
+number means to one more viewer.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks import newcomer
 from engine import EngineConfig, Observer, Pace, PromptAt, VideoHandle, VideoRequest, read_manifest
 from engine.front.events import Event
 from engine.front.shell import Shell
@@ -38,6 +40,9 @@ MODEL = Path("models/tiny")
 REPORTS = Path(__file__).parent / "reports"
 NUM_VIDEOS = (1, 50, 200, 1000)
 NUM_EVENTS = 20_000
+NUM_BESIDE = 200
+NEWCOMERS = 9
+"""Of which the median is told."""
 SLEEP_S = 0.005
 """Between two looks at how late the loop is."""
 DEVICES = ("cpu",) * 5
@@ -93,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write a table and a plot."""
     asked = _arguments(arguments)
     rows = [asyncio.run(measure(count, asked.events)) for count in asked.videos]
+    wait = asyncio.run(newcomer.measure(asked.beside, NEWCOMERS))
     asked.out.mkdir(parents=True, exist_ok=True)
-    text = report(rows)
+    text = report(rows, wait)
     (asked.out / "front.md").write_text(text)
     plot(rows, asked.out / "front.png")
     print(text)
@@ -108,7 +114,7 @@ async def measure(num_videos: int, num_events: int) -> Row:
     _time_events(shell, times_s)
     shell.serve(workers.plan)
     request = _request(config)
-    videos = [shell.open(request, None) for _ in range(num_videos)]
+    videos = [shell.open(request, 0.0) for _ in range(num_videos)]
     readers = [asyncio.create_task(_read(video)) for video in videos]
     sleeper = asyncio.create_task(_look_how_late(lags_s))
     await asyncio.sleep(0.1)
@@ -133,7 +139,7 @@ async def measure(num_videos: int, num_events: int) -> Row:
     )
 
 
-def report(rows: Sequence[Row]) -> str:
+def report(rows: Sequence[Row], wait: newcomer.Wait) -> str:
     """For people."""
     python, cores = platform.python_version(), os.cpu_count()
     lines = [
@@ -150,7 +156,8 @@ def report(rows: Sequence[Row]) -> str:
         f"| {row.lag_p50_ms:.1f} ms | {row.lag_p99_ms:.1f} ms | {row.blocks_per_s:.0f} |"
         for row in rows
     ]
-    return "\n".join([*lines, "", "![time of an event and loop lag by number of videos](front.png)", ""])
+    picture = "![time of an event and loop lag by number of videos](front.png)"
+    return "\n".join([*lines, "", newcomer.sentence(wait), "", picture, ""])
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -227,6 +234,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     counts = ",".join(map(str, NUM_VIDEOS))
     parser.add_argument("--videos", type=_counts, default=NUM_VIDEOS, help=f"numbers of videos (default: {counts})")
     parser.add_argument("--events", type=int, default=NUM_EVENTS, help="to measure with each (default: %(default)s)")
+    parser.add_argument(
+        "--beside", type=int, default=NUM_BESIDE, help="videos that a newcomer comes to (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=REPORTS, help="folder of the report (default: benchmarks/reports)")
     return parser.parse_args(arguments)
 
