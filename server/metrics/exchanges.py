@@ -15,7 +15,7 @@ from server.metrics.families import Families
 
 OTHER = "other"
 _OTHER_CODES = (204, 400, 404, 405, 408, 413)
-_VIDEO_ROUTE = "/v1/generate"
+_MAKES_VIDEOS = {("POST", "/v1/generate"), ("POST", "/v1/videos")}
 _PROBES = ("/livez", "/readyz")
 """They fail by design while the server starts."""
 
@@ -72,7 +72,7 @@ class Exchanges:
             raise
         finally:
             self._http.in_flight.labels(route).dec()
-            self._count_error(route, scope.get(ERROR_KEY))
+            self._count_error(method, route, scope.get(ERROR_KEY))
 
     def _labels(self, scope: Scope) -> tuple[str, str]:
         for route in self._routes:
@@ -80,9 +80,9 @@ class Exchanges:
                 return scope["method"], route.path
         return OTHER, OTHER
 
-    def _count_error(self, route: str, error: ApiError | None) -> None:
+    def _count_error(self, method: str, route: str, error: ApiError | None) -> None:
         if error is None or route in _PROBES:
             return
         self._errors.labels("http", error.row.code).inc()
-        if route == _VIDEO_ROUTE and error.row.rejected is not None:
+        if (method, route) in _MAKES_VIDEOS and error.row.rejected is not None:
             self._rejected.labels(error.row.rejected).inc()

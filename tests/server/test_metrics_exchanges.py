@@ -183,3 +183,13 @@ def test_a_worker_that_is_lost_for_good_ends_a_video_as_its_own_kind() -> None:
     with serving(Behaviour(fail_at=1, failure=WorkerLost("gone"))) as live:
         ask(live)
         assert scrape(live.url).value("hiar_errors_total", component="video", kind="worker_lost") == 1
+
+
+@pytest.mark.parametrize("address", ["/v1/generate", "/v1/videos"])
+def test_a_refused_request_for_a_video_is_counted_wherever_it_was_asked(address: str) -> None:
+    with serving() as live:
+        assert httpx.post(live.url + address, json={"prompt": ""}).status_code == 400
+        assert httpx.get(f"{live.url}/v1/videos?limit=0").status_code == 400
+        now = scrape(live.url)
+        assert now.value("hiar_requests_rejected_total", reason="validation") == 1
+        assert now.value("hiar_errors_total", component="http", kind="invalid_request") == 2
