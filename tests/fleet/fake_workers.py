@@ -11,6 +11,7 @@ import pytest
 
 from engine.config import EngineConfig, Rehearsal
 from engine.fleet import group as group_module
+from engine.fleet import start as start_module
 from engine.fleet import supervisor as supervisor_module
 from engine.law.placement import PassCosts
 from engine.messages import (
@@ -69,10 +70,10 @@ class Clock(selectors.DefaultSelector):
 
 
 def run(monkeypatch: pytest.MonkeyPatch, body: Callable[[Clock], Coroutine[Any, Any, Result]]) -> Result:
-    """Run the body on a loop with such a clock, which groups and supervisors read too."""
+    """Run the body on a loop with such a clock, which groups, their starts and supervisors read too."""
     clock = Clock()
-    monkeypatch.setattr(group_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monkeypatch.setattr(supervisor_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    for module in (group_module, start_module, supervisor_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
 
     def make_loop() -> asyncio.AbstractEventLoop:
         loop = asyncio.SelectorEventLoop(clock)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.errors import HiarError, StartError, StartOutOfMemory, WorkerLost
-from engine.fleet import group as group_module
-from engine.fleet.group import WorkerGroup
+from engine.fleet import start as start_module
+from engine.fleet.start import GroupStart, Started
 from engine.messages import (
     Assign,
     BlockDone,
@@ -35,21 +35,23 @@ class Site:
         self.hosts = FakeHosts(num_devices)
         self.messages: list[tuple[int, FromWorker]] = []
         self.losses: list[tuple[str, frozenset[str]]] = []
-        self.group = WorkerGroup(
-            config(num_devices, **settings),
-            self.hosts,
-            Path(),
-            0,
-            None,
-            on_message=lambda rank, message: self.messages.append((rank, message)),
-            on_progress=lambda rank, progress: None,
-            on_lost=lambda sentence, videos: self.losses.append((sentence, videos)),
+        self.start = GroupStart(
+            config(num_devices, **settings), self.hosts, Path(), 0, None, lambda rank, progress: None
         )
+        self.group = self.start.group
+
+    async def bring_up(self) -> Started:
+        """Start the group, and let it serve."""
+        started = await self.start.bring_up()
+        self.group.serve(
+            lambda rank, message: self.messages.append((rank, message)),
+            lambda error, videos: self.losses.append((error.message, videos)),
+        )
+        return started
 
     async def failure_of_start(self) -> HiarError:
         with pytest.raises(HiarError) as failure:
-            await self.group.bring_up()
-        assert self.losses == [], "a start that fails is told to who asked for it"
+            await self.bring_up()
         assert not any(worker.alive for worker in self.hosts.opened)
         return failure.value
 
@@ -60,13 +62,13 @@ class Site:
 def test_a_start_asks_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = Site()
-        await site.group.bring_up()
+        started = await site.bring_up()
         warm_up = ["OpenTicket", "BlockTicket", "BlockTicket", "CloseTicket"]
         assert site.hosts.kinds[:3] == [(0, "MeasureCosts"), (0, "Assign"), (1, "Assign")]
         assert site.hosts.kinds[3][1] == "EncodePrompt"
         for rank in (0, 1):
             assert [kind for at, kind in site.hosts.kinds[4:] if at == rank] == warm_up
-        assert len(site.group.loads) == 2 and site.group.facts is not None
+        assert len(site.group.loads) == 2 and started.facts.plan == site.group.plan
 
     run(monkeypatch, body)
 
@@ -76,7 +78,7 @@ def test_nothing_is_asked_before_every_device_is_open(monkeypatch: pytest.Monkey
     async def body(clock: Clock) -> None:
         site = Site()
         site.hosts.opens = False
-        starting = asyncio.create_task(site.group.bring_up())
+        starting = asyncio.create_task(site.bring_up())
         await settle()
         site.hosts.opened[1 - slowest].tell(OPENED)
         await settle()
@@ -91,7 +93,7 @@ def test_no_worker_warms_up_before_all_have_loaded(monkeypatch: pytest.MonkeyPat
     async def body(clock: Clock) -> None:
         site = Site()
         site.hosts.answers[Assign] = None
-        starting = asyncio.create_task(site.group.bring_up())
+        starting = asyncio.create_task(site.bring_up())
         await settle()
         assert [kind for _, kind in site.hosts.kinds] == ["MeasureCosts", "Assign", "Assign"]
         starting.cancel()
@@ -132,7 +134,7 @@ def test_a_start_that_takes_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch
         site = Site(start_timeout_s=30.0)
         site.hosts.answers[Assign] = None
         with pytest.raises(StartError, match="not ready after 30 s"):
-            await site.group.bring_up()
+            await site.bring_up()
 
     run(monkeypatch, body)
 
@@ -141,14 +143,14 @@ def test_what_workers_say_after_a_stop_starts_nothing(monkeypatch: pytest.Monkey
     async def body(clock: Clock) -> None:
         site = Site()
         site.hosts.opens = False
-        starting = asyncio.create_task(site.group.bring_up())
+        starting = asyncio.create_task(site.bring_up())
         await settle()
         await site.group.stop()
         for worker in site.hosts.opened:
             assert worker.stopped
             worker.tell(OPENED)
         await settle()
-        assert site.hosts.sent == [] and site.losses == [] and not starting.done()
+        assert site.hosts.sent == [] and not starting.done()
         starting.cancel()
 
     run(monkeypatch, body)
@@ -162,7 +164,7 @@ def test_a_ticket_goes_to_all_workers_of_its_chain_and_a_question_to_who_embeds(
 ) -> None:
     async def body(clock: Clock) -> None:
         site = Site(6)
-        await site.group.bring_up()
+        await site.bring_up()
         assert site.group.plan is not None
         first, second = ([placement.rank for placement in chain] for chain in site.group.plan.chains)
         site.hosts.sent.clear()
@@ -180,7 +182,7 @@ def test_a_ticket_goes_to_all_workers_of_its_chain_and_a_question_to_who_embeds(
 def test_messages_come_with_their_rank_once_the_group_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = Site()
-        await site.group.bring_up()
+        await site.bring_up()
         await settle()
         site.messages.clear()
         done = BlockDone(video="v", block=0, num_frames=9, data=b"", latents=None, decode_s=0.0, encode_s=0.0)
@@ -193,7 +195,7 @@ def test_messages_come_with_their_rank_once_the_group_serves(monkeypatch: pytest
 def test_pages_are_what_workers_last_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = Site()
-        await site.group.bring_up()
+        await site.bring_up()
         site.hosts.opened[0].tell(beat(5, pages_used=3))
         site.hosts.opened[1].tell(beat(5, pages_used=4))
         site.hosts.opened[0].tell(beat(6, pages_used=1))
@@ -209,7 +211,7 @@ def test_pages_are_what_workers_last_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_worker_that_dies_ends_the_group_and_its_work_is_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = Site()
-        await site.group.bring_up()
+        await site.bring_up()
         first, second = site.hosts.opened
         first.tell(WorkBegins(videos=("other",)))
         second.tell(WorkBegins(videos=("v", "w")))
@@ -228,7 +230,7 @@ def test_a_worker_that_dies_ends_the_group_and_its_work_is_suspect(monkeypatch: 
 def test_work_that_is_over_is_not_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = Site()
-        await site.group.bring_up()
+        await site.bring_up()
         site.hosts.opened[1].tell(WorkBegins(videos=("v",)))
         site.hosts.opened[1].tell(beat(5))
         site.hosts.opened[1].die()
@@ -246,7 +248,7 @@ async def watch(site: Site, seconds: float, every_s: float = 0.25) -> None:
 
 async def bring_up_silent(site: Site) -> None:
     """A group whose workers will say nothing about the ticket."""
-    await site.group.bring_up()
+    await site.bring_up()
     await settle()
     site.hosts.answers[PromptTicket] = None
     site.messages.clear()
@@ -305,16 +307,15 @@ def test_a_front_that_slept_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_warm_up_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "MIN_BLOCKS_OF_PATIENCE", 0)
+    monkeypatch.setattr(start_module, "MIN_BLOCKS_OF_PATIENCE", 0)
 
     async def body(clock: Clock) -> None:
         site = Site(stage_timeout_s=20.0)
         site.hosts.answers[CloseTicket] = None
-        starting = asyncio.create_task(site.group.bring_up())
+        starting = asyncio.create_task(site.bring_up())
         await settle()
         await watch(site, 21.0)
         with pytest.raises(WorkerLost, match="made no progress in time"):
             await starting
-        assert site.losses == []
 
     run(monkeypatch, body)
