@@ -4,6 +4,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from engine.config import EngineConfig, Rehearsal
 from engine.fleet import group as group_module
 from engine.fleet import start as start_module
 from engine.fleet import supervisor as supervisor_module
+from engine.fleet.start import GroupStart, Started
 from engine.law.placement import PassCosts
 from engine.messages import (
     Assign,
@@ -22,6 +24,7 @@ from engine.messages import (
     CostsMeasured,
     DeviceOpened,
     EncodePrompt,
+    FromWorker,
     MeasureCosts,
     MemoryUse,
     PromptEncoded,
@@ -185,6 +188,34 @@ class FakeHosts:
     def kinds(self) -> list[tuple[int, str]]:
         """What was sent, in order: rank and kind."""
         return [(rank, type(message).__name__) for rank, message in self.sent]
+
+
+class GroupSite:
+    """A group on devices that are not there; remembers what it was told."""
+
+    def __init__(self, num_devices: int = 2, **settings: Any) -> None:
+        self.hosts = FakeHosts(num_devices)
+        self.messages: list[tuple[int, FromWorker]] = []
+        self.losses: list[tuple[str, frozenset[str]]] = []
+        self.start = GroupStart(
+            config(num_devices, **settings), self.hosts, Path(), 0, None, lambda rank, progress: None
+        )
+        self.group = self.start.group
+
+    async def bring_up(self) -> Started:
+        """Start the group, and let it serve."""
+        started = await self.start.bring_up()
+        self.group.serve(
+            lambda rank, message: self.messages.append((rank, message)),
+            lambda error, videos: self.losses.append((error.message, videos)),
+        )
+        return started
+
+    async def watch(self, seconds: float, every_s: float = 0.25) -> None:
+        """Let time pass, and look after the group as often as its supervisor does."""
+        for _ in range(round(seconds / every_s)):
+            await asyncio.sleep(every_s)
+            await self.group.check_progress()
 
 
 async def settle() -> None:
