@@ -119,6 +119,7 @@ class GroupStart:
         loaded_s = time.monotonic()
         self.group.watch(plan, tuple(worker.num_pages for worker in workers), self._patience_s(plan))
         await self._warm_up(plan)
+        self._check_alive()
         warm_s = time.monotonic()
         self._tell_workers(plan)
         return Started(
@@ -207,11 +208,15 @@ class GroupStart:
 
     def _expect(self, rank: int, kind: type[Answer]) -> "asyncio.Future[Answer]":
         """The next message of a kind from a worker. Raises what the group failed with."""
-        if self.group.failure is not None:
-            raise self.group.failure
+        self._check_alive()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._awaited[rank, kind] = future
         return future
+
+    def _check_alive(self) -> None:
+        """A worker may die with its answer: then nobody waits for it. Raises what the group failed with."""
+        if self.group.failure is not None:
+            raise self.group.failure
 
     def _hear(self, rank: int, message: FromWorker) -> None:
         match message:
@@ -221,8 +226,10 @@ class GroupStart:
                 self._on_progress(rank, message)
             case BlockDone():
                 self._on_progress(rank, warm_up.progress(message.block + 1))
-            case _ if (awaited := self._awaited.pop((rank, type(message)), None)) is not None:
-                awaited.set_result(message)
+            case _:
+                awaited = self._awaited.pop((rank, type(message)), None)
+                if awaited is not None and not awaited.done():  # done: the start took too long
+                    awaited.set_result(message)
 
     def _error(self, failed: StartFailed) -> StartError:
         """What a worker failed with; memory that ran out is told with what was planned."""

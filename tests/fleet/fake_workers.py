@@ -109,6 +109,8 @@ class FakeWorker:
         self.hosts.sent.append((self.rank, message))
         for answer in self._answers(message):
             self.soon(answer)
+        if type(message) is self.hosts.last:
+            asyncio.get_running_loop().call_soon(self.die)
 
     def _answers(self, message: Any) -> Iterator[Any]:
         if type(message) in self.hosts.answers:
@@ -162,6 +164,8 @@ class FakeHosts:
     sent: list[tuple[int, Any]] = field(default_factory=list)
     opens: bool = True
     """Whether devices open by themselves."""
+    last: type | None = None
+    """A worker dies with its answer to this kind of message."""
     stopped: bool = False
 
     async def wait_nodes(self) -> tuple[tuple[int, str], ...]:

@@ -6,8 +6,9 @@ import pytest
 
 from engine.errors import HiarError, StartError, StartOutOfMemory, WorkerLost
 from engine.fleet import start as start_module
-from engine.messages import Assign, CloseTicket, DeviceOpened, EncodePrompt, MeasureCosts, StartFailed
-from tests.fleet.fake_workers import OPENED, Clock, GroupSite, run, settle
+from engine.messages import Assign, CloseTicket, DeviceOpened, EncodePrompt, MeasureCosts, PromptEncoded, StartFailed
+from engine.observe import LossReason
+from tests.fleet.fake_workers import EMBEDDING, OPENED, READY, Clock, GroupSite, run, settle
 
 
 async def failure_of_start(site: GroupSite) -> HiarError:
@@ -87,12 +88,26 @@ def test_a_worker_that_dies_while_it_starts_ends_all_at_once(monkeypatch: pytest
     run(monkeypatch, body)
 
 
+@pytest.mark.parametrize("kind", [MeasureCosts, Assign, EncodePrompt, CloseTicket])
+def test_a_worker_that_dies_with_its_answer_ends_all_at_once(monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+    async def body(clock: Clock) -> None:
+        site = GroupSite()
+        site.hosts.last = kind
+        began_s = clock.now_s
+        failure = await failure_of_start(site)
+        assert type(failure) is WorkerLost and failure.message == "the worker died"
+        assert clock.now_s - began_s < 1.0
+
+    run(monkeypatch, body)
+
+
 def test_a_start_that_takes_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(clock: Clock) -> None:
         site = GroupSite(start_timeout_s=30.0)
         site.hosts.answers[Assign] = None
         with pytest.raises(StartError, match="not ready after 30 s"):
             await site.bring_up()
+        site.hosts.opened[0].tell(READY)  # too late, and no harm
 
     run(monkeypatch, body)
 
@@ -125,5 +140,23 @@ def test_the_warm_up_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
         await site.watch(21.0)
         with pytest.raises(WorkerLost, match="made no progress in time"):
             await starting
+
+    run(monkeypatch, body)
+
+
+def test_a_prompt_may_take_thirty_times_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(clock: Clock) -> None:
+        site = GroupSite(stage_timeout_s=20.0)
+        site.hosts.answers[EncodePrompt] = None
+        starting = asyncio.create_task(site.bring_up())
+        await asyncio.sleep(2.0)
+        (asked,) = [rank for rank, message in site.hosts.sent if isinstance(message, EncodePrompt)]
+        site.hosts.opened[asked].tell(PromptEncoded(request=-1, embedding=EMBEDDING))
+        await starting
+        site.group.ask(EncodePrompt(request=0, text="x"))
+        await site.watch(59.0)
+        assert site.losses == []
+        await site.watch(2.0)
+        assert site.group.loss == (asked, LossReason.HUNG)
 
     run(monkeypatch, body)
