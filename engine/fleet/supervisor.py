@@ -173,7 +173,6 @@ class Supervisor:
         try:
             started = await start.bring_up()
         except WorkerLost as error:
-            start.group.kill()
             self._start_was_lost(error)
         except StartError as error:
             start.group.kill()
