@@ -26,7 +26,7 @@ from engine.fleet.fit import check_host
 from engine.fleet.group import WorkerGroup
 from engine.fleet.hosts import Hosts, ThisHost
 from engine.fleet.scratch import remove, scratch_folder
-from engine.fleet.starting import StartReport
+from engine.fleet.start import GroupStart, Started, StartReport
 from engine.fleet.summary import Learned
 from engine.messages import Beat, Cancel, EncodePrompt, ForFront, FromWorker, Idle, StartProgress, Ticket
 from engine.observe import Observer, StartTimes
@@ -167,40 +167,32 @@ class Supervisor:
             await self._group.stop()  # a dead worker's memory must be free before the next one asks for it
         folder = self._folder
         assert folder is not None, "the supervisor was not started"
-        group = WorkerGroup(
-            self._config,
-            self._hosts,
-            folder,
-            self._num_groups,
-            self._learned,
-            on_message=self._receive,
-            on_progress=self._note_progress,
-            on_lost=self._lost,
-        )
+        start = GroupStart(self._config, self._hosts, folder, self._num_groups, self._learned, self._note_progress)
         self._num_groups += 1
-        self._group = group
+        self._group = start.group
         try:
-            await group.bring_up()
+            started = await start.bring_up()
         except WorkerLost as error:
-            group.kill()
             self._start_was_lost(error)
-            return
         except StartError as error:
-            group.kill()
+            start.group.kill()
             self._fail(error)
-            return
-        assert group.facts is not None and group.start_times is not None
-        self._learned, self._facts = group.learned, group.facts
+        else:
+            self._serve(start.group, started, lost_at)
+
+    def _serve(self, group: WorkerGroup, started: Started, lost_at: float | None) -> None:
+        group.serve(self._receive, self._lost)
+        self._learned, self._facts = started.learned, started.facts
         self._report.clear()
-        self._warn_of_long_restarts(group.start_times)
+        self._warn_of_long_restarts(started.times)
         if lost_at is not None:
             self._recovery_times_s.append(time.monotonic() - lost_at)
             self._observer.group_replaced(self._recovery_times_s[-1])
             logger.warning("a new worker group serves %.1f s after the loss", self._recovery_times_s[-1])
         self._enter(EngineState.READY)
         self._watch = asyncio.create_task(self._watch_progress(group))
-        self._observer.group_serves(group.facts, group.start_times)
-        self._on_ready(group.facts)
+        self._observer.group_serves(started.facts, started.times)
+        self._on_ready(started.facts)
 
     def _note_progress(self, rank: int, progress: StartProgress) -> None:
         self._report.note(rank, progress)
@@ -236,12 +228,13 @@ class Supervisor:
         if self._state == EngineState.STARTING:
             self._fail(StartError(f"{error.message} while it started"))
         else:
-            self._lost(error.message, frozenset())
+            self._lost(error, frozenset())
 
-    def _lost(self, sentence: str, suspects: frozenset[str]) -> None:
+    def _lost(self, error: HiarError, suspects: frozenset[str]) -> None:
         """A group that served, or that was to replace one, is gone."""
         if self._state in {EngineState.FAILED, EngineState.STOPPED}:
             return
+        sentence = error.message
         logger.error("%s", sentence)
         assert self._group is not None and self._group.loss is not None
         self._observer.group_lost(*self._group.loss)

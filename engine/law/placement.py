@@ -72,6 +72,11 @@ class Plan:
             tuple(placement for placement in self.placements if placement.chain == chain) for chain in range(count)
         )
 
+    @property
+    def text_rank(self) -> int:
+        """The worker that embeds prompts."""
+        return next(placement.rank for placement in self.placements if placement.embeds_text)
+
     def block_s(self, chain: int) -> float:
         """Predicted seconds between two blocks of a busy chain."""
         return max(placement.load_s for placement in self.chains[chain])

@@ -4,6 +4,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -11,7 +12,9 @@ import pytest
 
 from engine.config import EngineConfig, Rehearsal
 from engine.fleet import group as group_module
+from engine.fleet import start as start_module
 from engine.fleet import supervisor as supervisor_module
+from engine.fleet.start import GroupStart, Started
 from engine.law.placement import PassCosts
 from engine.messages import (
     Assign,
@@ -21,6 +24,7 @@ from engine.messages import (
     CostsMeasured,
     DeviceOpened,
     EncodePrompt,
+    FromWorker,
     MeasureCosts,
     MemoryUse,
     PromptEncoded,
@@ -69,10 +73,10 @@ class Clock(selectors.DefaultSelector):
 
 
 def run(monkeypatch: pytest.MonkeyPatch, body: Callable[[Clock], Coroutine[Any, Any, Result]]) -> Result:
-    """Run the body on a loop with such a clock, which groups and supervisors read too."""
+    """Run the body on a loop with such a clock, which groups, their starts and supervisors read too."""
     clock = Clock()
-    monkeypatch.setattr(group_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
-    monkeypatch.setattr(supervisor_module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    for module in (group_module, start_module, supervisor_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
 
     def make_loop() -> asyncio.AbstractEventLoop:
         loop = asyncio.SelectorEventLoop(clock)
@@ -105,6 +109,8 @@ class FakeWorker:
         self.hosts.sent.append((self.rank, message))
         for answer in self._answers(message):
             self.soon(answer)
+        if type(message) is self.hosts.last:
+            asyncio.get_running_loop().call_soon(self.die)
 
     def _answers(self, message: Any) -> Iterator[Any]:
         if type(message) in self.hosts.answers:
@@ -158,6 +164,8 @@ class FakeHosts:
     sent: list[tuple[int, Any]] = field(default_factory=list)
     opens: bool = True
     """Whether devices open by themselves."""
+    last: type | None = None
+    """A worker dies with its answer to this kind of message."""
     stopped: bool = False
 
     async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
@@ -184,6 +192,34 @@ class FakeHosts:
     def kinds(self) -> list[tuple[int, str]]:
         """What was sent, in order: rank and kind."""
         return [(rank, type(message).__name__) for rank, message in self.sent]
+
+
+class GroupSite:
+    """A group on devices that are not there; remembers what it was told."""
+
+    def __init__(self, num_devices: int = 2, **settings: Any) -> None:
+        self.hosts = FakeHosts(num_devices)
+        self.messages: list[tuple[int, FromWorker]] = []
+        self.losses: list[tuple[str, frozenset[str]]] = []
+        self.start = GroupStart(
+            config(num_devices, **settings), self.hosts, Path(), 0, None, lambda rank, progress: None
+        )
+        self.group = self.start.group
+
+    async def bring_up(self) -> Started:
+        """Start the group, and let it serve."""
+        started = await self.start.bring_up()
+        self.group.serve(
+            lambda rank, message: self.messages.append((rank, message)),
+            lambda error, videos: self.losses.append((error.message, videos)),
+        )
+        return started
+
+    async def watch(self, seconds: float, every_s: float = 0.25) -> None:
+        """Let time pass, and look after the group as often as its supervisor does."""
+        for _ in range(round(seconds / every_s)):
+            await asyncio.sleep(every_s)
+            await self.group.check_progress()
 
 
 async def settle() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import StartError, StartOutOfMemory
-from engine.fleet.group import WorkerGroup
+from engine.fleet.start import GroupStart, Started
 from engine.fleet.summary import Learned
 from engine.law.placement import PassCosts
 from engine.messages import (
@@ -85,21 +85,9 @@ class Hosts:
         return [self.answers[type(message)]] if type(message) in self.answers else []
 
 
-def start(hosts: Hosts, config: EngineConfig, learned: Learned | None = None) -> WorkerGroup:
-    """The group after its start. Raises what the start failed with."""
-    lost: list[str] = []
-    group = WorkerGroup(
-        config,
-        hosts,  # type: ignore[arg-type]
-        Path(),
-        0,
-        learned,
-        on_message=lambda rank, message: None,
-        on_progress=lambda rank, progress: None,
-        on_lost=lambda sentence, videos: lost.append(sentence),
-    )
-    asyncio.run(group.bring_up())
-    return group
+def start(hosts: Hosts, config: EngineConfig, learned: Learned | None = None) -> Started:
+    """What a start ends with. Raises what it failed with."""
+    return asyncio.run(GroupStart(config, hosts, Path(), 0, learned, lambda rank, progress: None).bring_up())  # type: ignore[arg-type]
 
 
 MEASURED = {MeasureCosts: CostsMeasured(costs=COSTS, load_s=1.0)}
@@ -132,11 +120,10 @@ def test_a_failure_of_an_unknown_kind_is_a_start_error() -> None:
 
 def test_stages_and_text_go_where_there_is_room() -> None:
     hosts = Hosts((85.0, 24.0, 85.0), MEASURED | READY)
-    group = start(hosts, wan(3, manifest=LATENTS_ONLY))
-    assert group.plan is not None and group.facts is not None
-    assert [placement.stages for placement in group.plan.placements] == [(0, 1), (2,), (3,)]
-    assert [placement.embeds_text for placement in group.plan.placements] == [False, False, True]
-    (first, *_) = group.facts.memory
+    facts = start(hosts, wan(3, manifest=LATENTS_ONLY)).facts
+    assert [placement.stages for placement in facts.plan.placements] == [(0, 1), (2,), (3,)]
+    assert [placement.embeds_text for placement in facts.plan.placements] == [False, False, True]
+    (first, *_) = facts.memory
     assert dict(first.measured) == {"weights": 3 * GB} and first.measured_bytes == 60 * GB
     assert dict(first.planned)["pages"] == 2 * 2 * 7 * 862_617_600
 
@@ -146,24 +133,22 @@ def test_the_next_group_neither_measures_nor_tries_what_failed() -> None:
     first = start(hosts, wan(2, manifest=LATENTS_ONLY))
     assert sum(isinstance(message, MeasureCosts) for message in hosts.sent) == 1
     assert all(message.attentions == () for message in hosts.sent if isinstance(message, Assign))
-    assert first.learned is not None and first.learned.costs == COSTS
+    assert first.learned.costs == COSTS
     hosts.sent.clear()
     second = start(hosts, wan(2, manifest=LATENTS_ONLY), first.learned)
     assert [type(message) for message in hosts.sent] == [Assign, Assign]
     assert all(message.attentions == FACTS.attentions for message in hosts.sent)
     assert second.learned == first.learned
-    assert second.start_times is not None
-    whole_s = second.start_times.measure_s + second.start_times.load_s + second.start_times.warm_up_s
-    assert second.start_times.restart_s == pytest.approx(whole_s)
+    whole_s = second.times.measure_s + second.times.load_s + second.times.warm_up_s
+    assert second.times.restart_s == pytest.approx(whole_s)
 
 
 def test_a_restart_is_expected_to_take_all_but_the_measuring() -> None:
     hosts = Hosts((85.0,), {MeasureCosts: CostsMeasured(costs=COSTS, load_s=7.0)} | READY)
-    group = start(hosts, wan(1, manifest=LATENTS_ONLY))
-    assert group.start_times is not None
+    times = start(hosts, wan(1, manifest=LATENTS_ONLY)).times
     # The worker says that loading took 7 s of its measuring; here it took no time.
-    whole_s = group.start_times.measure_s + group.start_times.load_s + group.start_times.warm_up_s
-    assert group.start_times.restart_s == pytest.approx(whole_s + 7.0, abs=1.0)
+    whole_s = times.measure_s + times.load_s + times.warm_up_s
+    assert times.restart_s == pytest.approx(whole_s + 7.0, abs=1.0)
 
 
 def test_progress_is_no_answer() -> None:

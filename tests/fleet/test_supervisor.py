@@ -127,6 +127,17 @@ def test_a_worker_that_dies_in_the_first_start_is_for_the_operator_too(monkeypat
     supervised(monkeypatch, body)
 
 
+def test_no_worker_lives_on_after_a_start_that_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(site: Site) -> None:
+        site.hosts.answers[Assign] = None
+        await site.supervisor.start()
+        with pytest.raises(StartError, match="not ready after 30 s"):
+            await site.supervisor.wait_ready()
+        assert not any(worker.alive for worker in site.hosts.opened)
+
+    supervised(monkeypatch, body, start_timeout_s=30.0)
+
+
 def test_a_start_that_fails_in_a_way_nobody_foresaw_does_not_look_like_a_long_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -167,6 +178,18 @@ def test_a_lost_group_is_replaced_at_once_and_measures_no_more(monkeypatch: pyte
         ]
         assert not any(kind == "MeasureCosts" for _, kind in site.hosts.kinds)
         assert len(site.supervisor.view().recovery_times_s) == 1
+
+    supervised(monkeypatch, body)
+
+
+def test_every_group_meets_in_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(site: Site) -> None:
+        await site.serve()
+        await site.lose_one()
+        await site.supervisor.wait_ready()
+        meetings = [message.rendezvous for _, message in site.hosts.sent if isinstance(message, Assign)]
+        assert [meeting.generation for meeting in meetings] == [0, 0, 1, 1]
+        assert len({meeting.store for meeting in meetings}) == 2
 
     supervised(monkeypatch, body)
 
