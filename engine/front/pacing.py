@@ -75,6 +75,11 @@ class Progress:
         return frames_before_block(self.rollout, block) / self.request.fps
 
     @property
+    def full_block_s(self) -> float:
+        """Playback time of any block but the first, which is shorter: what a player holds before it begins."""
+        return frames_in_block(self.rollout, 1) / self.request.fps
+
+    @property
     def all_issued(self) -> bool:
         """Whether every block of a finite video has its ticket."""
         return self.num_blocks is not None and self.issued >= self.num_blocks
@@ -92,14 +97,14 @@ class Progress:
     def take(self, cursor: Cursor, now: float) -> None:
         """A reader took its next block. Playback that ran dry waited for it; one that has not begun may begin.
 
-        A player begins when it holds a full block's length, as ours does: the first block is shorter than the others.
+        A player begins when it holds a full block's length, as ours does.
         """
         if cursor.playing_since is not None:
             cursor.playing_since = max(cursor.playing_since, now - self.start_s(cursor.next_block))
         cursor.next_block += 1
         self.taken = max(self.taken, cursor.next_block)
         held_s = self.start_s(cursor.next_block) - self.start_s(cursor.first_block)
-        if cursor.playing_since is None and held_s >= frames_in_block(self.rollout, 1) / self.request.fps:
+        if cursor.playing_since is None and held_s >= self.full_block_s:
             cursor.playing_since = now - self.start_s(cursor.first_block)
 
     def lead_s(self, now: float) -> float | None:
@@ -158,7 +163,7 @@ def ready_at(progress: Progress, config: EngineConfig) -> float | None:
     if leader is None or leader.playing_since is None:
         begins_at = progress.taken if leader is None else leader.first_block
         ahead_s = progress.start_s(progress.issued) - progress.start_s(begins_at)
-        return AT_ONCE if ahead_s <= config.lead_target_s else None
+        return AT_ONCE if ahead_s <= max(config.lead_target_s, progress.full_block_s) else None
     return leader.playing_since + progress.start_s(progress.issued) - config.lead_target_s
 
 

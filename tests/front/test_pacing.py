@@ -1,5 +1,6 @@
 """When blocks may go and who goes first, on invented clocks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,15 @@ def test_before_playback_a_realtime_video_is_made_up_to_its_lead_and_no_further(
     assert ready_at(one, CONFIG) == AT_ONCE
     one.issued = one.returned = one.done = 5
     assert ready_at(one, CONFIG) is None, "time alone changes nothing"
+
+
+def test_with_the_smallest_lead_a_player_still_gets_what_it_begins_with() -> None:
+    config = replace(CONFIG, lead_target_s=0.001)
+    one = progress()
+    one.leader = cursor = reader()
+    for now in (100.0, 100.5):
+        assert ready_at(one, config) == AT_ONCE
+        one.issued = one.returned = one.done = one.done + 1
+        one.take(cursor, now)
+    assert cursor.playing_since == 100.5
+    assert ready_at(one, config) == pytest.approx(100.5 + 1.3125, abs=0.01)

@@ -8,6 +8,7 @@ from typing import IO
 import httpx
 import pytest
 
+from clients.client import HiarClient
 from engine import CorruptLatents, VideoHandle, WorkerLost
 from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
@@ -193,3 +194,21 @@ def test_a_refused_request_for_a_video_is_counted_wherever_it_was_asked(address:
         now = scrape(live.url)
         assert now.value("hiar_requests_rejected_total", reason="validation") == 1
         assert now.value("hiar_errors_total", component="http", kind="invalid_request") == 2
+
+
+def test_a_picture_that_stands_still_is_seen_while_it_does() -> None:
+    """An alert looks at the rate: a stall that were counted at its end only would be seen when it is over."""
+    with serving(Behaviour(), lead_target_s=0.1) as live, HiarClient(live.url) as client, client.generate("x") as video:
+        shown = iter(video)
+        for _ in range(3):
+            next(shown)
+        live.behaviour.block_s = 3600
+
+        def stalled_s() -> float:
+            return scrape(live.url).value("hiar_stream_stalled_seconds_total")
+
+        eventually(lambda: stalled_s() > 0, 20)
+        told = client.video(video.id)
+        assert told["stalls"] == 1 and told["stalled_seconds"] > 0
+        before = stalled_s()
+        eventually(lambda: stalled_s() > before + 0.2, 10)
