@@ -29,7 +29,7 @@ async def main():
     await engine.start()
     print("started", flush=True)
     await engine.wait_ready()
-    print(*engine.worker_pids, flush=True)
+    print(*engine.fleet.worker_pids, flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     if sys.argv[1:] == ["stop"]:
         await engine.stop()

@@ -214,13 +214,13 @@ REQUEST = VideoRequest(
 
 
 async def read(video: VideoHandle) -> int:
-    return len([fragment async for fragment in video.fragments()])
+    return len([fragment async for fragment in video.read()])
 
 
 async def read_to_its_failure(video: VideoHandle) -> int:
     count = 0
     with pytest.raises(VideoFailed) as failure:
-        async for _ in video.fragments():
+        async for _ in video.read():
             count += 1
     assert failure.value.code == "engine_error"
     assert failure.value.message == "a pass failed on cpu (ZeroDivisionError)"
@@ -232,14 +232,14 @@ async def read_to_its_failure(video: VideoHandle) -> int:
 def test_videos_that_fail_in_real_workers_end_typed_and_no_worker_is_replaced() -> None:
     async def body() -> None:
         async with making.running(CONFIG) as engine:
-            pids = engine.worker_pids
+            pids = engine.fleet.worker_pids
             for stage in range(4):
                 struck = await engine.open(replace(REQUEST, seed=stage))
                 beside = await engine.open(replace(REQUEST, seed=100))
                 before, whole = await asyncio.gather(read_to_its_failure(struck), read(beside))
                 assert before <= 2 and whole == 9
             assert await read(await engine.open(REQUEST)) == 9
-            assert engine.load.restarts == 0 and engine.worker_pids == pids
+            assert engine.load.restarts == 0 and engine.fleet.worker_pids == pids
             assert engine.load.pages_used == 0
 
     asyncio.run(body())
