@@ -1,18 +1,8 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import (
-    DTYPES,
-    MAX_MASTER_PORT,
-    NARROW_DTYPES,
-    SIDE_STEP_PX,
-    DecoderKind,
-    EngineConfig,
-    Manifest,
-    Nodes,
-    Precision,
-    is_device,
-)
+from engine.config import SIDE_STEP_PX, DecoderKind, Manifest
 from engine.engine import Engine, run_agent
+from engine.engine_config import DTYPES, MAX_MASTER_PORT, NARROW_DTYPES, EngineConfig, Nodes, Precision, is_device
 from engine.errors import (
     BlockGone,
     BlockTooEarly,

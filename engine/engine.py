@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.config import EngineConfig, Manifest
+from engine.config import Manifest
+from engine.engine_config import EngineConfig
 from engine.errors import EngineUnavailable, RequestError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor

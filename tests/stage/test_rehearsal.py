@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Fault, FaultKind, Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import Fault, FaultKind, Rehearsal
 from engine.law.schedule import frames_before_block, frames_in_block, noise_levels
 from engine.law.step import predict_x0
 from engine.media.encoder import BlockEncoder
