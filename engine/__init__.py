@@ -2,7 +2,16 @@
 
 from engine.config import SIDE_STEP_PX, DecoderKind, Manifest
 from engine.engine import Engine, run_agent
-from engine.engine_config import DTYPES, MAX_MASTER_PORT, NARROW_DTYPES, EngineConfig, Nodes, Precision, is_device
+from engine.engine_config import (
+    DTYPES,
+    MAX_MASTER_PORT,
+    NARROW_DTYPES,
+    EngineConfig,
+    EngineOptions,
+    Nodes,
+    Precision,
+    is_device,
+)
 from engine.errors import (
     BlockGone,
     BlockTooEarly,
@@ -70,6 +79,7 @@ __all__ = [
     "EngineConfig",
     "EngineFacts",
     "EngineLoad",
+    "EngineOptions",
     "EngineOutOfMemory",
     "EngineState",
     "EngineUnavailable",

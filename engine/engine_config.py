@@ -131,10 +131,9 @@ class Keep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """How the engine runs a model."""
+class EngineOptions:
+    """How the engine runs, whatever its model is."""
 
-    manifest: Manifest
     devices: tuple[str, ...] = ("cpu",)
     """One worker a device of this host, in chain order: ``cpu`` or ``cuda:N``. ``cpu`` may be named several times."""
     nodes: Nodes | None = None
@@ -203,6 +202,13 @@ class EngineConfig:
     def on_gpu(self) -> bool:
         """Whether workers run on GPUs."""
         return self.devices[0] != "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(EngineOptions):
+    """How the engine runs a model."""
+
+    manifest: Manifest
 
     @property
     def dtype_name(self) -> str:

@@ -68,7 +68,7 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
 
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
-    return MetricsRoute(families, Readings(families, engine, settings.max_queue))
+    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
 
 
 def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:

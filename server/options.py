@@ -1,6 +1,6 @@
 """The settings an operator can give: flag, environment variable, how the text is read, and what ``--help`` says.
 
-Knows neither where a setting is used nor which was given.
+Knows neither where a setting is used nor which was given, only which record holds it.
 """
 
 import argparse
@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import ASSUMED, DTYPES, MAX_MASTER_PORT, NARROW_DTYPES, SIDE_STEP_PX, DecoderKind, is_device
+from engine import (
+    ASSUMED,
+    DTYPES,
+    MAX_MASTER_PORT,
+    NARROW_DTYPES,
+    SIDE_STEP_PX,
+    DecoderKind,
+    EngineOptions,
+    Nodes,
+    Precision,
+    is_device,
+)
 
 ENV_PREFIX = "HIAR_"
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +38,15 @@ class Option:
     help: str
     default: str | None = None
     """What the help says in place of the default's value."""
+    of: type | None = None
+    """The engine's record that holds it; None is ``Settings``."""
+    named: str | None = None
+    """Its name there, where that is another."""
+
+    @property
+    def field(self) -> str:
+        """Its name in the record that holds it."""
+        return self.named or self.name
 
     @property
     def flag(self) -> str:
@@ -119,6 +139,7 @@ OPTIONS = (
     ),
     Option(
         name="devices",
+        of=EngineOptions,
         read=_devices,
         expected="'cpu' or a list like 'cuda:0,cuda:1'",
         help="one worker a device, in chain order; name cpu several times to run a pipeline without GPUs",
@@ -133,6 +154,7 @@ OPTIONS = (
     ),
     Option(
         name="text_device",
+        of=EngineOptions,
         read=_text_device,
         expected="auto, cpu or a device like cuda:0",
         help="where prompts are embedded: cpu keeps the text encoder in the host's memory and takes seconds a prompt; "
@@ -140,6 +162,7 @@ OPTIONS = (
     ),
     Option(
         name="dtype",
+        of=EngineOptions,
         read=_one_of(DTYPES),
         expected=" or ".join(DTYPES),
         help="type of weights and activations; auto is the model's own on GPUs, and on CPUs float32, or bfloat16 "
@@ -156,11 +179,18 @@ OPTIONS = (
     ),
     Option(
         name="max_videos",
+        of=EngineOptions,
         read=_whole(1, 1024),
         expected="1..1024",
         help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
     ),
-    Option(name="max_queue", read=_whole(0, 100_000), expected="0..100000", help="requests that may wait for a place"),
+    Option(
+        name="max_queue",
+        of=EngineOptions,
+        read=_whole(0, 100_000),
+        expected="0..100000",
+        help="requests that may wait for a place",
+    ),
     Option(
         name="max_seconds",
         read=_positive,
@@ -169,30 +199,36 @@ OPTIONS = (
     ),
     Option(
         name="lead_target_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="a realtime video is made at most this far ahead of its viewer",
     ),
     Option(
         name="start_timeout_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="how long loading, measuring and warming up may take before the start has failed",
     ),
     Option(
         name="stage_timeout_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="a worker that has work and makes no progress for this long is replaced, and so is a silent node",
     ),
     Option(
         name="recovery_grace_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="how long running videos wait for lost workers to be replaced",
     ),
     Option(
         name="keep_seconds",
+        of=EngineOptions,
+        named="keep_s",
         read=_not_negative,
         expected="a number of seconds, 0 or more",
         help="how long an ended video still answers and can be read, while there is memory for it",
@@ -205,6 +241,7 @@ OPTIONS = (
     ),
     Option(
         name="kv_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["kv_dtype"]),
         expected=" or ".join(NARROW_DTYPES["kv_dtype"]),
         help="type of the keys and values of earlier blocks: fp8 about halves them, so that the same memory holds "
@@ -212,19 +249,31 @@ OPTIONS = (
     ),
     Option(
         name="linear_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["linear_dtype"]),
         expected=" or ".join(NARROW_DTYPES["linear_dtype"]),
         help="type of most products with weights: fp8 halves those weights; it changes the pictures",
     ),
     Option(
         name="attention_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["attention_dtype"]),
         expected=" or ".join(NARROW_DTYPES["attention_dtype"]),
         help="type of the products of queries and keys; int8 changes the pictures",
     ),
-    Option(name="nnodes", read=_whole(1, 1024), expected="1..1024", help="hosts that share one engine"),
+    Option(
+        name="nnodes",
+        of=Nodes,
+        named="num_nodes",
+        default="default: 1",
+        read=_whole(1, 1024),
+        expected="1..1024",
+        help="hosts that share one engine",
+    ),
     Option(
         name="node_rank",
+        of=Nodes,
+        named="rank",
         read=_whole(0, 1023),
         expected="0..1023",
         help="which of them this is: 0 serves HTTP, the others lend it their devices",
@@ -232,6 +281,7 @@ OPTIONS = (
     ),
     Option(
         name="master_addr",
+        of=Nodes,
         read=_word,
         expected="a host name or address",
         help="host of node 0, as the others reach it",
@@ -239,6 +289,7 @@ OPTIONS = (
     ),
     Option(
         name="master_port",
+        of=Nodes,
         read=_whole(1, MAX_MASTER_PORT),
         expected=f"1..{MAX_MASTER_PORT}",
         help="port where workers of several nodes meet; nodes meet at the next one",
@@ -274,7 +325,10 @@ SIGTERM or Ctrl-C ends running videos at the end of their block; a second one en
 
 
 def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """The command line; ``defaults`` by name are what its help shows. All values stay text, None where not given."""
+    """The command line. All values stay text, None where not given.
+
+    ``defaults``: by name, of the options that say none themselves; help shows them.
+    """
     parser = argparse.ArgumentParser(
         prog="hiar-server",
         description="Generate endless video from prompts and stream it over HTTP while it is being made.",

@@ -76,8 +76,8 @@ class InfoRoutes:
 
     def _limits(self) -> LimitsAnswer:
         return LimitsAnswer(
-            max_videos=self._settings.max_videos,
-            max_queue=self._settings.max_queue,
+            max_videos=self._settings.engine.max_videos,
+            max_queue=self._settings.engine.max_queue,
             max_seconds=self._settings.max_seconds,
             body_bytes=self._settings.transport.body_bytes,
         )
