@@ -184,6 +184,11 @@ class VideoConfig:
             ok = all(side_px > 0 and side_px % SIDE_STEP_PX == 0 for side_px in (width_px, height_px))
             require(ok, f"size {width_px}x{height_px} is not a positive multiple of {SIDE_STEP_PX}")
 
+    @property
+    def size_names(self) -> list[str]:
+        """The sizes as people write them (``832x480``); the first is the default."""
+        return [f"{width_px}x{height_px}" for width_px, height_px in self.sizes]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

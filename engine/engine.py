@@ -177,8 +177,8 @@ class Engine:
             Overloaded: the queue is full.
             EngineUnavailable: starting, restarting, draining or failed.
         """
-        self._check_serving()
         self._check_request(request)
+        self._check_serving()
         return self._shell.open(request, linger_s)
 
     def video(self, video_id: str) -> VideoHandle:
@@ -204,11 +204,10 @@ class Engine:
     def _check_request(self, request: VideoRequest) -> None:
         video = self.manifest.video
         if (request.width_px, request.height_px) not in video.sizes:
-            sizes = ", ".join(f"{width}x{height}" for width, height in video.sizes)
-            asked = f"{request.width_px}x{request.height_px}"
-            raise RequestError(f"model {self.manifest.name} makes no {asked} video; choose one of {sizes}", "size")
+            asked, offered = f"{request.width_px}x{request.height_px}", " or ".join(video.size_names)
+            raise RequestError(f"size: {asked} is not offered; choose {offered}", "size")
         if request.fps > video.max_fps:
-            raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
+            raise RequestError(f"fps: {request.fps} is above {video.max_fps}, the highest of this model", "fps")
 
     def _receive(self, rank: int, message: ForFront) -> None:
         self._shell.receive(rank, message)
