@@ -10,8 +10,9 @@ from typing import Any
 
 import clients.cli
 import server.download.command
+from engine import PARTIAL_NAME
 from engine.fleet.hello import TOKEN_VARIABLE
-from server.download.folder import COMPLETE_NAME, PARTIAL_NAME
+from server.download.folder import COMPLETE_NAME
 from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 from tests.deploy.chart import ROOT, Pods, Rendered, environment_of, pods_of
