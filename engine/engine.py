@@ -20,7 +20,8 @@ from engine.messages import ForFront
 from engine.observe import Observer
 from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, VideoRequest
 
-RETRY_WHILE_STARTING_S = 5.0
+RETRY_S = 5.0
+"""After which to ask again an engine that takes no new work."""
 
 
 async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) -> None:
@@ -118,7 +119,7 @@ class Engine:
     async def drain(self) -> None:
         """Take no new video, end running ones at a block boundary, return when none is left."""
         self._draining = True
-        await self._shell.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
+        await self._shell.drain(_unavailable(EngineState.DRAINING))
 
     async def stop(self) -> None:
         """End the workers; videos that still run end with ``WorkerLost``. Idempotent."""
@@ -175,10 +176,11 @@ class Engine:
         Raises:
             RequestError: the model does not make such a video; names the field.
             Overloaded: the queue is full.
-            EngineUnavailable: starting, restarting, draining or failed.
+            EngineUnavailable: in any state but ready.
         """
         self._check_request(request)
-        self._check_serving()
+        if self.state != EngineState.READY:
+            raise _unavailable(self.state)
         return self._shell.open(request, linger_s)
 
     def video(self, video_id: str) -> VideoHandle:
@@ -189,17 +191,6 @@ class Engine:
     def videos(self) -> tuple[VideoHandle, ...]:
         """All of them, the oldest first."""
         return self._shell.videos
-
-    def _check_serving(self) -> None:
-        match self.state:
-            case EngineState.READY:
-                return
-            case EngineState.STARTING:
-                raise EngineUnavailable("the model is loading", RETRY_WHILE_STARTING_S, "starting")
-            case EngineState.DRAINING:
-                raise EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining")
-            case state:
-                raise EngineUnavailable(f"the engine is {state}", RETRY_WHILE_STARTING_S)
 
     def _check_request(self, request: VideoRequest) -> None:
         video = self.manifest.video
@@ -218,3 +209,9 @@ class Engine:
     def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
         for_good = self.fleet.state == EngineState.FAILED
         self._shell.group_lost(WorkerLost(sentence), suspects, for_good=for_good)
+
+
+def _unavailable(state: EngineState) -> EngineUnavailable:
+    """The refusal of new work in ``state``, any but ready."""
+    reasons = {EngineState.STARTING: "the model is loading", EngineState.DRAINING: "the server is shutting down"}
+    return EngineUnavailable(reasons.get(state, f"the engine is {state}"), RETRY_S, state.value)
