@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import MAX_MASTER_PORT, EngineOptions, Nodes, Precision
-from server.options import OPTIONS, ROOT, Option, parser_of
+from server.command_line import parser_of
+from server.options import OPTIONS, ROOT, Option
 
 
 class SettingError(ValueError):
