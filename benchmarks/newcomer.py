@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from engine import Engine, EngineConfig, Pace, PromptAt, VideoHandle, VideoRequest, read_manifest
-from engine.config import Rehearsal
+from engine.engine_config import Rehearsal
 
 MODEL = Path("models/tiny")
 SIZE_PX = 96

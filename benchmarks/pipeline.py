@@ -30,7 +30,8 @@ from safetensors.torch import save_file
 from benchmarks.spans import PASSES, SpanLog
 from benchmarks.timeline import chrome_trace, diagonal_svg
 from engine import Engine, EngineConfig, HiarError, Manifest, Output, Pace, PromptAt, VideoRequest
-from engine.config import LATENT_STRIDE_PX, Order, Rehearsal, RolloutConfig, TransformerConfig, VideoConfig, require
+from engine.config import LATENT_STRIDE_PX, Order, RolloutConfig, TransformerConfig, VideoConfig, require
+from engine.engine_config import Rehearsal
 from engine.law.placement import Plan
 from engine.law.schedule import NUM_TRAIN_TIMESTEPS, frames_before_block
 from engine.model.dit import CausalWan

@@ -1,18 +1,17 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import (
+from engine.config import SIDE_STEP_PX, DecoderKind, Manifest
+from engine.engine import Engine, run_agent
+from engine.engine_config import (
     DTYPES,
     MAX_MASTER_PORT,
     NARROW_DTYPES,
-    SIDE_STEP_PX,
-    DecoderKind,
     EngineConfig,
-    Manifest,
+    EngineOptions,
     Nodes,
     Precision,
     is_device,
 )
-from engine.engine import Engine, run_agent
 from engine.errors import (
     BlockGone,
     BlockTooEarly,
@@ -41,7 +40,7 @@ from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
 from engine.law.schedule import VAE_TEMPORAL_STRIDE
 from engine.law.verdict import Site, Verdict, judge
-from engine.manifest import read_manifest
+from engine.manifest import PARTIAL_NAME, read_manifest
 from engine.messages import StartPhase, StartProgress
 from engine.observe import LossReason, Observer, StartTimes
 from engine.request import (
@@ -67,6 +66,7 @@ __all__ = [
     "DTYPES",
     "MAX_MASTER_PORT",
     "NARROW_DTYPES",
+    "PARTIAL_NAME",
     "SIDE_STEP_PX",
     "VAE_TEMPORAL_STRIDE",
     "BlockGone",
@@ -80,6 +80,7 @@ __all__ = [
     "EngineConfig",
     "EngineFacts",
     "EngineLoad",
+    "EngineOptions",
     "EngineOutOfMemory",
     "EngineState",
     "EngineUnavailable",

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.config import EngineConfig, Manifest
+from engine.config import Manifest
+from engine.engine_config import EngineConfig
 from engine.errors import EngineUnavailable, RequestError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
@@ -19,7 +20,8 @@ from engine.messages import ForFront
 from engine.observe import Observer
 from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, VideoRequest
 
-RETRY_WHILE_STARTING_S = 5.0
+RETRY_S = 5.0
+"""After which to ask again an engine that takes no new work."""
 
 
 async def run_agent(config: EngineConfig, leave: asyncio.Event | None = None) -> None:
@@ -117,7 +119,7 @@ class Engine:
     async def drain(self) -> None:
         """Take no new video, end running ones at a block boundary, return when none is left."""
         self._draining = True
-        await self._shell.drain(EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining"))
+        await self._shell.drain(_unavailable(EngineState.DRAINING))
 
     async def stop(self) -> None:
         """End the workers; videos that still run end with ``WorkerLost``. Idempotent."""
@@ -169,10 +171,11 @@ class Engine:
         Raises:
             RequestError: the model does not make such a video; names the field.
             Overloaded: the queue is full.
-            EngineUnavailable: starting, restarting, draining or failed.
+            EngineUnavailable: in any state but ready.
         """
-        self._check_serving()
         self._check_request(request)
+        if self.state != EngineState.READY:
+            raise _unavailable(self.state)
         return self._shell.open(request, linger_s)
 
     def video(self, video_id: str) -> VideoHandle:
@@ -184,25 +187,13 @@ class Engine:
         """All of them, the oldest first."""
         return self._shell.videos
 
-    def _check_serving(self) -> None:
-        match self.state:
-            case EngineState.READY:
-                return
-            case EngineState.STARTING:
-                raise EngineUnavailable("the model is loading", RETRY_WHILE_STARTING_S, "starting")
-            case EngineState.DRAINING:
-                raise EngineUnavailable("the server is shutting down", RETRY_WHILE_STARTING_S, "draining")
-            case state:
-                raise EngineUnavailable(f"the engine is {state}", RETRY_WHILE_STARTING_S)
-
     def _check_request(self, request: VideoRequest) -> None:
         video = self.manifest.video
         if (request.width_px, request.height_px) not in video.sizes:
-            sizes = ", ".join(f"{width}x{height}" for width, height in video.sizes)
-            asked = f"{request.width_px}x{request.height_px}"
-            raise RequestError(f"model {self.manifest.name} makes no {asked} video; choose one of {sizes}", "size")
+            asked, offered = f"{request.width_px}x{request.height_px}", " or ".join(video.size_names)
+            raise RequestError(f"size: {asked} is not offered; choose {offered}", "size")
         if request.fps > video.max_fps:
-            raise RequestError(f"fps {request.fps} is above this model's {video.max_fps}", "fps")
+            raise RequestError(f"fps: {request.fps} is above {video.max_fps}, the highest of this model", "fps")
 
     def _receive(self, rank: int, message: ForFront) -> None:
         self._shell.receive(rank, message)
@@ -213,3 +204,9 @@ class Engine:
     def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
         for_good = self.fleet.state == EngineState.FAILED
         self._shell.group_lost(WorkerLost(sentence), suspects, for_good=for_good)
+
+
+def _unavailable(state: EngineState) -> EngineUnavailable:
+    """The refusal of new work in ``state``, any but ready."""
+    reasons = {EngineState.STARTING: "the model is loading", EngineState.DRAINING: "the server is shutting down"}
+    return EngineUnavailable(reasons.get(state, f"the engine is {state}"), RETRY_S, state.value)

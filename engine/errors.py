@@ -8,7 +8,7 @@ HiarError                     code, message, retryable
 |   +-- Overloaded            the queue is full
 |   +-- PromptReplaced        a newer prompt of the same video came first
 |   +-- BlockTooEarly         a block too far ahead of the newest
-|   +-- EngineUnavailable     starting, restarting or draining
+|   +-- EngineUnavailable     starting, restarting, draining, failed or stopped
 +-- VideoFailed             the engine could not go on with one video
 |   +-- CorruptLatents        a block held NaN or infinity
 |   +-- EngineOutOfMemory     the device had no memory left for it
@@ -83,11 +83,11 @@ class BlockTooEarly(Refused):
 
 
 class EngineUnavailable(Refused):
-    """The engine is starting, restarting or draining; ``code`` says which."""
+    """The engine takes no new work; ``code`` is the state it is in."""
 
     code = "engine_unavailable"
 
-    def __init__(self, message: str, retry_after_s: float, code: str = "engine_unavailable") -> None:
+    def __init__(self, message: str, retry_after_s: float, code: str) -> None:
         super().__init__(message, retry_after_s)
         self.code = code
 

@@ -6,7 +6,8 @@ The answer is ``engine.law.verdict``'s. Loads no torch and asks no driver: what 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.config import DecoderConfig, EngineConfig
+from engine.config import DecoderConfig
+from engine.engine_config import EngineConfig
 from engine.law.advice import Choices
 from engine.law.fitting import Device
 from engine.law.rates import ASSUMED, assumed_like, cpu_costs, gpu_costs

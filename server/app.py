@@ -25,6 +25,7 @@ from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
 Responses = dict[int | str, dict[str, Any]]
+_A_VIDEO = "/v1/videos/{video_id}"
 
 
 def _errors(*codes: int) -> Responses:
@@ -53,7 +54,10 @@ def _query(parameters: list[dict[str, Any]]) -> dict[str, Any]:
 def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
     """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port."""
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
-    _add_video_routes(app, VideoRoutes(engine, settings, families))
+    videos = VideoRoutes(engine, settings, families)
+    _add_making_routes(app, videos)
+    _add_resource_routes(app, videos)
+    _add_reading_routes(app, videos)
     _add_info_routes(app, InfoRoutes(engine, settings))
     _add_player(app, PlayerRoutes())
     if settings.metrics_port is None:
@@ -68,10 +72,10 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
 
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
-    return MetricsRoute(families, Readings(families, engine, settings.max_queue))
+    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
 
 
-def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
+def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
     app.add_api_route(
         "/v1/generate",
         routes.generate,
@@ -90,22 +94,27 @@ def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
         responses={**created, **_errors(400, 408, 413, 415, 429, 503)},
         openapi_extra=body_schema(VideoCreate),
     )
+
+
+def _add_resource_routes(app: FastAPI, routes: VideoRoutes) -> None:
     app.add_api_route(
         "/v1/videos", routes.list, methods=["GET"], responses=_errors(400), openapi_extra=_query(LIST_QUERY)
     )
-    video = "/v1/videos/{video_id}"
-    app.add_api_route(video, routes.retrieve, methods=["GET"], responses=_errors(404))
-    app.add_api_route(video, routes.delete, methods=["DELETE"], responses=_errors(404))
-    app.add_api_route(f"{video}/cancel", routes.cancel, methods=["POST"], responses=_errors(404))
+    app.add_api_route(_A_VIDEO, routes.retrieve, methods=["GET"], responses=_errors(404))
+    app.add_api_route(_A_VIDEO, routes.delete, methods=["DELETE"], responses=_errors(404))
+    app.add_api_route(f"{_A_VIDEO}/cancel", routes.cancel, methods=["POST"], responses=_errors(404))
     app.add_api_route(
-        f"{video}/prompt",
+        f"{_A_VIDEO}/prompt",
         routes.change_prompt,
         methods=["POST"],
         responses=_errors(400, 404, 408, 413, 415, 429, 503),
         openapi_extra=body_schema(PromptChange),
     )
+
+
+def _add_reading_routes(app: FastAPI, routes: VideoRoutes) -> None:
     app.add_api_route(
-        f"{video}/stream",
+        f"{_A_VIDEO}/stream",
         routes.stream,
         methods=["GET"],
         responses={**_VIDEO, **_errors(400, 404, 410, 425, 429, 503, 504)},
@@ -113,7 +122,7 @@ def _add_video_routes(app: FastAPI, routes: VideoRoutes) -> None:
         response_class=Response,
     )
     app.add_api_route(
-        f"{video}/content",
+        f"{_A_VIDEO}/content",
         routes.content,
         methods=["GET"],
         responses={**_VIDEO, **_errors(404, 410, 429, 503, 504)},

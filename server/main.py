@@ -17,7 +17,7 @@ from types import FrameType
 
 import uvicorn
 
-from engine import Engine, EngineConfig, Manifest, Nodes, Precision, StartError, read_manifest
+from engine import Engine, EngineConfig, Manifest, StartError, read_manifest
 from server.app import create_app, metrics_route
 from server.http.listener import address_of, listen
 from server.http.protocol import HttpConfig
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = settings_from_process(sys.argv[1:] if arguments is None else arguments)
         _configure_logging(settings.log_level)
-        if settings.plan:
-            sys.exit(print_plan(settings, engine_config(settings), sys.stdout))
         config = engine_config(settings)
-        if settings.node_rank > 0:
+        if settings.plan:
+            sys.exit(print_plan(settings, config, sys.stdout))
+        if config.nodes is not None and config.nodes.rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
         listener = listen(settings.host, settings.port)
         metrics_listener = _metrics_listener(settings)
@@ -177,30 +177,9 @@ async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:
 
 
 def engine_config(settings: Settings) -> EngineConfig:
-    """The engine's settings. Raises ``SettingError`` or ``StartError``."""
+    """What the engine is told, with the model that the settings name. Raises ``StartError``."""
     manifest = read_manifest(settings.model, settings.decoder)
-    try:
-        return EngineConfig(
-            manifest=_with_sizes(manifest, settings.sizes),
-            devices=settings.devices,
-            dtype=settings.dtype,
-            text_device=settings.text_device,
-            nodes=_nodes(settings),
-            max_videos=settings.max_videos,
-            max_queue=settings.max_queue,
-            precision=Precision(
-                kv_dtype=settings.kv_dtype,
-                linear_dtype=settings.linear_dtype,
-                attention_dtype=settings.attention_dtype,
-            ),
-            lead_target_s=settings.lead_target_s,
-            start_timeout_s=settings.start_timeout_s,
-            stage_timeout_s=settings.stage_timeout_s,
-            recovery_grace_s=settings.recovery_grace_s,
-            keep_s=settings.keep_seconds,
-        )
-    except ValueError as error:
-        raise SettingError(str(error)) from error
+    return EngineConfig(manifest=_with_sizes(manifest, settings.sizes), **vars(settings.engine))
 
 
 def _with_sizes(manifest: Manifest, sizes: tuple[tuple[int, int], ...] | None) -> Manifest:
@@ -211,17 +190,6 @@ def _with_sizes(manifest: Manifest, sizes: tuple[tuple[int, int], ...] | None) -
     if foreign:
         _log.warning("%s was not trained for %s: expect worse pictures", manifest.name, ", ".join(foreign))
     return replace(manifest, video=replace(manifest.video, sizes=sizes))
-
-
-def _nodes(settings: Settings) -> Nodes | None:
-    if settings.nnodes == 1:
-        return None
-    return Nodes(
-        num_nodes=settings.nnodes,
-        rank=settings.node_rank,
-        master_addr=settings.master_addr,
-        master_port=settings.master_port,
-    )
 
 
 def _metrics_listener(settings: Settings) -> socket.socket | None:

@@ -1,15 +1,25 @@
 """The settings an operator can give: flag, environment variable, how the text is read, and what ``--help`` says.
 
-Knows neither where a setting is used nor which was given.
+Knows neither where a setting is used nor which was given, only which record holds it.
 """
 
-import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import ASSUMED, DTYPES, MAX_MASTER_PORT, NARROW_DTYPES, SIDE_STEP_PX, DecoderKind, is_device
+from engine import (
+    ASSUMED,
+    DTYPES,
+    MAX_MASTER_PORT,
+    NARROW_DTYPES,
+    SIDE_STEP_PX,
+    DecoderKind,
+    EngineOptions,
+    Nodes,
+    Precision,
+    is_device,
+)
 
 ENV_PREFIX = "HIAR_"
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +37,15 @@ class Option:
     help: str
     default: str | None = None
     """What the help says in place of the default's value."""
+    of: type | None = None
+    """The engine's record that holds it; None is ``Settings``."""
+    named: str | None = None
+    """Its name there, where that is another."""
+
+    @property
+    def field(self) -> str:
+        """Its name in the record that holds it."""
+        return self.named or self.name
 
     @property
     def flag(self) -> str:
@@ -119,6 +138,7 @@ OPTIONS = (
     ),
     Option(
         name="devices",
+        of=EngineOptions,
         read=_devices,
         expected="'cpu' or a list like 'cuda:0,cuda:1'",
         help="one worker a device, in chain order; name cpu several times to run a pipeline without GPUs",
@@ -133,6 +153,7 @@ OPTIONS = (
     ),
     Option(
         name="text_device",
+        of=EngineOptions,
         read=_text_device,
         expected="auto, cpu or a device like cuda:0",
         help="where prompts are embedded: cpu keeps the text encoder in the host's memory and takes seconds a prompt; "
@@ -140,6 +161,7 @@ OPTIONS = (
     ),
     Option(
         name="dtype",
+        of=EngineOptions,
         read=_one_of(DTYPES),
         expected=" or ".join(DTYPES),
         help="type of weights and activations; auto is the model's own on GPUs, and on CPUs float32, or bfloat16 "
@@ -156,11 +178,18 @@ OPTIONS = (
     ),
     Option(
         name="max_videos",
+        of=EngineOptions,
         read=_whole(1, 1024),
         expected="1..1024",
         help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
     ),
-    Option(name="max_queue", read=_whole(0, 100_000), expected="0..100000", help="requests that may wait for a place"),
+    Option(
+        name="max_queue",
+        of=EngineOptions,
+        read=_whole(0, 100_000),
+        expected="0..100000",
+        help="requests that may wait for a place",
+    ),
     Option(
         name="max_seconds",
         read=_positive,
@@ -169,30 +198,36 @@ OPTIONS = (
     ),
     Option(
         name="lead_target_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="a realtime video is made at most this far ahead of its viewer",
     ),
     Option(
         name="start_timeout_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="how long loading, measuring and warming up may take before the start has failed",
     ),
     Option(
         name="stage_timeout_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="a worker that has work and makes no progress for this long is replaced, and so is a silent node",
     ),
     Option(
         name="recovery_grace_s",
+        of=EngineOptions,
         read=_positive,
         expected="a number of seconds above 0",
         help="how long running videos wait for lost workers to be replaced",
     ),
     Option(
         name="keep_seconds",
+        of=EngineOptions,
+        named="keep_s",
         read=_not_negative,
         expected="a number of seconds, 0 or more",
         help="how long an ended video still answers and can be read, while there is memory for it",
@@ -205,6 +240,7 @@ OPTIONS = (
     ),
     Option(
         name="kv_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["kv_dtype"]),
         expected=" or ".join(NARROW_DTYPES["kv_dtype"]),
         help="type of the keys and values of earlier blocks: fp8 about halves them, so that the same memory holds "
@@ -212,19 +248,31 @@ OPTIONS = (
     ),
     Option(
         name="linear_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["linear_dtype"]),
         expected=" or ".join(NARROW_DTYPES["linear_dtype"]),
         help="type of most products with weights: fp8 halves those weights; it changes the pictures",
     ),
     Option(
         name="attention_dtype",
+        of=Precision,
         read=_one_of(NARROW_DTYPES["attention_dtype"]),
         expected=" or ".join(NARROW_DTYPES["attention_dtype"]),
         help="type of the products of queries and keys; int8 changes the pictures",
     ),
-    Option(name="nnodes", read=_whole(1, 1024), expected="1..1024", help="hosts that share one engine"),
+    Option(
+        name="nnodes",
+        of=Nodes,
+        named="num_nodes",
+        default="default: 1",
+        read=_whole(1, 1024),
+        expected="1..1024",
+        help="hosts that share one engine",
+    ),
     Option(
         name="node_rank",
+        of=Nodes,
+        named="rank",
         read=_whole(0, 1023),
         expected="0..1023",
         help="which of them this is: 0 serves HTTP, the others lend it their devices",
@@ -232,6 +280,7 @@ OPTIONS = (
     ),
     Option(
         name="master_addr",
+        of=Nodes,
         read=_word,
         expected="a host name or address",
         help="host of node 0, as the others reach it",
@@ -239,6 +288,7 @@ OPTIONS = (
     ),
     Option(
         name="master_port",
+        of=Nodes,
         read=_whole(1, MAX_MASTER_PORT),
         expected=f"1..{MAX_MASTER_PORT}",
         help="port where workers of several nodes meet; nodes meet at the next one",
@@ -252,55 +302,3 @@ OPTIONS = (
     ),
     Option(name="log_level", read=_one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
 )
-
-_EXAMPLES = """\
-examples:
-  hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
-  hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
-  hiar-server --port 9000 --max-videos 1           one video at a time
-  hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
-  hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
-
-two hosts, the first at 10.9.0.1; requests go to the first:
-  hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0
-  hiar-server --nnodes 2 --node-rank 1 --master-addr 10.9.0.1 --devices cuda:0,cuda:1
-
-Each flag can be given as an environment variable too: HIAR_PORT=9000 means --port 9000; a flag wins.
-torchrun --nproc-per-node 1 and LeaderWorkerSet set number, rank and master of the nodes by their own variables.
-Between hosts, messages are not encrypted: use a network you trust. HIAR_GROUP_TOKEN, the same word on all of them,
-keeps the hosts of two groups apart.
-SIGTERM or Ctrl-C ends running videos at the end of their block; a second one ends at once.
-"""
-
-
-def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """The command line; ``defaults`` by name are what its help shows. All values stay text, None where not given."""
-    parser = argparse.ArgumentParser(
-        prog="hiar-server",
-        description="Generate endless video from prompts and stream it over HTTP while it is being made.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--plan",
-        action="store_true",
-        help="print what each worker would hold in memory and the expected speed, and serve nothing; exit status 0 if "
-        "it fits, 3 if not, with the flags that make it fit in the last line",
-    )
-    for option in OPTIONS:
-        help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
-        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=help_text.replace("%", "%%"))
-    return parser
-
-
-def _shown(default: Any) -> str:
-    if default is None:
-        return "default: no limit"
-    if default == "auto":
-        return "default: auto"
-    if isinstance(default, tuple):
-        return f"default: {','.join(default)}"
-    if isinstance(default, Path):
-        return f"default: {default.relative_to(ROOT)}"
-    return f"default: {default:g}" if isinstance(default, float) else f"default: {default}"

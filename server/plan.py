@@ -50,11 +50,10 @@ def print_plan(settings: Settings, config: EngineConfig, out: TextIO) -> int:
 
 def _print(config: EngineConfig, site: Site, verdict: Verdict, out: TextIO) -> None:
     memory, video = verdict.memory, config.manifest.video
-    sizes = ", ".join(f"{width}x{height}" for width, height in video.sizes)
     kinds = " + ".join(dict.fromkeys(device.kind for device in site.devices))
     out.write(
         f"{config.manifest.name} on {len(site.devices)} x {kinds}, {config.dtype_name}, "
-        f"{config.max_videos} videos at once, sizes {sizes}\n"
+        f"{config.max_videos} videos at once, sizes {', '.join(video.size_names)}\n"
         "Memory in GB, planned from sizes. Contexts, graphs, slack and totals are estimates; nothing was measured.\n\n"
     )
     for line in _aligned(memory.table):

@@ -1,16 +1,17 @@
 """Every setting of the server: read once from flags and environment, checked, then frozen.
 
-Knows no model file, no socket and no engine; it says what was wrong with which key.
+Knows no model file, no socket and no running engine; it says what was wrong with which key.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import MAX_MASTER_PORT, EngineConfig, Nodes, Precision
-from server.options import OPTIONS, ROOT, Option, parser_of
+from engine import MAX_MASTER_PORT, EngineOptions, Nodes, Precision
+from server.command_line import parser_of
+from server.options import OPTIONS, ROOT, Option
 
 
 class SettingError(ValueError):
@@ -36,39 +37,21 @@ class TransportLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an operator can choose. Defaults of what the engine is told are the engine's own."""
+    """What an operator can choose."""
 
     model: Path = ROOT / "models" / "tiny"
     decoder: str | None = None
     """``wan`` or ``tiny``; None is the model's own."""
-    devices: tuple[str, ...] = EngineConfig.devices
     sizes: tuple[tuple[int, int], ...] | None = None
     """Picture sizes to serve (width_px, height_px); None is the model's own."""
-    text_device: str = EngineConfig.text_device
-    dtype: str = EngineConfig.dtype
+    engine: EngineOptions = field(default_factory=EngineOptions)
     host: str = "127.0.0.1"
     port: int = 8000
     metrics_port: int | None = None
     """Port of `/metrics`; None is the same as the rest."""
-    max_videos: int = EngineConfig.max_videos
-    max_queue: int = EngineConfig.max_queue
     max_seconds: float | None = None
     """Longest video; also ends endless ones. None is no limit."""
-    lead_target_s: float = EngineConfig.lead_target_s
-    start_timeout_s: float = EngineConfig.start_timeout_s
-    stage_timeout_s: float = EngineConfig.stage_timeout_s
-    recovery_grace_s: float = EngineConfig.recovery_grace_s
     drain_timeout_s: float = 30.0
-    keep_seconds: float = EngineConfig.keep_s
-    """How long an ended video still answers."""
-    kv_dtype: str = Precision.kv_dtype
-    linear_dtype: str = Precision.linear_dtype
-    attention_dtype: str = Precision.attention_dtype
-    nnodes: int = 1
-    node_rank: int = 0
-    master_addr: str = ""
-    """Empty only with one node."""
-    master_port: int = Nodes.master_port
     assume: str | None = None
     """GPUs that a plan is made for; None is those that are here."""
     plan: bool = False
@@ -93,15 +76,29 @@ _TORCHRUN_PORT_STEP = 10
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Read settings from flags, then environment, then defaults. Raises ``SettingError`` at the first bad value."""
-    defaults = {item.name: item.default for item in fields(Settings)}
+    defaults = {option.name: getattr(option.of or Settings, option.field) for option in OPTIONS if not option.default}
     flags = vars(parser_of(defaults).parse_args(arguments))
-    chosen: dict[str, Any] = {"plan": flags["plan"]}
+    chosen: dict[str, Any] = {}
     for option in OPTIONS:
         if flags[option.name] is not None:
             chosen[option.name] = _read(option, option.flag, flags[option.name])
         elif option.env in environment:
             chosen[option.name] = _read(option, option.env, environment[option.env])
-    return Settings(**_with_nodes(chosen, environment))
+    return _settings(_with_nodes(chosen, environment), plan=flags["plan"])
+
+
+def _settings(chosen: Mapping[str, Any], *, plan: bool) -> Settings:
+    """Put what was chosen into the records that hold it. Raises ``SettingError`` where that does not go together."""
+    held: dict[type | None, dict[str, Any]] = {None: {}, EngineOptions: {}, Precision: {}, Nodes: {}}
+    for name, value in chosen.items():
+        option = _BY_NAME[name]
+        held[option.of][option.field] = value
+    try:
+        nodes = Nodes(**held[Nodes]) if chosen.get("nnodes", 1) > 1 else None
+        engine = EngineOptions(**held[EngineOptions], precision=Precision(**held[Precision]), nodes=nodes)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    return Settings(**held[None], engine=engine, plan=plan)
 
 
 def _with_nodes(chosen: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.gpu.passes import DENOISE_TIMESTEP, captured, captures_of, random_model
 from benchmarks.gpu.record import Bar, Panel, Section, Table
 from benchmarks.gpu.timing import Bench
-from engine.config import Precision
+from engine.engine_config import Precision
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.segments import SegmentBatch

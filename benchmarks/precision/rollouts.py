@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmarks.parity import rollout_manifest
 from benchmarks.precision.operations import relative_error
-from engine.config import LATENT_STRIDE_PX, Manifest, Precision
+from engine.config import LATENT_STRIDE_PX, Manifest
+from engine.engine_config import Precision
 from engine.law.schedule import Level, noise_levels
 from engine.law.step import predict_x0, re_noise
 from engine.manifest import read_manifest

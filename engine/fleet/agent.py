@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from engine.config import EngineConfig, Nodes
+from engine.engine_config import EngineConfig, Nodes
 from engine.errors import StartError
 from engine.fleet import wire
 from engine.fleet.fork_server import prepare_workers

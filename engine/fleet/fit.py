@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import StartError
 from engine.forecast import host_site
 from engine.law.advice import Choices

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.util import get_temp_dir
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import StartError
 from engine.fleet.scratch import scratch_folder
 from engine.messages import FRONT_PID

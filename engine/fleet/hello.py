@@ -11,7 +11,8 @@ import json
 import os
 from pathlib import Path
 
-from engine.config import EngineConfig, Manifest
+from engine.config import Manifest
+from engine.engine_config import EngineConfig
 from engine.fleet.wire import Hello, source_version
 
 TOKEN_VARIABLE = "HIAR_GROUP_TOKEN"

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.fleet.fork_server import prepare_workers
 from engine.fleet.local import LocalWorker, OnLost, OnMessage, WorkerHandle
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.fleet.fork_server import fork_server
 from engine.messages import FromWorker, Shutdown, ToWorker
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import StartError
 from engine.fleet import wire
 from engine.fleet.fork_server import prepare_workers

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.fleet.fit import check_devices
 from engine.law.fitting import MemoryPlan
 from engine.law.placement import PassCosts, Plan, place

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import START_FAILURES, HiarError, StartError, StartOutOfMemory
 from engine.fleet import warm_up
 from engine.fleet.group import WorkerGroup

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.fleet.fit import memory_facts, tell_memory
 from engine.law.fitting import MemoryPlan
 from engine.law.placement import PassCosts, Plan

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import HiarError, StartError, WorkerLost
 from engine.fleet import warm_up
 from engine.fleet.fit import check_host

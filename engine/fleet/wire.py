@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
-from engine.config import Precision, Rehearsal
+from engine.engine_config import Precision, Rehearsal
 from engine.messages import FromWorker, ToWorker
 
 MAX_FRAME_BYTES = 256 * 2**20

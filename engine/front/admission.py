@@ -8,7 +8,7 @@ nothing takes any video: a machine too slow for one realtime video still serves 
 
 from collections.abc import Iterable
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.front.video import Video, VideoState
 from engine.law.placement import Plan
 from engine.law.schedule import frames_in_block

@@ -8,7 +8,7 @@ its request until it is forgotten.
 
 from typing import assert_never
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import VIDEO_FAILURES, HiarError, Overloaded, UnknownVideo, VideoFailed, WorkerLost
 from engine.front import events
 from engine.front.admission import HOLDING, retry_after_s

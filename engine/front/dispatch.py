@@ -5,7 +5,7 @@ again from 0, or restored to the first block that is not in its log. Pure; what 
 commands.
 """
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.front.events import Command, SendChain
 from engine.front.milestones import Milestones
 from engine.front.queue import Queue

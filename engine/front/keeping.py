@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.front.video import Video
 
 RECORD_BYTES = 16 * 1024

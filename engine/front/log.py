@@ -11,7 +11,8 @@ were computed from older context that is gone, so what follows resembles the und
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.config import Keep, RolloutConfig
+from engine.config import RolloutConfig
+from engine.engine_config import Keep
 from engine.law.schedule import attended_blocks, writes_pages
 from engine.messages import LatentsSaved, PromptTicket, RestoreTicket, TensorBytes
 from engine.request import Fragment

@@ -10,7 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 
-from engine.config import EngineConfig, RolloutConfig
+from engine.config import RolloutConfig
+from engine.engine_config import EngineConfig
 from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
 from engine.request import Pace, VideoRequest
 

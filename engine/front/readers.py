@@ -7,7 +7,7 @@ A reader may begin anywhere in what is kept, or one lead ahead of the newest blo
 import itertools
 from heapq import heappop, heappush
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import BlockGone, BlockTooEarly
 from engine.front.milestones import Milestones
 from engine.front.pacing import Cursor, leading

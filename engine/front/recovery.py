@@ -8,7 +8,7 @@ between, ends: it is the cause. Pure: times are given, and nothing is sent.
 import logging
 from collections import deque
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import HiarError, WorkerLost
 from engine.front.events import GroupLost
 from engine.front.video import Loss, Recovery, Video, VideoState

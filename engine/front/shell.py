@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, assert_never
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import HiarError
 from engine.front import events
 from engine.front.census import Census, census

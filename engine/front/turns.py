@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.front.admission import FULL, HOLDING, share
 from engine.front.pacing import ready_at, urgency
 from engine.front.video import Turn, Video, VideoState

@@ -7,7 +7,8 @@ pictures change what is seen. Knows no device.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from engine.config import DecoderConfig, EngineConfig, Precision
+from engine.config import DecoderConfig
+from engine.engine_config import EngineConfig, Precision
 from engine.law.memory import most_tokens
 
 SMALLER_PX = ((416, 240), (208, 112), (64, 64))

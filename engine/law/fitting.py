@@ -7,7 +7,7 @@ worker's own.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.law.memory import Held, Item, Share, held_by, held_while_measuring, text_encoder_bytes
 from engine.law.placement import PassCosts, Placement, Plan, place
 from engine.law.rates import frames_per_block

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, EngineConfig, TransformerConfig
+from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, TransformerConfig
+from engine.engine_config import EngineConfig
 from engine.law.forwards import largest_forward, steady_mixes
 from engine.law.schedule import VAE_TEMPORAL_STRIDE, writes_pages
 from engine.law.sizes import (

@@ -8,7 +8,8 @@ rates. Decoders: the Wan decoder takes 0.2 to 0.33 s for 12 frames of 832x480 on
 
 from dataclasses import dataclass
 
-from engine.config import DecoderKind, EngineConfig, Order
+from engine.config import DecoderKind, Order
+from engine.engine_config import EngineConfig
 from engine.law.memory import most_tokens, weights_bytes
 from engine.law.placement import PassCosts
 from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_in_block

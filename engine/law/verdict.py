@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.law.advice import Choices, advise
 from engine.law.fitting import Device, MemoryPlan, plan_memory
 from engine.law.placement import PassCosts

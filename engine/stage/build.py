@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.config import LATENT_STRIDE_PX
+from engine.engine_config import EngineConfig
 from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
 from engine.law.schedule import writes_pages

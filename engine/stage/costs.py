@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from engine.config import LATENT_STRIDE_PX, EngineConfig, Order
+from engine.config import LATENT_STRIDE_PX, Order
+from engine.engine_config import EngineConfig
 from engine.law.placement import PassCosts
 from engine.law.schedule import noise_levels
 from engine.messages import StartPhase

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.law.placement import Placement
 from engine.media.decode import DecodeStage
 from engine.messages import (

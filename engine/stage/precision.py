@@ -4,7 +4,8 @@ from importlib.util import find_spec
 
 import torch
 
-from engine.config import Precision, TransformerConfig
+from engine.config import TransformerConfig
+from engine.engine_config import Precision
 from kernels.fp8.formula import MIN_CAPABILITY, MULTIPLE
 
 

@@ -14,7 +14,8 @@ import time
 import torch
 from torch import Tensor
 
-from engine.config import LATENT_STRIDE_PX, Fault, FaultKind, Rehearsal, TransformerConfig
+from engine.config import LATENT_STRIDE_PX, TransformerConfig
+from engine.engine_config import Fault, FaultKind, Rehearsal
 from engine.law.schedule import NUM_TRAIN_TIMESTEPS, VAE_TEMPORAL_STRIDE
 from engine.model.decode_state import DecodeState
 from engine.model.segments import PagedCache, SegmentBatch, TextContext

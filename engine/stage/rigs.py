@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from engine.config import EngineConfig, Fault, Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import EngineConfig, Fault, Rehearsal
 from engine.errors import StartError
 from engine.law.placement import PassCosts
 from engine.model.decoder import Decoder

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import torch
 
-from engine.config import LATENT_STRIDE_PX, EngineConfig
+from engine.config import LATENT_STRIDE_PX
+from engine.engine_config import EngineConfig
 from engine.law.forwards import Mix, steady_mixes
 from engine.law.schedule import noise_levels
 from engine.messages import StartPhase

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import HiarError, StartOutOfMemory
 from engine.law.placement import Placement
 from engine.messages import (

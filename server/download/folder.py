@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine import PARTIAL_NAME
 from server.download.hub import DownloadError, HubFile, Source
 
 LOCK_NAME = ".hiar-download.lock"
-PARTIAL_NAME = ".hiar-download"
 COMPLETE_NAME = ".complete"
 
 

@@ -16,7 +16,6 @@ from server.info.schemas import (
     WorkerAnswer,
 )
 from server.settings import Settings
-from server.videos.schemas import size_names
 
 
 class InfoRoutes:
@@ -32,7 +31,7 @@ class InfoRoutes:
         model = ModelAnswer(
             name=manifest.name,
             description=manifest.description,
-            sizes=size_names(manifest),
+            sizes=manifest.video.size_names,
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,
         )
@@ -46,7 +45,7 @@ class InfoRoutes:
             state=self._engine.state,
             model=manifest.name,
             mime=f'video/mp4; codecs="{facts.codecs}"' if facts else None,
-            sizes=size_names(manifest),
+            sizes=manifest.video.size_names,
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,
             block_seconds=block_frames / manifest.video.fps,
@@ -76,8 +75,8 @@ class InfoRoutes:
 
     def _limits(self) -> LimitsAnswer:
         return LimitsAnswer(
-            max_videos=self._settings.max_videos,
-            max_queue=self._settings.max_queue,
+            max_videos=self._settings.engine.max_videos,
+            max_queue=self._settings.engine.max_queue,
             max_seconds=self._settings.max_seconds,
             body_bytes=self._settings.transport.body_bytes,
         )

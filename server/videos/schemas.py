@@ -1,6 +1,6 @@
 """Requests for videos, with every bound documented; and how one becomes an engine request.
 
-What depends on the model (its sizes, its highest rate) is checked in ``video_request``.
+Whether the model makes such a size and rate, the engine checks.
 """
 
 import itertools
@@ -147,13 +147,8 @@ class PromptChange(_Strict):
     _printable = field_validator("prompt")(_printable_prompt)
 
 
-def size_names(manifest: Manifest) -> list[str]:
-    """The model's sizes as callers write them; the first is the default."""
-    return [f"{width_px}x{height_px}" for width_px, height_px in manifest.video.sizes]
-
-
 def video_request(asked: GenerateRequest | VideoCreate, manifest: Manifest, max_seconds: float | None) -> VideoRequest:
-    """Fill in the model's defaults. Raises ``RequestError`` where the model or this server does not offer it."""
+    """Fill in the model's defaults. Raises ``RequestError`` where this server does not offer it."""
     if asked.model is not None and asked.model != manifest.name:
         raise RequestError(f"model: this server runs {manifest.name!r} only", param="model")
     width_px, height_px = _size(asked.size, manifest)
@@ -162,7 +157,7 @@ def video_request(asked: GenerateRequest | VideoCreate, manifest: Manifest, max_
         prompts=_prompts(asked.prompt, seconds),
         width_px=width_px,
         height_px=height_px,
-        fps=_fps(asked.fps, manifest),
+        fps=manifest.video.fps if asked.fps is None else asked.fps,
         seconds=seconds,
         is_cut=asked.seconds is None and seconds is not None,
         seed=asked.seed,
@@ -185,18 +180,8 @@ def _prompts(prompt: str | list[TimedPrompt], seconds: float | None) -> tuple[Pr
 def _size(size: str | None, manifest: Manifest) -> tuple[int, int]:
     if size is None:
         return manifest.video.sizes[0]
-    names = size_names(manifest)
-    if size not in names:
-        raise RequestError(f"size: {size} is not offered; choose {' or '.join(names)}", param="size")
-    return manifest.video.sizes[names.index(size)]
-
-
-def _fps(fps: int | None, manifest: Manifest) -> int:
-    if fps is None:
-        return manifest.video.fps
-    if fps > manifest.video.max_fps:
-        raise RequestError(f"fps: {fps} is above {manifest.video.max_fps}, the highest of this model", param="fps")
-    return fps
+    width_px, _, height_px = size.partition("x")
+    return int(width_px), int(height_px)
 
 
 def _seconds(asked: GenerateRequest | VideoCreate, max_seconds: float | None) -> float | None:

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import pipeline
 from benchmarks.pipeline import Run, Setup, ideal_passes, manifest_of, measure, random_setup, report
-from engine.config import Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import Rehearsal
 from engine.law.placement import PassCosts, place
 from engine.trace import Phase, Span
 

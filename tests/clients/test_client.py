@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from clients.client import End, HiarClient, HiarError
-from engine import WorkerLost
+from engine import EngineOptions, WorkerLost
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
@@ -51,7 +51,7 @@ def test_values_that_json_cannot_hold_are_refused_by_the_server(live: LiveServer
 
 def test_overload_says_when_to_come_back() -> None:
     with (
-        serving(max_videos=1, max_queue=0) as live,
+        serving(engine=EngineOptions(max_videos=1, max_queue=0)) as live,
         live.holding(),
         HiarClient(live.url) as client,
         pytest.raises(HiarError) as caught,

@@ -10,8 +10,9 @@ from typing import Any
 
 import clients.cli
 import server.download.command
+from engine import PARTIAL_NAME
 from engine.fleet.hello import TOKEN_VARIABLE
-from server.download.folder import COMPLETE_NAME, PARTIAL_NAME
+from server.download.folder import COMPLETE_NAME
 from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 from tests.deploy.chart import ROOT, Pods, Rendered, environment_of, pods_of
@@ -55,19 +56,19 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "metrics_port": (found.metrics_port, values["metrics"]["port"]),
         "model": (found.model, Path("/models") / model["name"] if model["name"] else Settings.model),
         "decoder": (found.decoder, model["decoder"] or None),
-        "kv_dtype": (found.kv_dtype, model["kvDtype"]),
-        "linear_dtype": (found.linear_dtype, model["linearDtype"]),
-        "attention_dtype": (found.attention_dtype, model["attentionDtype"]),
-        "devices": (found.devices, tuple(cuda if values["devices"]["kind"] == "cuda" else ["cpu"] * count)),
-        "max_videos": (found.max_videos, ours["maxVideos"]),
-        "max_queue": (found.max_queue, ours["maxQueue"]),
+        "kv_dtype": (found.engine.precision.kv_dtype, model["kvDtype"]),
+        "linear_dtype": (found.engine.precision.linear_dtype, model["linearDtype"]),
+        "attention_dtype": (found.engine.precision.attention_dtype, model["attentionDtype"]),
+        "devices": (found.engine.devices, tuple(cuda if values["devices"]["kind"] == "cuda" else ["cpu"] * count)),
+        "max_videos": (found.engine.max_videos, ours["maxVideos"]),
+        "max_queue": (found.engine.max_queue, ours["maxQueue"]),
         "max_seconds": (found.max_seconds, ours.get("maxVideoSeconds")),
-        "lead_target_s": (found.lead_target_s, ours["leadTargetSeconds"]),
-        "stage_timeout_s": (found.stage_timeout_s, ours["stageTimeoutSeconds"]),
-        "recovery_grace_s": (found.recovery_grace_s, ours["recoveryGraceSeconds"]),
+        "lead_target_s": (found.engine.lead_target_s, ours["leadTargetSeconds"]),
+        "stage_timeout_s": (found.engine.stage_timeout_s, ours["stageTimeoutSeconds"]),
+        "recovery_grace_s": (found.engine.recovery_grace_s, ours["recoveryGraceSeconds"]),
         "drain_timeout_s": (found.drain_timeout_s, values["shutdown"]["drainSeconds"]),
         "log_level": (found.log_level, ours["logLevel"]),
-        "node_rank": (found.node_rank, int(pods.role == "node")),
+        "node_rank": (found.engine.nodes.rank if found.engine.nodes else 0, int(pods.role == "node")),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from engine.config import EngineConfig, Rehearsal
+from engine.engine_config import EngineConfig, Rehearsal
 from engine.fleet import group as group_module
 from engine.fleet import start as start_module
 from engine.fleet import supervisor as supervisor_module

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from engine.config import EngineConfig, Nodes
+from engine.engine_config import EngineConfig, Nodes
 from engine.fleet.agent import run_agent
 from engine.fleet.local import WorkerHandle
 from engine.fleet.nodes import NodeHub

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import StartError, StartOutOfMemory
 from engine.fleet.start import GroupStart, Started
 from engine.fleet.summary import Learned

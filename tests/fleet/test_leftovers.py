@@ -21,7 +21,7 @@ FRONT = """
 import asyncio
 import sys
 from engine import Engine
-from engine.config import Rehearsal
+from engine.engine_config import Rehearsal
 from tests.front.making import config
 
 async def main():

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from engine import messages
-from engine.config import Fault, FaultKind, Precision, Rehearsal
+from engine.engine_config import Fault, FaultKind, Precision, Rehearsal
 from engine.fleet import wire
 from engine.law.placement import PassCosts, Placement, Plan
 from engine.messages import TensorBytes

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import (
     WorkerLost,
 )

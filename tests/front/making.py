@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine import Engine, Observer
-from engine.config import EngineConfig, Keep, RolloutConfig
+from engine.config import RolloutConfig
+from engine.engine_config import EngineConfig, Keep
 from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Progress
 from engine.front.video import Video, VideoState

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.errors import Overloaded
 from engine.front.admission import retry_after_s, share
 from engine.front.desk import Desk

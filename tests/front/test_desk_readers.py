@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.config import Keep
+from engine.engine_config import Keep
 from engine.errors import (
     BlockGone,
     BlockTooEarly,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from engine.config import Keep, Order, RolloutConfig
+from engine.config import Order, RolloutConfig
+from engine.engine_config import Keep
 from engine.front.log import BlockLog
 from engine.law.schedule import attended_blocks
 from engine.messages import PromptTicket, RestoreTicket

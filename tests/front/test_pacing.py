@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.front.pacing import AT_ONCE, Cursor, Progress, leading, ready_at, realtime_factor, urgency
 from engine.manifest import read_manifest
 from engine.request import Pace, PromptAt, VideoRequest

@@ -28,7 +28,7 @@ from engine import (
     WorkerLost,
     read_manifest,
 )
-from engine.config import Rehearsal
+from engine.engine_config import Rehearsal
 from engine.fleet import supervisor
 from engine.trace import Phase, Rests, Span
 from tests.front import making

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.sizes import REAL
-from engine.config import EngineConfig
+from engine.engine_config import EngineConfig
 from engine.manifest import UMT5_XXL, WAN_DECODER, WAN_VIDEO, read_manifest
 
 WAN = replace(

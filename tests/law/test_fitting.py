@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig, Precision
+from engine.engine_config import EngineConfig, Precision
 from engine.law.fitting import Device, MemoryPlan, plan_memory, room_for_videos
 from engine.law.memory import Item, text_encoder_bytes
 from engine.law.placement import PassCosts

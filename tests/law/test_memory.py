@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import DecoderConfig, EngineConfig, Order, Precision
+from engine.config import DecoderConfig, Order
+from engine.engine_config import EngineConfig, Precision
 from engine.law.memory import (
     Item,
     Share,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.sizes import REAL
-from engine.config import EngineConfig, Precision
+from engine.engine_config import EngineConfig, Precision
 from engine.forecast import assumed_site, gpu_site, host_site
 from engine.law.rates import ASSUMED, cpu_start_s, gpu_costs, pass_flop
 from engine.law.verdict import Site, Verdict, judge

@@ -45,8 +45,7 @@ class LiveServer:
     def __post_init__(self) -> None:
         self.address: tuple[str, int] = self.listener.getsockname()
         self.families = Families(MANIFEST.rollout.num_stages)
-        limits = {name: getattr(self.settings, name) for name in ("max_videos", "max_queue", "lead_target_s")}
-        config = EngineConfig(manifest=MANIFEST, **limits)
+        config = EngineConfig(manifest=MANIFEST, **vars(self.settings.engine))
         self.engine = InstantEngine(config, self.behaviour, Recorder(self.families))
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import server.main
 from engine import Engine, EngineConfig, Observer
-from engine.config import Fault, FaultKind, Rehearsal
+from engine.engine_config import Fault, FaultKind, Rehearsal
 
 
 def fault(text: str) -> Fault:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.live_server import LiveServer, read_all
+from tests.instant import Behaviour
+from tests.server.live_server import LiveServer, read_all, serving
 
 pytestmark = pytest.mark.in_time
 
@@ -84,6 +85,16 @@ WRONG_FIELDS = [
 def test_a_wrong_field_is_named(shared: LiveServer, body: object, param: str | None) -> None:
     error = assert_refused(post(shared, json.dumps(body).encode()), param)
     assert error["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("stays_starting", [False, True])
+def test_what_the_model_does_not_make_is_told_with_what_it_makes(stays_starting: bool) -> None:
+    """While it loads too: such a request need not be sent again."""
+    with serving(Behaviour(stays_starting=stays_starting)) as live:
+        size = assert_refused(post(live, b'{"prompt": "a", "size": "480x832"}'), "size")
+        fps = assert_refused(post(live, b'{"prompt": "a", "fps": 61}'), "fps")
+    assert size["message"] == "size: 480x832 is not offered; choose 416x240 or 832x480"
+    assert fps["message"] == "fps: 61 is above 60, the highest of this model"
 
 
 @pytest.mark.parametrize(

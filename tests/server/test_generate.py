@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from clients.boxes import Box, BoxSplitter, signal
-from engine import CorruptLatents, EndReason, Pace, PromptAt, Quality, VideoState, WorkerLost
+from engine import CorruptLatents, EndReason, EngineOptions, Pace, PromptAt, Quality, VideoState, WorkerLost
 from server.settings import TransportLimits
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
@@ -137,14 +137,14 @@ def test_no_first_fragment_in_time() -> None:
 
 def test_no_place_in_time() -> None:
     transport = TransportLimits(first_fragment_timeout_s=0.3)
-    with serving(Behaviour(block_s=0.1), transport, max_videos=1) as live, live.holding():
+    with serving(Behaviour(block_s=0.1), transport, engine=EngineOptions(max_videos=1)) as live, live.holding():
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_a_full_queue_refuses_at_once() -> None:
-    with serving(Behaviour(block_s=0.1), max_videos=1, max_queue=0) as live, live.holding():
+    with serving(Behaviour(block_s=0.1), engine=EngineOptions(max_videos=1, max_queue=0)) as live, live.holding():
         began_s = time.monotonic()
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
@@ -229,7 +229,7 @@ def test_an_http_1_0_client_gets_the_video_and_its_end(live: LiveServer) -> None
 
 
 def test_drain_ends_running_videos_in_band_and_refuses_new_ones() -> None:
-    with serving(Behaviour(block_s=0.3), max_videos=1) as live:
+    with serving(Behaviour(block_s=0.3), engine=EngineOptions(max_videos=1)) as live:
         ends: list[object] = []
 
         def watch() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from clients.client import HiarClient
-from engine import CorruptLatents, VideoHandle, WorkerLost
+from engine import CorruptLatents, EngineOptions, VideoHandle, WorkerLost
 from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
@@ -100,7 +100,7 @@ def test_a_first_segment_that_does_not_come_is_no_refusal() -> None:
 
 
 def test_refusals_by_reason() -> None:
-    with serving(max_videos=1, max_queue=0) as live, live.holding():
+    with serving(engine=EngineOptions(max_videos=1, max_queue=0)) as live, live.holding():
         assert ask(live) == 429
         assert ask(live, seconds=-1) == 400
         assert ask(live, prompt="x" * 100_000) == 413

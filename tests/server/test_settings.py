@@ -1,7 +1,5 @@
 """Settings come from flags, then environment, then defaults; a bad one says what is wrong with it."""
 
-import ast
-import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,19 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine import EngineConfig, Nodes, Precision
+from engine import EngineOptions, Nodes, Precision
 from server.main import engine_config
 from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 
 CHART_VALUES = Path(__file__).parents[2] / "deploy" / "helm" / "hiar-server" / "values.yaml"
-OF_THE_ENGINE = {
-    item.name: (kind, item.default)
-    for kind in (EngineConfig, Precision, Nodes)
-    for item in fields(kind)
-    if item.name in {setting.name for setting in fields(Settings)}
-}
-"""Settings that the engine has too, with its type and its default."""
+OF_THE_ENGINE = [option for option in OPTIONS if option.of is not None]
+BY_NAME = {option.name: option for option in OPTIONS}
 IN_THE_CHART = {
     "max_videos": "server.maxVideos",
     "max_queue": "server.maxQueue",
@@ -41,31 +34,29 @@ IN_THE_CHART = {
 }
 
 
-def test_what_the_engine_has_too_defaults_to_the_engines_default() -> None:
-    assert len(OF_THE_ENGINE) == 14
-    assert {name: getattr(Settings(), name) for name in OF_THE_ENGINE} == {
-        name: default for name, (_, default) in OF_THE_ENGINE.items()
-    } | {"master_addr": ""}
+def value_of(settings: Settings, name: str) -> object:
+    """What a setting is, by its option's name, wherever it is held."""
+    engine, option = settings.engine, BY_NAME[name]
+    holders = {None: settings, EngineOptions: engine, Precision: engine.precision, Nodes: engine.nodes}
+    return getattr(holders[option.of], option.field)
 
 
-def test_no_default_of_the_engine_is_written_a_second_time() -> None:
-    (written,) = ast.parse(inspect.getsource(Settings)).body
-    assert isinstance(written, ast.ClassDef)
-    defaults = {ast.unparse(item.target): item.value for item in written.body if isinstance(item, ast.AnnAssign)}
-    for name, (kind, _) in OF_THE_ENGINE.items():
-        value = defaults[name]
-        assert value is not None
-        assert ast.unparse(value) == f"{kind.__name__}.{name}" or name == "master_addr"
+def test_an_option_is_a_field_of_the_one_record_that_holds_it() -> None:
+    assert len(OF_THE_ENGINE) == 17
+    for option in OPTIONS:
+        assert option.field in {item.name for item in fields(option.of or Settings)}
+    ours = {item.name for item in fields(Settings)}
+    assert ours.isdisjoint(option.name for option in OF_THE_ENGINE)
 
 
 def test_the_help_tells_the_engines_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         read_settings(["--help"], {})
     shown = " ".join(capsys.readouterr().out.split())
-    for option in OPTIONS:
-        if option.name in OF_THE_ENGINE and option.default is None:
+    for option in OF_THE_ENGINE:
+        if option.default is None:
             (told,) = re.findall(rf" {option.flag} [A-Z]+ .*?\(default: (\S+)\)", shown)
-            default = OF_THE_ENGINE[option.name][1]
+            default = getattr(option.of, option.field)
             text = ",".join(default) if isinstance(default, tuple) else default
             assert told == (text if isinstance(text, str) else f"{text:g}")
 
@@ -76,26 +67,25 @@ def test_the_chart_has_the_same_defaults() -> None:
     for name, path in IN_THE_CHART.items():
         group, _, key = path.partition(".")
         found[name] = values[group][key]
-    assert found == {name: getattr(Settings(), name) for name in IN_THE_CHART}
+    assert found == {name: value_of(Settings(), name) for name in IN_THE_CHART}
 
 
 def test_every_setting_of_the_engine_reaches_it() -> None:
     chosen = "--devices cuda:3,cuda:1 --text-device cuda:1 --dtype float32 --max-videos 3 --max-queue 5 --lead-target 4"
     times = "--start-timeout 7 --stage-timeout 6 --recovery-grace 5 --kv-dtype fp8 --linear-dtype fp8"
     nodes = "--attention-dtype int8 --nnodes 2 --node-rank 1 --master-addr a --master-port 8"
-    settings = read_settings(f"{chosen} {times} {nodes}".split(), {})
+    settings = read_settings(f"{chosen} {times} {nodes} --keep-seconds 9".split(), {})
+    for option in OF_THE_ENGINE:
+        assert value_of(settings, option.name) != getattr(option.of, option.field, None)
     config = engine_config(settings)
-    assert config.nodes is not None
-    owners = {EngineConfig: config, Precision: config.precision, Nodes: config.nodes}
-    for name, (kind, default) in OF_THE_ENGINE.items():
-        assert getattr(owners[kind], name) == getattr(settings, name) != default
-    assert (config.nodes.num_nodes, config.nodes.rank) == (2, 1)
+    assert {name: getattr(config, name) for name in vars(settings.engine)} == vars(settings.engine)
+    assert config.nodes == Nodes(num_nodes=2, rank=1, master_addr="a", master_port=8)
 
 
 def test_defaults() -> None:
     settings = read_settings([], {})
     assert settings == Settings()
-    assert (settings.host, settings.port, settings.devices) == ("127.0.0.1", 8000, ("cpu",))
+    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 8000, EngineOptions())
     assert settings.model.parts[-2:] == ("models", "tiny")
 
 
@@ -108,24 +98,21 @@ def test_every_flag() -> None:
     assert settings == Settings(
         model=Path("m"),
         decoder="tiny",
-        devices=("cuda:0", "cuda:11"),
+        engine=EngineOptions(
+            devices=("cuda:0", "cuda:11"),
+            nodes=Nodes(num_nodes=4, rank=3, master_addr="10.9.0.1", master_port=65534),
+            max_videos=3,
+            max_queue=0,
+            precision=Precision(kv_dtype="fp8", linear_dtype="fp8", attention_dtype="int8"),
+            lead_target_s=0.5,
+            stage_timeout_s=6.0,
+            recovery_grace_s=7.0,
+        ),
         host="::1",
         port=0,
         metrics_port=1,
-        max_videos=3,
-        max_queue=0,
         max_seconds=1.5,
-        lead_target_s=0.5,
-        stage_timeout_s=6.0,
-        recovery_grace_s=7.0,
         drain_timeout_s=5.0,
-        kv_dtype="fp8",
-        linear_dtype="fp8",
-        attention_dtype="int8",
-        nnodes=4,
-        node_rank=3,
-        master_addr="10.9.0.1",
-        master_port=65534,
         log_level="debug",
     )
 
@@ -133,7 +120,7 @@ def test_every_flag() -> None:
 def test_the_environment_is_read_and_a_flag_wins() -> None:
     environment = {"HIAR_PORT": "9000", "HIAR_MAX_QUEUE": "1", "HIAR_DRAIN_TIMEOUT": "2", "PORT": "1"}
     settings = read_settings(["--port", "9001"], environment)
-    assert (settings.port, settings.max_queue, settings.drain_timeout_s) == (9001, 1, 2.0)
+    assert (settings.port, settings.engine.max_queue, settings.drain_timeout_s) == (9001, 1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +162,20 @@ def test_a_bad_value_names_key_value_and_expectation(key: str, value: str, expec
         assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--devices cpu,cuda:0", "devices cpu,cuda:0 mix CPU and GPU"),
+        ("--devices cuda:1,cuda:1", "devices cuda:1,cuda:1 name a GPU twice"),
+        ("--text-device cuda:2", "--text-device cuda:2 is none of auto, cpu"),
+    ],
+)
+def test_what_the_engine_objects_to_is_told_as_it_says(arguments: str, sentence: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings(arguments.split(), {})
+    assert str(caught.value) == sentence
+
+
 def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         read_settings(["--prot", "1"], {})
@@ -211,8 +212,9 @@ LWS = {"LWS_LEADER_ADDRESS": "hiar-0.hiar", "LWS_GROUP_SIZE": "3", "LWS_WORKER_I
 
 
 def node_settings(environment: dict[str, str], *arguments: str) -> tuple[int, int, str, int]:
-    settings = read_settings(arguments, environment)
-    return settings.nnodes, settings.node_rank, settings.master_addr, settings.master_port
+    nodes = read_settings(arguments, environment).engine.nodes
+    assert nodes is not None
+    return nodes.num_nodes, nodes.rank, nodes.master_addr, nodes.master_port
 
 
 def without(environment: dict[str, str], *names: str) -> dict[str, str]:

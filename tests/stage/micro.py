@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from engine.config import Fault, Order, RolloutConfig, TransformerConfig
+from engine.config import Order, RolloutConfig, TransformerConfig
+from engine.engine_config import Fault
 from engine.messages import (
     BlockTicket,
     CloseTicket,

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig, Order
+from engine.config import Order
+from engine.engine_config import EngineConfig
 from engine.law.forwards import Mix, steady_mixes
 from engine.law.placement import PassCosts, place
 from engine.manifest import read_manifest

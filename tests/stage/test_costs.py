@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig, Order
+from engine.config import Order
+from engine.engine_config import EngineConfig
 from engine.manifest import read_manifest
 from engine.messages import StartProgress
 from engine.model.segments import PagedCache, SegmentBatch

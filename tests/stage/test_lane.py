@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig, Manifest, Rehearsal, VideoConfig
+from engine.config import Manifest, VideoConfig
+from engine.engine_config import EngineConfig, Rehearsal
 from engine.law.placement import Placement
 from engine.messages import (
     Beat,

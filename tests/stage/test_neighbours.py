@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.config import EngineConfig, Manifest, Rehearsal, VideoConfig
+from engine.config import Manifest, VideoConfig
+from engine.engine_config import EngineConfig, Rehearsal
 from engine.errors import StartError
 from engine.law.placement import Placement
 from engine.messages import BlockTicket, Rendezvous

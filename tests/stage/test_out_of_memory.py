@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Keep
+from engine.engine_config import Keep
 from engine.front.log import BlockLog, MemoryStore
 from engine.messages import BlockTicket, LatentsSaved, TensorBytes, VideoBroken
 from engine.model.dit import CausalWan

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import DecoderConfig, DecoderKind, EngineConfig, Manifest, VideoConfig
+from engine.config import DecoderConfig, DecoderKind, Manifest, VideoConfig
+from engine.engine_config import EngineConfig
 from engine.law.placement import Placement
 from engine.media.decode import DecodeStage
 from engine.messages import (

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.config import EngineConfig, Keep, Precision, TransformerConfig
+from engine.config import TransformerConfig
+from engine.engine_config import EngineConfig, Keep, Precision
 from engine.errors import StartError
 from engine.front.log import BlockLog, MemoryStore
 from engine.manifest import read_manifest

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Fault, FaultKind, Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import Fault, FaultKind, Rehearsal
 from engine.law.schedule import frames_before_block, frames_in_block, noise_levels
 from engine.law.step import predict_x0
 from engine.media.encoder import BlockEncoder
@@ -189,7 +190,7 @@ def test_a_fault_ordered_twice_strikes_twice() -> None:
 def strike_in_a_process(kind: FaultKind) -> "subprocess.Popen[bytes]":
     """A process that says ``armed``, is struck, and says ``survived`` if it lives on."""
     program = f"""
-from engine.config import Fault, FaultKind
+from engine.engine_config import Fault, FaultKind
 from engine.stage.rehearsal import Faults
 faults = Faults((Fault(kind=FaultKind.{kind.name}, stage=1, block=4, seed=9),))
 faults.before_pass(1, 4, 8)

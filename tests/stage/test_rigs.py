@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.config import EngineConfig, Fault, FaultKind, Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import EngineConfig, Fault, FaultKind, Rehearsal
 from engine.errors import StartError
 from engine.manifest import read_manifest
 from engine.stage.noise import KeyedNoise

@@ -6,7 +6,8 @@ import psutil
 import pytest
 import torch
 
-from engine.config import Fault, FaultKind, Order
+from engine.config import Order
+from engine.engine_config import Fault, FaultKind
 from engine.law.schedule import pages_per_video
 from engine.messages import CloseTicket, VideoBroken
 from tests.stage import micro

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Keep, Order, RolloutConfig
+from engine.config import Order, RolloutConfig
+from engine.engine_config import Keep
 from engine.front.log import BlockLog, MemoryStore
 from engine.law.schedule import attended_blocks, writes_pages
 from engine.messages import CloseTicket, LatentsSaved, OpenTicket

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import EngineConfig, Manifest, VideoConfig
+from engine.config import Manifest, VideoConfig
+from engine.engine_config import EngineConfig
 from engine.law.placement import Placement
 from engine.messages import (
     Beat,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from engine import EngineConfig, Output, Pace, PromptAt, VideoFailed, VideoHandle, VideoRequest, read_manifest
-from engine.config import Fault, FaultKind, Order, Rehearsal
+from engine.config import Order
+from engine.engine_config import Fault, FaultKind, Rehearsal
 from engine.messages import BlockTicket, VideoBroken
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from engine.stage import runner as runner_module
