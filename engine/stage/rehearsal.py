@@ -1,4 +1,4 @@
-"""Twins of the networks that sleep in place of computing, and failures on order (``Rehearsal`` in ``engine.config``).
+"""Twins of the networks that sleep in place of computing, and failures on order (``Rehearsal``).
 
 Everything around them is the real thing: processes, tickets, hand-over, pages, encoder. A rehearsed block holds its own
 number and its pictures show their frame numbers, so a finished video tells what was made, lost or made twice. Knows no

@@ -198,7 +198,11 @@ def test_a_refused_request_for_a_video_is_counted_wherever_it_was_asked(address:
 
 def test_a_picture_that_stands_still_is_seen_while_it_does() -> None:
     """An alert looks at the rate: a stall that were counted at its end only would be seen when it is over."""
-    with serving(Behaviour(), lead_target_s=0.1) as live, HiarClient(live.url) as client, client.generate("x") as video:
+    with (
+        serving(engine=EngineOptions(lead_target_s=0.1)) as live,
+        HiarClient(live.url) as client,
+        client.generate("x") as video,
+    ):
         shown = iter(video)
         for _ in range(3):
             next(shown)
