@@ -11,6 +11,8 @@ from tests.deploy.alert_cases import BUSY, FIRING, QUIET, STEP_S, Case, Series
 from tests.deploy.expressions import RULES
 from tests.deploy.real_prometheus import promtool
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {alert.name: alert for alert in ALERTS}
 
 

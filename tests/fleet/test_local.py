@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+
 SCRIPT = """
 import asyncio
 from tests.front.making import config
 from engine.fleet.fork_server import prepare_workers
-import pytest
-
-pytestmark = pytest.mark.in_time
 
 async def main():
     preparing, num_turns = asyncio.create_task(prepare_workers(config())), 0

@@ -17,6 +17,8 @@ from engine.model.decoder import Decoder, DecodeState, build_decoder, store_chan
 from engine.model.tiny_vae import TinyVae
 from engine.model.vae import WanVae
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 WAN = DecoderConfig(kind=DecoderKind.WAN, dim=4, num_res_blocks=1, latents_mean=(0.5,) * 16, latents_std=(2.0,) * 16)
 TINY = DecoderConfig(kind=DecoderKind.TINY, widths=(16, 16, 8, 8))

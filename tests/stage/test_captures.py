@@ -40,6 +40,8 @@ from engine.stage.worker import Worker
 from tests.stage import standin_graphs
 from tests.stage.standin_graphs import StandInGraphs
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = read_manifest(Path("models/tiny"))
 NUM_BLOCKS = 5
 

@@ -38,6 +38,8 @@ from engine.trace import Timer
 from tests.stage import micro
 from tests.stage.standin_allocator import StandInAllocator
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 DECODER = DecoderConfig(kind=DecoderKind.TINY, latent_channels=micro.TRANSFORMER.in_dim, widths=(16, 16, 8, 8))
 SIZES = {"small": (2, 4), "large": (4, 4)}

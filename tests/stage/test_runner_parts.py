@@ -14,6 +14,8 @@ from engine.trace import Phase
 from tests.stage import micro
 from tests.stage.micro import Bench, chain, oracle
 
+pytestmark = pytest.mark.slow
+
 CUTS = [((0, 1), (2, 3)), ((0,), (1,), (2,), (3,)), ((0, 1, 2), (3,))]
 LAST_BLOCK = 7
 
