@@ -275,6 +275,7 @@ def test_fills_its_outputs_and_writes_nothing_around_them(call: Call, step: str,
         assert buffer[:PADDING].isnan().all() and buffer[-PADDING:].isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write_pages", [(), (4,), (3, 0)], ids=str)
 @pytest.mark.parametrize("shape", [(2, 5, 12, 128), (3, 7, 2, 12)], ids=str)
 @every_type

@@ -12,6 +12,8 @@ from torch import Tensor
 from kernels.dispatch import uses_triton
 from kernels.yuv.formula import rgb_to_yuv420p, rgb_to_yuv420p_reference
 
+pytestmark = pytest.mark.slow
+
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 SHAPES = [(1, 2, 2), (3, 6, 10), (2, 4, 1030), (1, 16, 832), (2, 2, 2050)]

@@ -22,6 +22,8 @@ from tests.stage import micro
 from tests.stage.micro import Bench, chain
 from tests.stage.standin_allocator import StandInAllocator
 
+pytestmark = pytest.mark.slow
+
 NUM_BLOCKS = 3
 WIDE, NARROW = (micro.HEIGHT, micro.WIDTH), (2, micro.WIDTH)
 MORE = "and more that nobody reads"

@@ -164,6 +164,7 @@ def assert_same_video(bench: Bench, expected: Bench, video: str) -> None:
         torch.testing.assert_close(bench.latents[video, block], expected.latents[video, block], atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("max_segments", [1, 2, 8])
 @pytest.mark.parametrize("stage", [0, 2, 3])

@@ -20,6 +20,8 @@ from kernels.attention.formula import page_table, paged_attention_reference
 from tests.stage.micro import CPU, HEIGHT, TRANSFORMER, WIDTH, embedding, model, rollout
 from training.rollout import Context, Plan, SelfRollout, exit_x0, grouped_attention, roll_out, sample_noise
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, TRANSFORMER.in_dim, HEIGHT, WIDTH)
 SEEDS, PROMPTS, NUM_BLOCKS = (5, 6), (1, 2), 5
 CONFIGS = [(Order.STEP_FIRST, context) for context in Context] + [(Order.BLOCK_FIRST, Context.CLEAN)]
