@@ -44,6 +44,7 @@ async def measure(num_videos: int, rounds: int) -> Wait:
         alone_s = [await _first_block_s(engine) for _ in range(rounds)]
         others = [await engine.open(_request(Pace.FAST)) for _ in range(num_videos)]
         await _all_wait(others)
+        await asyncio.sleep(num_videos * manifest.rollout.num_stages * PASS_S)  # cache passes that are still due
         beside_s = [await _first_block_s(engine) for _ in range(rounds)]
         await asyncio.gather(*(video.stop() for video in others))
     finally:
