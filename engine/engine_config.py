@@ -69,7 +69,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A failure at one denoise pass, once in the life of a worker."""
+    """A failure at one denoise pass: once in the life of a worker, or for ``RAISE`` whenever that pass is run."""
 
     kind: FaultKind
     stage: int

@@ -101,7 +101,8 @@ class RehearsedPrompt:
 
 
 class Faults:
-    """The failures ordered of this process. Each strikes once."""
+    """The failures ordered of this process. Each strikes once, but for ``RAISE``: what is wrong with a block is wrong
+    again when its pass is run apart from others."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self._armed = list(faults)
@@ -131,7 +132,8 @@ class Faults:
         fault = Fault(kind=kind, stage=stage, block=block, seed=seed)
         if fault not in self._armed:
             return False
-        self._armed.remove(fault)
+        if kind is not FaultKind.RAISE:
+            self._armed.remove(fault)
         return True
 
 
