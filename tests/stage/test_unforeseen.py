@@ -16,6 +16,7 @@ from engine.engine_config import Fault, FaultKind, Rehearsal
 from engine.messages import BlockTicket, VideoBroken
 from engine.model.segments import PagedCache, SegmentBatch, TextContext
 from engine.stage import runner as runner_module
+from engine.stage.rehearsal import Faults
 from tests.front import making
 from tests.stage import micro
 from tests.stage.micro import Bench, chain
@@ -136,12 +137,20 @@ def test_a_saved_block_that_is_no_block_ends_its_video(
     assert bench.latents == {} and isinstance(bench.tickets[-1], BlockTicket)
 
 
-def test_a_failure_that_no_video_repeats_alone_ends_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_that_no_video_repeats_alone_ends_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Only one forward that both share fails, so neither is known to be at fault."""
-    fault = Fault(kind=FaultKind.RAISE, stage=1, block=1, seed=6)
-    bench = play(Bench(micro.rollout(), max_segments=8, faults=(fault,)))
-    undisturbed = play(Bench(micro.rollout(), max_segments=8))
-    assert bench.told == [] and bench.tickets == undisturbed.tickets
+    undisturbed, failed = play(Bench(micro.rollout(), max_segments=8)), list[tuple[int, int, int]]()
+
+    def fail_once(_faults: Faults, stage: int, block: int, seed: int) -> None:
+        if (stage, block, seed) == (1, 1, 6) and not failed:
+            failed.append((stage, block, seed))
+            raise ZeroDivisionError("rehearsed")
+
+    monkeypatch.setattr(Faults, "before_pass", fail_once)
+    bench = play(Bench(micro.rollout(), max_segments=8))
+    assert failed and bench.told == [] and bench.tickets == undisturbed.tickets
     for key, latents in undisturbed.latents.items():
         torch.testing.assert_close(bench.latents[key], latents, atol=1e-6, rtol=0)
     assert "videos a, b are tried apart" in caplog.text and "rehearsed" in caplog.text
