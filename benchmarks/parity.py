@@ -35,7 +35,6 @@ from engine.config import (
     VideoConfig,
 )
 from engine.law.schedule import frames_before_block
-from engine.model.text import load_encoder
 from engine.model.vae import WanVae
 from engine.model.weights import load_decoder, load_transformer
 from engine.oracle import roll_out
@@ -195,6 +194,8 @@ def compare_vae(folder: Path, config: dict[str, Any]) -> Iterator[Line]:
 
 def compare_text(folder: Path, config: dict[str, Any]) -> Iterator[Line]:
     """The text encoder at the true length of each prompt, padded with zeros as the model reads it."""
+    from engine.model.text import load_encoder  # noqa: PLC0415 - takes seconds, and every worker imports this script
+
     text = TextConfig(**{key: config[key] for key in TEXT_KEYS})
     encoder = load_encoder(text, folder / "text_encoder.safetensors", CPU, torch.float32)
     recorded = load_file(folder / "encoding.safetensors")
