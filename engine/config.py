@@ -6,11 +6,13 @@ fixed to one checkpoint.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 
 LATENT_CHANNELS_DEFAULT = 16
 LATENT_STRIDE_PX = 8
 """Pixels a latent pixel covers, along height and along width (spec section 1.2)."""
+MAX_TIMESTEP = 1000
 SIDE_STEP_PX = 16
 """Sides of a picture are multiples of this: a token covers so many pixels."""
 
@@ -22,6 +24,35 @@ class Order(StrEnum):
     """HiAR: each stage keeps context at its own output noise level (paper, Algorithm 1)."""
     BLOCK_FIRST = "block_first"
     """Self-Forcing: one shared clean cache, all stages of a block before the next block."""
+
+
+class Transition(StrEnum):
+    """How a denoised block gets to the next noise level."""
+
+    RE_NOISE = "re_noise"
+    """Fresh noise on the clean prediction (SDE; spec section 3.4)."""
+    ODE = "ode"
+    """Along the predicted flow, without noise (the paper's Algorithm 1; spec section 3.5)."""
+
+
+class SinkPositions(StrEnum):
+    """Where sinks stand in time for the blocks that attend to them."""
+
+    ABSOLUTE = "absolute"
+    """Where they were made."""
+    WINDOW = "window"
+    """Right before the oldest other block of the window."""
+
+
+class PromptChange(StrEnum):
+    """What a new prompt does to the context that was cached under the old one."""
+
+    KEEP = "keep"
+    """Nothing: it leaves with its window."""
+    RE_ENCODE = "re_encode"
+    """The window is encoded again, in one joint pass, but for the sinks (LongLive)."""
+    RE_ENCODE_ALL = "re_encode_all"
+    """The same without the old sinks: the oldest blocks of the window are the sinks from then on."""
 
 
 class DecoderKind(StrEnum):
@@ -88,38 +119,62 @@ class TransformerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """How blocks are denoised: the noise levels and the context window (spec sections 3 and 4)."""
+    """What a checkpoint was trained to do: its order, noise levels and context (spec sections 3 and 4).
+
+    ``ValueError`` on what does not fit together.
+    """
 
     denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    """Nominal timesteps, one a stage; warped by the shift before use."""
+    """Nominal timesteps, one a stage; warped by the shift before use, unless they are raw."""
+    raw_steps: bool = False
+    """Whether ``denoising_steps`` are the timesteps themselves."""
+    first_block_steps: tuple[int, ...] | None = None
+    """Those of block 0, where it has others; block-first only."""
     timestep_shift: float = 5.0
     latent_frames_per_block: int = 3
+    first_block_latent_frames: int | None = None
+    """Of block 0, where it has fewer: 1 for a video that begins with a picture."""
     window_latent_frames: int = 21
     """Latent frames a segment attends to, its own block included."""
     sink_latent_frames: int = 0
     """First latent frames that are never evicted; they count in the window."""
+    sink_positions: SinkPositions = SinkPositions.ABSOLUTE
     context_timestep: int = 0
-    """Timestep of the clean cache pass. Only 0 (no noise on the context) has a defined meaning at inference."""
+    """What the network is told of clean context; no noise is added for it (spec section 3.6)."""
+    clean_context: bool = False
+    """Step-first only: each stage's context is its clean prediction, and not the block at its output level."""
+    transition: Transition = Transition.RE_NOISE
     order: Order = Order.STEP_FIRST
+    block_first_blocks: int = 0
+    """Step-first only: so many first blocks are finished before the others begin, and are clean context for them."""
+    prompt_change: PromptChange = PromptChange.KEEP
 
     def __post_init__(self) -> None:
         """Check that the window is made of whole blocks and has room beside the sinks."""
-        per_block = self.latent_frames_per_block
+        per_block, first = self.latent_frames_per_block, self.first_block_latent_frames
         require(per_block >= 1, f"{self.latent_frames_per_block=} is below 1")
-        require(len(self.denoising_steps) >= 1, "there is no denoising step")
-        descending = list(self.denoising_steps) == sorted(set(self.denoising_steps), reverse=True)
-        require(descending, f"{self.denoising_steps=} does not descend")
-        in_range = all(0 < step <= 1000 for step in self.denoising_steps)
-        require(in_range, f"{self.denoising_steps=} leaves 1..1000")
+        require(first is None or 1 <= first <= per_block, f"first_block_latent_frames={first} leaves 1..{per_block}")
+        for name in ("denoising_steps", "first_block_steps"):
+            _require_steps(name, getattr(self, name))
+        shift = self.timestep_shift
+        require(0 < shift < inf, f"timestep_shift={shift} is not positive")
         require(self.window_latent_frames % per_block == 0, f"{self.window_latent_frames=} splits a block")
         require(self.sink_latent_frames % per_block == 0, f"{self.sink_latent_frames=} splits a block")
+        require(self.sink_latent_frames >= 0, f"{self.sink_latent_frames=} is negative")
         require(self.sink_blocks < self.window_blocks, "sinks leave no room for the own block")
-        require(self.context_timestep == 0, f"{self.context_timestep=}: only a clean context (0) is defined")
+        require(first is None or self.sink_blocks == 0, "sinks and a shorter first block exclude each other")
+        require(0 <= self.context_timestep <= MAX_TIMESTEP, f"{self.context_timestep=} leaves 0..{MAX_TIMESTEP}")
+        require(self.block_first_blocks >= 0, f"{self.block_first_blocks=} is negative")
+        if self.order == Order.STEP_FIRST:
+            require(self.first_block_steps is None, "first_block_steps needs the order block_first")
+        else:
+            require(not self.clean_context, "clean_context is what block_first has anyway; leave it out")
+            require(self.block_first_blocks == 0, "block_first_blocks needs the order step_first")
 
     @property
     def num_stages(self) -> int:
-        """Denoising stages S."""
-        return len(self.denoising_steps)
+        """Denoising stages S: as many as the block of most steps passes."""
+        return max(len(self.denoising_steps), len(self.first_block_steps or ()))
 
     @property
     def window_blocks(self) -> int:
@@ -130,6 +185,14 @@ class RolloutConfig:
     def sink_blocks(self) -> int:
         """First blocks that are never evicted."""
         return self.sink_latent_frames // self.latent_frames_per_block
+
+
+def _require_steps(name: str, steps: tuple[int, ...] | None) -> None:
+    if steps is None:
+        return
+    require(len(steps) >= 1, f"{name} is empty: there is no denoising step")
+    require(list(steps) == sorted(set(steps), reverse=True), f"{name}={steps} does not descend")
+    require(all(0 < step <= MAX_TIMESTEP for step in steps), f"{name}={steps} leaves 1..{MAX_TIMESTEP}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +254,16 @@ class VideoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank changes of a transformer's weights, merged when it is loaded: W + scale * (alpha / rank) * B A."""
+
+    file: Path
+    scale: float = 1.0
+    key: str | None = None
+    """What holds the tensors in a trainer's file; None where there is one choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """One servable model: its parts, their files, and what it can be asked for."""
 
@@ -200,6 +273,9 @@ class Manifest:
     rollout: RolloutConfig
     video: VideoConfig
     transformer_file: Path
+    transformer_key: str | None = None
+    """What holds the student in a trainer's file; None for the best there is."""
+    loras: tuple[Lora, ...] = ()
     decoder: DecoderConfig | None = None
     """None only for roll-outs that stop at latents."""
     decoder_file: Path | None = None
