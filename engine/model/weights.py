@@ -20,8 +20,8 @@ from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.errors import WeightsError
 from engine.model.decoder import Decoder, build_decoder, store_channels_last
 from engine.model.dit import CausalWan
-from engine.model.names import are_scaled_fp8, transformer_names, vae_names
-from engine.model.reading import OnRead, printable, read_tensors
+from engine.model.names import are_scaled_fp8, printable, transformer_names, vae_names
+from engine.model.reading import OnRead, read_tensors
 
 __all__ = ["load_decoder", "load_strictly", "load_transformer", "read_named", "read_tensors"]
 
@@ -37,10 +37,14 @@ def load_transformer(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
+    key: str | None = None,
     on_read: OnRead | None = None,
 ) -> CausalWan:
-    """The transformer with its weights, ready for inference. Raises ``WeightsError``."""
-    tensors = read_named(path, transformer_names)
+    """The transformer with its weights, ready for inference. Raises ``WeightsError``.
+
+    Of a trainer's file those under ``key``, or the best there are.
+    """
+    tensors = read_named(path, transformer_names, key)
     with torch.device("meta"):
         model = CausalWan(config)
     load_strictly(model, tensors, path, device=device, dtype=dtype, on_read=on_read)
@@ -73,13 +77,13 @@ def load_decoder(
     return model.eval().requires_grad_(False)
 
 
-def read_named(path: Path, rename: Rename) -> dict[str, Tensor]:
+def read_named(path: Path, rename: Rename, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint under our names.
 
     Raises:
         WeightsError: the file cannot be read, holds scaled fp8 weights, or has a tensor under two names.
     """
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, key)
     if are_scaled_fp8(tensors):
         raise WeightsError(f"{path} holds scaled fp8 weights; give the file that holds them in bfloat16 or float32")
     try:
