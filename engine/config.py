@@ -6,7 +6,7 @@ fixed to one checkpoint.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 
 LATENT_CHANNELS_DEFAULT = 16
@@ -99,12 +99,14 @@ class TransformerConfig:
     many values as the model is wide, nothing is left for the picture (arXiv 2511.13720).
     """
     eps: float = 1e-6
+    """What all norms add to a variance or a mean square."""
 
     def __post_init__(self) -> None:
         """Check that heads divide the width and that a head holds whole rotary pairs."""
         for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "patch_px"):
             size = getattr(self, name)
             require(size >= 1, f"{name}={size} is below 1")
+        require(0 < self.eps < 1, f"{self.eps=} leaves 0..1")
         require(self.dim % self.num_heads == 0, f"{self.num_heads=} does not divide {self.dim=}")
         require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
         require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")
@@ -265,6 +267,10 @@ class Lora:
     """What holds the tensors in a trainer's file; None where there is one choice."""
     alpha: float | None = None
     """For a file that does not tell it; None is the rank."""
+
+    def __post_init__(self) -> None:
+        """Check that the scale is a number."""
+        require(isfinite(self.scale), f"scale={self.scale} of {self.file} is no factor")
 
 
 @dataclass(frozen=True, kw_only=True)

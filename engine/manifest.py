@@ -129,10 +129,9 @@ def _read_diffusers(folder: Path) -> Manifest:
             ffn_dim=config["ffn_dim"],
             num_heads=config["num_attention_heads"],
             num_layers=config["num_layers"],
-            text_dim=config["text_dim"],
             text_len=UMT5_XXL.text_len,
-            freq_dim=config["freq_dim"],
             in_dim=config["in_channels"],
+            **_wan_defaults(config),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
@@ -157,11 +156,8 @@ def _read_original(folder: Path) -> Manifest:
     config = _read_json(source)
     try:
         transformer = TransformerConfig(
-            text_dim=config.get("text_dim", UMT5_XXL.dim),
-            **{
-                key: config[key]
-                for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "freq_dim", "in_dim")
-            },
+            **{key: config[key] for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "in_dim")},
+            **_wan_defaults(config),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
@@ -179,6 +175,12 @@ def _read_original(folder: Path) -> Manifest:
         tokenizer_file=folder / "google" / "umt5-xxl",
         dtype="bfloat16",
     )
+
+
+def _wan_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What both layouts leave out where it is as Wan's constructor has it."""
+    defaults = {"text_dim": UMT5_XXL.dim, "freq_dim": 256, "eps": 1e-6}
+    return {key: config.get(key, default) for key, default in defaults.items()}
 
 
 def _student_file(folder: Path) -> Path:

@@ -49,7 +49,9 @@ class Subject:
 
     def model(self, precision: Precision) -> CausalWan:
         """In float32, with the option."""
-        model = load_transformer(self.manifest.transformer, self.manifest.transformer_file, CPU)
+        manifest = self.manifest
+        key, loras = manifest.transformer_key, manifest.loras
+        model = load_transformer(manifest.transformer, manifest.transformer_file, CPU, key=key, loras=loras)
         if precision.fp8_linears:
             model.use_fp8_linears()
         if precision.int8_attention:

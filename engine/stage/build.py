@@ -114,7 +114,7 @@ def transformer(config: EngineConfig, device: torch.device, progress: Progress) 
     """The network of the denoise stages.
 
     Raises:
-        WeightsError: the file does not fit the model.
+        WeightsError: a file does not fit the model.
         StartError: memory runs out, or the device cannot do what ``config.precision`` asks for.
     """
     manifest, dtype = config.manifest, dtype_on(config, device)
@@ -123,7 +123,13 @@ def transformer(config: EngineConfig, device: torch.device, progress: Progress) 
         raise StartError(f"{device}: {unfit}")
     with _room_for("the transformer", config, device):
         model = load_transformer(
-            manifest.transformer, manifest.transformer_file, device, dtype, on_read=progress.reading
+            manifest.transformer,
+            manifest.transformer_file,
+            device,
+            dtype,
+            key=manifest.transformer_key,
+            loras=manifest.loras,
+            on_read=progress.reading,
         )
         if config.precision.fp8_linears:
             model.use_fp8_linears()

@@ -270,7 +270,7 @@ def test_original_layout_without_a_student(tmp_path: Path) -> None:
     ("layout", "where", "lost"),
     [
         (DIFFUSERS, "transformer/config.json", "num_attention_heads"),
-        (DIFFUSERS, "transformer/config.json", "text_dim"),
+        (DIFFUSERS, "transformer/config.json", "in_channels"),
         (ORIGINAL, "config.json", "dim"),
         (ORIGINAL, "config.json", "text_len"),
     ],
@@ -281,6 +281,31 @@ def test_incomplete_configs_are_named(tmp_path: Path, layout: dict[str, Any], wh
     with pytest.raises(StartError, match=lost) as caught:
         read_manifest(tmp_path)
     assert str(tmp_path / where) in str(caught.value)
+
+
+LAYOUTS = pytest.mark.parametrize(
+    ("layout", "where"), [(DIFFUSERS, "transformer/config.json"), (ORIGINAL, "config.json")]
+)
+
+
+@LAYOUTS
+def test_what_a_config_leaves_out_is_as_wan_has_it(tmp_path: Path, layout: dict[str, Any], where: str) -> None:
+    (tmp_path / "hiar.pt").touch()
+    left_out = {"text_dim", "freq_dim", "eps"}
+    write_json(tmp_path / where, {key: value for key, value in layout.items() if key not in left_out})
+    assert read_manifest(tmp_path).transformer == PUBLISHED
+    stated = {"text_dim": 2048, "freq_dim": 128, "eps": 1e-5}
+    write_json(tmp_path / where, layout | stated)
+    assert read_manifest(tmp_path).transformer == replace(PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("eps", [0, -1e-6, 1, "small", None])
+def test_an_eps_that_is_none_is_refused(tmp_path: Path, layout: dict[str, Any], where: str, eps: Any) -> None:
+    (tmp_path / "hiar.pt").touch()
+    write_json(tmp_path / where, layout | {"eps": eps})
+    with pytest.raises(StartError, match=r"config\.json: "):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(

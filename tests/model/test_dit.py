@@ -300,11 +300,12 @@ def test_only_relative_positions_count(model: CausalWan, prompt: Tensor) -> None
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_one_block_agrees_with_diffusers() -> None:
+@pytest.mark.parametrize("eps", [1e-6, 0.3])
+def test_one_block_agrees_with_diffusers(eps: float) -> None:
     from diffusers import WanTransformer3DModel  # noqa: PLC0415
 
     config = TransformerConfig(
-        dim=64, ffn_dim=96, num_heads=2, num_layers=2, text_dim=24, text_len=10, freq_dim=32, in_dim=16
+        dim=64, ffn_dim=96, num_heads=2, num_layers=2, text_dim=24, text_len=10, freq_dim=32, in_dim=16, eps=eps
     )
     torch.manual_seed(0)
     theirs = WanTransformer3DModel(
@@ -319,7 +320,7 @@ def test_one_block_agrees_with_diffusers() -> None:
         num_layers=2,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
-        eps=1e-6,
+        eps=eps,
         rope_max_seq_len=64,
     ).eval()
     for name, parameter in theirs.named_parameters():
