@@ -271,6 +271,7 @@ class Lora:
     def __post_init__(self) -> None:
         """Check that the scale is a number."""
         require(isfinite(self.scale), f"scale={self.scale} of {self.file} is no factor")
+        require(self.alpha is None or isfinite(self.alpha), f"alpha={self.alpha} of {self.file} is no number")
 
 
 @dataclass(frozen=True, kw_only=True)

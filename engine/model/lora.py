@@ -117,7 +117,7 @@ def _changes_of(lora: Lora, wanted: Mapping[str, Shape]) -> Iterator[tuple[str, 
     tensors = read_tensors(lora.file, lora.key, LORA_KEYS)
     parts = _by_weight(tensors, lora.file, wanted)
     halves = [part[Part.DOWN][1] for part in parts.values() if Part.DOWN in part]
-    settings = _read_settings(lora.file, {half.shape[0] for half in halves if half.dim()})
+    settings = _read_settings(lora, {half.shape[0] for half in halves if half.dim()})
     for target, part in parts.items():
         if Part.DIFFERENCE in part:
             name, value = part[Part.DIFFERENCE]
@@ -179,17 +179,17 @@ def _flat(tensor: Tensor) -> Shape:
     return tensor.shape[0], prod(tensor.shape[1:])
 
 
-def _read_settings(path: Path, ranks: set[int]) -> _Settings:
-    source, stated = _stated(weight_file(path))
+def _read_settings(lora: Lora, ranks: set[int]) -> _Settings:
+    source, stated = _stated(weight_file(lora.file))
     for odd in ("use_dora", "alpha_pattern"):
         if stated.get(odd):
             raise _refusal(source, f"asks for {odd}, which is not done here; {_OTHER_KIND}")
     rank = stated.get("r")
     if rank is not None and ranks and rank not in (*ranks,) and not stated.get("rank_pattern"):
-        raise _refusal(source, f"is of another LoRA than {path}: r is {rank}, not {max(ranks)}; take it away")
+        raise _refusal(source, f"is of another LoRA than {lora.file}: r is {rank}, not {max(ranks)}; take it away")
     alpha = stated.get(_ALPHA)
     return _Settings(
-        alpha=None if alpha is None else _number(alpha, _ALPHA, source),
+        alpha=lora.alpha if alpha is None else _number(alpha, _ALPHA, source),
         by_root_of_rank=bool(stated.get("use_rslora")),
     )
 

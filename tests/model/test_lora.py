@@ -170,6 +170,15 @@ def test_alpha_in_the_files_metadata(
     assert_near(load_transformer(CONFIG, base, CPU, loras=[Lora(file=path)]), wanted)
 
 
+@pytest.mark.parametrize(("metadata", "alpha"), [({"format": "pt"}, 10), ({"lora_alpha": "6"}, 6)])
+def test_alpha_of_whoever_knows_it_is_for_files_that_do_not_tell(
+    tensors: dict[str, Tensor], halves: Halves, base: Path, tmp_path: Path, metadata: dict[str, str], alpha: float
+) -> None:
+    path = save(peft(halves), tmp_path / "lora.safetensors", metadata)
+    model = load_transformer(CONFIG, base, CPU, loras=[Lora(file=path, alpha=10.0)])
+    assert_near(model, expected(tensors, halves, alpha / RANK))
+
+
 @pytest.mark.parametrize(
     ("stated", "factor"),
     [
