@@ -2,6 +2,7 @@
 
     python -m benchmarks.parity tests/data/golden/public-a
     python -m benchmarks.parity tests/data/golden/public-a --workers 1,2,4,5
+    python -m benchmarks.parity tests/data/golden/longlive --only switch,early_switch
 
 Any folder of the golden shapes will do; its kind is told by its files: roll-outs of one model or of a public checkpoint
 (``rollout.safetensors``), a VAE (``codec.safetensors``) or a text encoder (``encoding.safetensors``). A roll-out runs
@@ -36,10 +37,12 @@ def main() -> None:
         help=f"worker counts to run a roll-out on, as in 1,2,4; '{MOST}': as many as a chain of its order can use "
         "(default: %(default)s)",
     )
+    parser.add_argument("--only", metavar="NAME,NAME", help="roll-outs to compare (default: all of the folder)")
     arguments = parser.parse_args()
+    only = None if arguments.only is None else arguments.only.split(",")
     all_ok = True
     try:
-        for line in compare(arguments.folder, arguments.workers):
+        for line in compare(arguments.folder, arguments.workers, only):
             all_ok &= line.ok
             print(line, flush=True)
     except (HiarError, ValueError, KeyError, OSError) as error:
@@ -56,10 +59,14 @@ def worker_counts(text: str) -> list[str]:
     return counts
 
 
-def compare(folder: Path, workers: list[str]) -> Iterator[Line]:
-    """Compare everything a folder records. Raises ``ValueError`` when its files tell no kind."""
+def compare(folder: Path, workers: list[str], only: list[str] | None) -> Iterator[Line]:
+    """Compare everything a folder records, or of its roll-outs some.
+
+    Raises:
+        ValueError: its files tell no kind, or it has no roll-out of such a name.
+    """
     kinds: dict[str, Callable[[dict[str, Any]], Iterator[Line]]] = {
-        "rollout.safetensors": lambda config: compare_rollouts(folder, config, workers),
+        "rollout.safetensors": lambda config: compare_rollouts(folder, config, workers, only),
         "codec.safetensors": lambda config: compare_vae(folder, config),
         "encoding.safetensors": lambda config: compare_text(folder, config),
     }

@@ -30,12 +30,17 @@ OPENING = "first_block"
 """What is recorded of a first block of other steps lies under this name."""
 
 
-def compare_rollouts(folder: Path, config: dict[str, Any], workers: list[str]) -> Iterator[Line]:
+def compare_rollouts(
+    folder: Path, config: dict[str, Any], workers: list[str], only: list[str] | None
+) -> Iterator[Line]:
     """Each roll-out through the oracle, then through the engine on so many workers, fused and not, alone and beside
-    others.
+    others. Raises ``ValueError`` for a name in ``only`` that none has.
     """
     tensors = load_file(folder / TENSORS_FILE)
-    for one in recorded_rollouts(folder, config):
+    recorded = {one.name: one for one in recorded_rollouts(folder, config)}
+    if unknown := set(only or ()) - recorded.keys():
+        raise ValueError(f"{folder} has no roll-out {', '.join(sorted(unknown))}; it has {', '.join(recorded)}")
+    for one in recorded.values() if only is None else [recorded[name] for name in only]:
         yield Line(f"{one.name} oracle", oracle_errors(one, folder / TENSORS_FILE, tensors))
         for count in dict.fromkeys(most_workers(one) if word == MOST else int(word) for word in workers):
             errors = engine_errors(one, folder / TENSORS_FILE, tensors, count)
