@@ -40,8 +40,9 @@ class SegmentBatch:
     page_lists: tuple[tuple[int, ...], ...]
     """Pages each segment attends to besides itself."""
     write_pages: tuple[int, ...]
-
     """Page each cache pass writes. Its length is the number of cache passes; the rest are denoise passes."""
+    token_lists: tuple[tuple[int, ...], ...] = ()
+    """Tokens of each page that a segment attends to; empty where all pages have as many as the segments."""
 
     def __post_init__(self) -> None:
         """Check that the fields speak of the same segments."""
