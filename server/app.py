@@ -20,7 +20,8 @@ from server.metrics.families import Families
 from server.metrics.readings import Readings
 from server.player.routes import PlayerRoutes
 from server.settings import Settings
-from server.videos.query import LIST_QUERY, STREAM_QUERY
+from server.videos.hls import PLAYLIST_TYPE, HlsRoutes
+from server.videos.query import LIST_QUERY, RELOAD_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
@@ -58,6 +59,7 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     _add_making_routes(app, videos)
     _add_resource_routes(app, videos)
     _add_reading_routes(app, videos)
+    _add_hls_routes(app, HlsRoutes(engine, settings, families))
     _add_info_routes(app, InfoRoutes(engine, settings))
     _add_player(app, PlayerRoutes())
     if settings.metrics_port is None:
@@ -126,6 +128,32 @@ def _add_reading_routes(app: FastAPI, routes: VideoRoutes) -> None:
         routes.content,
         methods=["GET"],
         responses={**_VIDEO, **_errors(404, 410, 429, 503, 504)},
+        response_class=Response,
+    )
+
+
+def _add_hls_routes(app: FastAPI, routes: HlsRoutes) -> None:
+    text, media = {PLAYLIST_TYPE: {"schema": {"type": "string"}}}, _VIDEO[200]["content"]
+    app.add_api_route(
+        f"{_A_VIDEO}/index.m3u8",
+        routes.playlist,
+        methods=["GET"],
+        responses={200: {"content": text}, **_errors(400, 404, 410, 429, 503, 504)},
+        openapi_extra=_query(RELOAD_QUERY),
+        response_class=Response,
+    )
+    app.add_api_route(
+        f"{_A_VIDEO}/init.mp4",
+        routes.init_segment,
+        methods=["GET"],
+        responses={200: {"content": media}, **_errors(404, 410, 429, 503, 504)},
+        response_class=Response,
+    )
+    app.add_api_route(
+        f"{_A_VIDEO}/blocks/{{n}}.m4s",
+        routes.block,
+        methods=["GET"],
+        responses={200: {"content": media}, **_errors(400, 404, 410, 425, 503)},
         response_class=Response,
     )
 

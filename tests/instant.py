@@ -49,7 +49,7 @@ from engine.messages import (
     VideoClosed,
 )
 from engine.request import TensorBytes
-from tests.small_mp4 import CODECS, fragment_bytes, init_segment
+from tests.small_mp4 import CODECS, SmallMedia
 
 NUM_PAGES = 16
 """Of a worker."""
@@ -75,6 +75,8 @@ class Behaviour:
     first_block_s: float | None = None
     """The same for a video's first block; None: as any other."""
     payload_bytes: int = 100
+    media: type[SmallMedia] = SmallMedia
+    """What makes the bytes of a video."""
     fail_at: int | None = None
     """The block at which each video breaks, with ``failure``."""
     failure: VideoFailed | None = None
@@ -113,6 +115,7 @@ class InstantChain:
         self._timer: asyncio.TimerHandle | None = None
         """Until the first of the line is done."""
         self._open: dict[str, OpenTicket] = {}
+        self._media: dict[str, SmallMedia] = {}
         self._skipped: set[str] = set()
         """Cancelled and broken videos: their tickets pass and make nothing."""
 
@@ -162,11 +165,12 @@ class InstantChain:
         match ticket:
             case OpenTicket(video=video):
                 self._open[video] = ticket
-                self._say(self.ranks[-1], InitReady(video=video, data=init_segment(), codecs=CODECS))
+                self._media[video] = media = self._behaviour.media(ticket)
+                self._say(self.ranks[-1], InitReady(video=video, data=media.init_segment, codecs=media.codecs))
             case BlockTicket(video=video) if video not in self._skipped:
                 self._make(ticket, self._open[video])
             case CloseTicket(video=video):
-                del self._open[video]
+                del self._open[video], self._media[video]
                 self._skipped.discard(video)
                 for rank in self.ranks:
                     self._say(rank, VideoClosed(video=video, pages_used=self.num_videos))
@@ -183,7 +187,7 @@ class InstantChain:
             message = VideoBroken(video=video, code=behaviour.failure.code, message=behaviour.failure.message)
             self._say(self.ranks[-1], message)
         else:
-            self._say(self.ranks[-1], self._block(ticket, opened.fps))
+            self._say(self.ranks[-1], self._block(ticket))
 
     def _save(self, ticket: BlockTicket) -> None:
         for stage in range(self._rollout.num_stages):
@@ -192,14 +196,14 @@ class InstantChain:
                 saved = LatentsSaved(video=ticket.video, block=ticket.block, stage=stage, latents=latents)
                 self._say(self.ranks[0], saved)
 
-    def _block(self, ticket: BlockTicket, fps: int) -> BlockDone:
+    def _block(self, ticket: BlockTicket) -> BlockDone:
         start_frame = frames_before_block(self._rollout, ticket.block)
         payload = bytes([ticket.block % 256]) * self._behaviour.payload_bytes
         return BlockDone(
             video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
-            data=fragment_bytes(ticket.block, ticket.num_frames, start_frame, fps, payload),
+            data=self._media[ticket.video].fragment(ticket.block, ticket.num_frames, start_frame, payload),
             latents=None,
             decode_s=0.0,
             encode_s=0.0,

@@ -2,6 +2,8 @@
 
 import struct
 
+from engine.messages import OpenTicket
+
 CODECS = "avc1.64000d"
 TIMESCALE = 16384
 
@@ -25,3 +27,17 @@ def fragment_bytes(block: int, num_frames: int, start_frame: int, fps: int, payl
     run = box(b"trun", struct.pack(">II", 0, num_frames))
     sequence = box(b"mfhd", struct.pack(">II", 0, block + 1))
     return box(b"moof", sequence, box(b"traf", header, decode_time, run)) + box(b"mdat", payload)
+
+
+class SmallMedia:
+    """The bytes of one video; ``tests.painted_mp4`` has one with pictures."""
+
+    init_segment = init_segment()
+    codecs = CODECS
+
+    def __init__(self, opened: OpenTicket) -> None:
+        self.opened = opened
+
+    def fragment(self, block: int, num_frames: int, start_frame: int, payload: bytes) -> bytes:
+        """A block; ``payload`` stands for its pictures."""
+        return fragment_bytes(block, num_frames, start_frame, self.opened.fps, payload)

@@ -100,7 +100,7 @@ class Desk:
         match event:
             case events.WorkerSaid(rank, message):
                 self._hear(rank, message)
-            case events.Joined() | events.BlockTaken() | events.Left():
+            case events.Joined() | events.BlockTaken() | events.Polled() | events.Left():
                 self._attend(event)
             case events.Asked() | events.PromptAsked() | events.Cancelled() | events.Stopped() | events.Forgotten():
                 self._obey(event)
@@ -113,18 +113,8 @@ class Desk:
 
     def _attend(self, event: OfReader) -> None:
         """What readers do."""
-        video = event.video
-        match event:
-            case events.Joined(_, cursor):
-                self._readers.joined(video, cursor)
-            case events.BlockTaken(_, cursor):
-                self._readers.taken(video, cursor, self._now)
-            case events.Left(_, cursor, reason):
-                if self._readers.left(video, cursor, reason, self._now):
-                    self._stop(video, reason)
-            case _:
-                assert_never(event)
-        self._note(video)
+        self._readers.attend(event, self._now)
+        self._note(event.video)
 
     def _obey(self, event: OfCaller) -> None:
         """What callers ask of one video."""
@@ -174,6 +164,8 @@ class Desk:
         """Do all that may be done now; returns when time alone allows more."""
         for lost in self._recoveries.overdue(self._now):
             self._give_up(lost, self._recoveries.too_late)
+        for silent in self._readers.silent(self._now):
+            self._note(silent)
         for left in self._readers.overdue(self._now):
             assert left.alone is not None
             self._stop(left, left.alone.reason)
@@ -182,7 +174,7 @@ class Desk:
         next_at = self._dispatch.pump(self._now)
         for expired in self._shelf.overdue(self._now):
             del self._videos[expired.id]
-        others = (self._recoveries.next_overdue_at, self._readers.next_overdue_at, self._shelf.next_at)
+        others = (self._recoveries.next_overdue_at, self._readers.next_at, self._shelf.next_at)
         return min((moment for moment in (next_at, *others) if moment is not None), default=None)
 
     # --- groups ---

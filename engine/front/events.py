@@ -45,6 +45,17 @@ class BlockTaken:
 
 
 @dataclass(frozen=True)
+class Polled:
+    """Somebody asks for what there is, again and again, and so reads the video until a while after the last time."""
+
+    video: Video
+    block: int | None
+    """One that was handed out; None if none was."""
+    hold_s: float
+    """How long it counts as a reader without asking again."""
+
+
+@dataclass(frozen=True)
 class Left:
     """A reader is gone. The last one ends its video with this reason, unless that lives on without."""
 
@@ -118,7 +129,7 @@ class TimePassed:
     """The moment of the last ``SetTimer`` has come."""
 
 
-OfReader = Joined | BlockTaken | Left
+OfReader = Joined | BlockTaken | Polled | Left
 OfCaller = Asked | PromptAsked | Cancelled | Stopped | Forgotten
 OfAll = GroupServes | GroupLost | Drained | Looked
 Event = OfReader | OfCaller | OfAll | WorkerSaid | TimePassed

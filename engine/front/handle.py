@@ -35,6 +35,10 @@ class Desk(reader.Desk, Protocol):
         """A cursor that begins at a block."""
         ...
 
+    def poll(self, video: Video, block: int | None, hold_s: float) -> None:
+        """Somebody asks for what there is."""
+        ...
+
     async def change_prompt(self, video: Video, text: str) -> int:
         """Follow another prompt."""
         ...
@@ -109,6 +113,29 @@ class VideoHandle:
             BlockTooEarly: it is more than a lead ahead of the newest block.
         """
         return Reader(self._video, self._desk.start_reading(self._video, from_block), self._desk)
+
+    def poll(self, hold_s: float, block: int | None = None) -> None:
+        """Count as a reader for so long: of those who ask again and again. ``block``: one that is handed out now."""
+        self._desk.poll(self._video, block, hold_s)
+
+    def expect(self, block: int) -> None:
+        """Whether it may be waited for. Raises as ``read`` does."""
+        self._desk.start_reading(self._video, block)
+
+    async def changed(self) -> None:
+        """Wait until it is another: a block more, or ended. Who looks before, without awaiting in between, misses
+        nothing."""
+        await self._video.bell.rung()
+
+    @property
+    def num_blocks(self) -> int | None:
+        """Of the whole video, or as many as came of it; None while that is not known."""
+        return self._video.log.next_block if self.is_ended else self._video.progress.num_blocks
+
+    @property
+    def block_s(self) -> float:
+        """Playback time of its longest block."""
+        return self._video.progress.full_block_s
 
     def start_s(self, block: int) -> float:
         """Playback time of a block's first frame."""

@@ -97,6 +97,10 @@ class Shell:
         """A reader took a block: playback runs, and there may be room for the next."""
         self._handle(events.BlockTaken(video, cursor))
 
+    def poll(self, video: Video, block: int | None, hold_s: float) -> None:
+        """Somebody asks for what there is."""
+        self._handle(events.Polled(video, block, hold_s))
+
     def leave(self, video: Video, cursor: Cursor, reason: EndReason) -> None:
         """A reader is gone."""
         self._handle(events.Left(video, cursor, reason))

@@ -134,6 +134,15 @@ class Alone:
 
 
 @dataclass
+class Polling:
+    """The one reader that all who poll a video are together."""
+
+    cursor: Cursor
+    until: float
+    """When it leaves unless somebody asks again."""
+
+
+@dataclass
 class Loss:
     """The last loss of workers that the video was part of."""
 
@@ -211,6 +220,8 @@ class Video:
         self.readers: list[Cursor] = []
         self.keeper = Cursor(first_block=0, next_block=0) if linger_s is None else None
         """Takes every block as it is made, so that a video goes on without readers."""
+        self.polling: Polling | None = None
+        """None while nobody polls."""
         self.alone: Alone | None = None
         """Its last reader left and it ends unless another comes; None while that is not so."""
         self.started_at: float | None = None

@@ -16,7 +16,7 @@ from server.errors import ERRORS, Finish, Rejection
 
 PREFIX = "hiar"
 
-PROTOCOLS = ("fmp4",)
+PROTOCOLS = ("fmp4", "hls")
 RECOVERY_WAYS = ("exact", "approximate")
 START_PHASES = ("measure", "load", "warm_up")
 PASSES = ("denoise", "cache", "fused")

@@ -2,9 +2,9 @@
 
 import time
 
-from server.metrics.families import Families
+from server.metrics.families import Families, ViewerFamilies
 
-_PROTOCOL = "fmp4"
+_PROTOCOL, _HLS = "fmp4", "hls"
 
 
 class StreamRecord:
@@ -29,3 +29,9 @@ class StreamRecord:
     def delivered(self, duration_s: float) -> None:
         """A segment was sent."""
         self._viewers.video_delivered.labels(_PROTOCOL).inc(duration_s)
+
+
+def count_hls_segment(viewers: ViewerFamilies, num_bytes: int, duration_s: float) -> None:
+    """A player of HLS got one."""
+    viewers.sent_bytes.labels(_HLS).inc(num_bytes)
+    viewers.video_delivered.labels(_HLS).inc(duration_s)

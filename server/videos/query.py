@@ -27,6 +27,10 @@ STREAM_QUERY = [
     _parameter("from", "The first block; `live` is the newest.", {"type": "string", "default": "0", "examples": ["12"]})
 ]
 """Of the API's document: queries are read here and not by the framework."""
+RELOAD_QUERY = [
+    _parameter("_HLS_msn", "Answer when this block is told of.", {"type": "integer", "minimum": 0}),
+    _parameter("_HLS_part", "A part of that block, which has one.", {"type": "integer", "minimum": 0}),
+]
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,45 @@ def from_block(request: Request) -> int | None:
     text = _words(request, {"from"}).get("from", "0")
     if text == "live":
         return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+    if not _is_number(text):
         raise _invalid("from", "from: this must be the number of a block, or live")
     return int(text)
 
 
-def _words(request: Request, known: Collection[str]) -> dict[str, str]:
+def block_number(text: str) -> int:
+    """Read the number of a block in an address. Raises ``ApiError`` 400."""
+    if not _is_number(text):
+        raise _invalid("n", "n: this must be the number of a block")
+    return int(text)
+
+
+def reload_of(request: Request) -> int | None:
+    """Read the block that a playlist is to wait for, if any: a part behind a block's only one is that of the next.
+
+    Other words of HLS are for what we do not offer; the standard has them ignored. Raises ``ApiError`` 400.
+    """
+    words = _words(request, {"_HLS_msn", "_HLS_part"}, ignored="_HLS_")
+    for name, text in words.items():
+        if not _is_number(text):
+            raise _invalid(name, f"{name}: this must be a number")
+    if "_HLS_msn" not in words:
+        if words:
+            raise _invalid("_HLS_part", "_HLS_part: this needs _HLS_msn")
+        return None
+    return int(words["_HLS_msn"]) + (int(words.get("_HLS_part", "0")) > 0)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 9
+
+
+def _words(request: Request, known: Collection[str], ignored: str | None = None) -> dict[str, str]:
+    """``ignored``: how others begin that may be there."""
     found: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in known:
+            if ignored is not None and name.startswith(ignored):
+                continue
             raise _invalid(None, f"the query may hold {', '.join(sorted(known))} only")
         if name in found:
             raise _invalid(name, f"{name}: this is given more than once")

@@ -46,6 +46,7 @@ class UrlsAnswer(BaseModel):
 
     content: str
     stream: str
+    hls: str
 
 
 class VideoAnswer(BaseModel):
@@ -114,7 +115,7 @@ class VideoAnswer(BaseModel):
             prompts=[PromptAnswer(block=one.block, at_seconds=one.at_s, prompt=one.text) for one in status.prompts],
             recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
             bytes=status.num_bytes,
-            urls=UrlsAnswer(content=f"{address}/content", stream=f"{address}/stream"),
+            urls=UrlsAnswer(content=f"{address}/content", stream=f"{address}/stream", hls=f"{address}/index.m3u8"),
         )
 
 

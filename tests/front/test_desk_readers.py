@@ -15,6 +15,7 @@ from engine.front.events import (
     Forgotten,
     Joined,
     Looked,
+    Polled,
     Stopped,
     TimePassed,
 )
@@ -228,3 +229,45 @@ def test_who_looks_sees_how_long_a_picture_stands_still(stage: Stage) -> None:
         stage.tell(Looked())
     assert (video.progress.num_stalls, video.progress.stalled_s) == (1, pytest.approx(4.5))
     assert stage.desk.status(video, due_at + 6.0).stalled_s == pytest.approx(6.0)
+
+
+def test_who_polls_is_a_reader_until_a_while_after_the_last_time(stage: Stage) -> None:
+    """A playlist and segments, asked for as a player does: the video goes on meanwhile and ends behind it."""
+    video = stage.open("a", making.request(), is_read=False)
+    stage.embed()
+    for _ in range(40):
+        stage.tell(Polled(video, None, 5.0))
+        stage.execute()
+        if video.polling is not None and video.polling.cursor.next_block < video.log.next_block:
+            stage.tell(Polled(video, video.polling.cursor.next_block, 5.0))
+        stage.now += 0.75
+        stage.tell(TimePassed())
+    assert len(video.readers) == 1 and not video.has_outcome
+    assert video.progress.start_s(video.progress.done) == pytest.approx(30, abs=4), "it is paced by who polls"
+    asked_at = stage.now
+    stage.tell(Polled(video, None, 2.0))
+    while not video.has_outcome:
+        stage.execute()
+        stage.pass_time()
+    assert stage.now == asked_at - 0.75 + 5.0, "an earlier promise is kept"
+    assert video.end_reason == EndReason.CLIENT_DISCONNECT and video.readers == []
+
+
+def test_who_polls_goes_on_where_it_takes_up_again(stage: Stage) -> None:
+    video = stage.open("a", making.request(), linger_s=None, is_read=False)
+    stage.embed()
+    stage.execute()
+    stage.tell(Polled(video, None, 5.0))
+    assert video.polling is not None
+    cursor, newest = video.polling.cursor, video.log.next_block - 1
+    stage.tell(Polled(video, newest - 1, 5.0))  # a player that begins further back
+    assert cursor.next_block == newest and cursor.playing_since is None
+    stage.tell(Polled(video, newest, 5.0))
+    assert cursor.next_block == newest + 1 and cursor.playing_since is not None
+    stage.now += 60
+    stage.execute()
+    stage.tell(TimePassed())
+    assert video.polling is None and video.readers == [] and not video.has_outcome
+    stage.tell(Stopped(video, EndReason.CANCELLED))
+    stage.tell(Polled(video, None, 5.0))
+    assert video.polling is None, "an ended one has no readers to count"

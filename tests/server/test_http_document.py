@@ -22,7 +22,7 @@ def test_every_address_is_told(live: LiveServer) -> None:
         for method in getattr(route, "methods", None) or ()
         if method != "HEAD" and not route.path.startswith("/openapi")
     }
-    told = set(re.findall(r"`((?:GET|POST|DELETE) /[\w/{}]*)", TEXT))
+    told = set(re.findall(r"`((?:GET|POST|DELETE) /[\w/{}.]*)", TEXT))
     told |= {f"GET {path}" for path in re.findall(r", `(/[\w/]+)`", TEXT)}
     assert told == routes - UNTOLD
 
