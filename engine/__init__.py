@@ -35,6 +35,7 @@ from engine.forecast import assumed_site, gpu_site, host_site
 from engine.front.handle import VideoHandle
 from engine.front.log import InitSegment
 from engine.front.reader import Reader
+from engine.front.story import Ended, Happening, Made, Prompted, Queued, Recovered, Recovering, Started
 from engine.front.video import PromptMark, Recovery, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.rates import ASSUMED
@@ -76,6 +77,7 @@ __all__ = [
     "Dtypes",
     "EncoderFailed",
     "EndReason",
+    "Ended",
     "Engine",
     "EngineConfig",
     "EngineFacts",
@@ -86,9 +88,11 @@ __all__ = [
     "EngineUnavailable",
     "FleetView",
     "Fragment",
+    "Happening",
     "HiarError",
     "InitSegment",
     "LossReason",
+    "Made",
     "Manifest",
     "Nodes",
     "Observer",
@@ -100,8 +104,12 @@ __all__ = [
     "PromptAt",
     "PromptMark",
     "PromptReplaced",
+    "Prompted",
     "Quality",
+    "Queued",
     "Reader",
+    "Recovered",
+    "Recovering",
     "Recovery",
     "Refused",
     "RequestError",
@@ -112,6 +120,7 @@ __all__ = [
     "StartPhase",
     "StartProgress",
     "StartTimes",
+    "Started",
     "UnknownVideo",
     "Verdict",
     "VideoFailed",

@@ -20,8 +20,9 @@ from server.metrics.families import Families
 from server.metrics.readings import Readings
 from server.player.routes import PlayerRoutes
 from server.settings import Settings
+from server.videos.events import EVENTS_TYPE
 from server.videos.hls import PLAYLIST_TYPE, HlsRoutes
-from server.videos.query import LIST_QUERY, RELOAD_QUERY, STREAM_QUERY
+from server.videos.query import LAST_EVENT_ID, LIST_QUERY, RELOAD_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
@@ -121,6 +122,15 @@ def _add_reading_routes(app: FastAPI, routes: VideoRoutes) -> None:
         methods=["GET"],
         responses={**_VIDEO, **_errors(400, 404, 410, 425, 429, 503, 504)},
         openapi_extra=_query(STREAM_QUERY),
+        response_class=Response,
+    )
+    events = {EVENTS_TYPE: {"schema": {"type": "string"}}}
+    app.add_api_route(
+        f"{_A_VIDEO}/events",
+        routes.events,
+        methods=["GET"],
+        responses={200: {"content": events}, 204: {"description": "It ended; all is told."}, **_errors(400, 404)},
+        openapi_extra={"parameters": [LAST_EVENT_ID]},
         response_class=Response,
     )
     app.add_api_route(

@@ -22,6 +22,7 @@ from engine.front.prompts import Prompts
 from engine.front.queue import Queue
 from engine.front.readers import Readers
 from engine.front.recovery import Recoveries
+from engine.front.story import Recovering
 from engine.front.tickets import fragment_of
 from engine.front.video import Turn, Video, VideoState, VideoStatus
 from engine.law.placement import Plan
@@ -43,7 +44,7 @@ class Desk:
     """All videos of an engine."""
 
     def __init__(self, config: EngineConfig, observer: Observer) -> None:
-        self._config, self._observer = config, observer
+        self._config = config
         self._milestones = Milestones(observer)
         self._prompts = Prompts(config.manifest.rollout, observer)
         self._recoveries = Recoveries(config)
@@ -172,6 +173,7 @@ class Desk:
         while self._prompts.prepared:
             self._queue.prepared(self._prompts.prepared.pop())
         next_at = self._dispatch.pump(self._now)
+        self._commands += [Wake(video) for video in self._queue.tell_positions()]
         for expired in self._shelf.overdue(self._now):
             del self._videos[expired.id]
         others = (self._recoveries.next_overdue_at, self._readers.next_at, self._shelf.next_at)
@@ -189,7 +191,7 @@ class Desk:
                 self._give_up(video, WorkerLost("too little is known of the video to go on with new workers"))
                 continue
             self._dispatch.reopen(video, block, self._now)
-            self._observer.video_recovered(exact=block == 0)
+            self._milestones.recovered(video)
 
     def _lose_group(self, loss: events.GroupLost) -> None:
         """Videos that held pages wait for the next group, if there will be one."""
@@ -207,6 +209,7 @@ class Desk:
         """Its workers are gone; it waits for the next where that ends nothing."""
         video.closing = None
         if outcome is None:
+            video.story.tell(Recovering())
             self._move(video, VideoState.RECOVERING)
         else:
             self._give_up(video, outcome)
@@ -254,6 +257,7 @@ class Desk:
         progress.done, progress.last_done_at = progress.done + 1, self._now
         self._recoveries.note_progress(video, self._dispatch.plan)
         self._readers.made(video, self._now)
+        self._milestones.added(video, self._now)
         self._commands.append(Wake(video))
 
     def _closed_at(self, video: Video, rank: int) -> None:

@@ -6,7 +6,7 @@ commands.
 """
 
 from engine.engine_config import EngineConfig
-from engine.front.events import Command, SendChain
+from engine.front.events import Command, SendChain, Wake
 from engine.front.milestones import Milestones
 from engine.front.queue import Queue
 from engine.front.recovery import Recoveries
@@ -92,6 +92,7 @@ class Dispatch:
         video.progress.issued = video.progress.returned = block
         video.progress.awaited = None
         video.move(VideoState.RUNNING)
+        self._out.append(Wake(video))
         self.note(video, now)
         self._send(video, open_ticket(video, video.log.opening_prompt(block)))
         for ticket in video.log.restoring_tickets(block):

@@ -8,6 +8,7 @@ from engine.front import reader
 from engine.front.log import InitSegment
 from engine.front.pacing import Cursor
 from engine.front.reader import Reader
+from engine.front.story import Happening
 from engine.front.video import Video, VideoState, VideoStatus
 from engine.request import EndReason, Fragment, VideoRequest
 
@@ -126,6 +127,10 @@ class VideoHandle:
         """Wait until it is another: a block more, or ended. Who looks before, without awaiting in between, misses
         nothing."""
         await self._video.bell.rung()
+
+    def happened(self, after: int = 0) -> tuple[int, Happening] | None:
+        """What happened to it next, behind the happening of this number, and its number; None if nothing has yet."""
+        return self._video.story.after(after)
 
     @property
     def num_blocks(self) -> int | None:

@@ -5,7 +5,7 @@ from collections import deque
 from engine.engine_config import EngineConfig
 from engine.front.video import Video
 
-RECORD_BYTES = 16 * 1024
+RECORD_BYTES = 32 * 1024
 """What a video takes beside its fragments; bounds their number."""
 
 

@@ -1,8 +1,11 @@
-"""Tells the observer what becomes of videos: their start, each block, stalls, their end, and when a prompt is seen.
+"""Tells what becomes of videos: their start, each block, stalls, their end, and when a prompt is seen. The observer is
+told, and the video's story where that is for those who watch it.
 
 Keeps nothing: what it needs is in the video. Knows no ticket and no worker.
 """
 
+from engine.front.pacing import realtime_factor
+from engine.front.story import Made, Recovered, Started
 from engine.front.video import Video
 from engine.observe import Observer
 from engine.request import Fragment, Pace
@@ -17,6 +20,7 @@ class Milestones:
     def started(self, video: Video, now: float) -> None:
         """A video left the queue."""
         video.started_at = now
+        video.story.tell(Started())
         self._observer.video_started(now - video.progress.opened_at)
 
     def made(self, video: Video, fragment: Fragment, now: float) -> None:
@@ -25,6 +29,18 @@ class Milestones:
         last, is_realtime = progress.last_done_at, video.request.pace == Pace.REALTIME
         lead_s = progress.lead_s(now) if is_realtime and progress.leader in video.readers else None
         self._observer.block_made(fragment, None if last is None else now - last, lead_s)
+
+    def added(self, video: Video, now: float) -> None:
+        """The block is in the log, and the video's progress counts it."""
+        progress = video.progress
+        made = Made(progress.done - 1, video.seconds_done, progress.lead_s(now), realtime_factor(progress, now))
+        video.story.tell(made)
+
+    def recovered(self, video: Video) -> None:
+        """It goes on with new workers; its last recovery says how."""
+        recovery = video.recoveries[-1]
+        video.story.tell(Recovered(recovery.block, recovery.exact))
+        self._observer.video_recovered(exact=recovery.exact)
 
     def watched(self, video: Video, now: float) -> None:
         """Count how long the picture of a reader stood still until now, if it does."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from engine.config import RolloutConfig
 from engine.errors import HiarError, PromptReplaced, UnknownVideo
-from engine.front.events import Ask, Command, PromptRefused, PromptSet
+from engine.front.events import Ask, Command, PromptRefused, PromptSet, Wake
+from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
 from engine.law.schedule import block_at_frame
 from engine.messages import EncodePrompt, PromptEncoded
@@ -50,11 +51,11 @@ class Prompts:
         fps = video.request.fps
         blocks = [block_at_frame(self._rollout, round(prompt.at_s * fps)) for prompt in prompts]
         for block, prompt, embedding in zip(blocks, prompts, video.embedded, strict=True):
-            video.log.set_prompt(block, prompt.text, embedding)
+            _follow(video, block, prompt.text, embedding)
         if video.first_prompt is not None:
-            video.log.set_prompt(0, *video.first_prompt)
+            _follow(video, 0, *video.first_prompt)
         self.prepared.append(video)
-        return []
+        return [Wake(video)]
 
     def change(self, video: Video, text: str, number: int, now: float) -> list[Command]:
         """Have a video follow another prompt, from the next block that has no ticket when it is embedded.
@@ -106,7 +107,8 @@ class Prompts:
         if wanted.number is not None:
             answer = _change(video, wanted, wanted.number, embedding)
             video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
-            return [answer, *(() if waiting is None else self.change(video, waiting.text, waiting.number, now))]
+            others = [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
+            return [Wake(video), answer, *others]
         if video.state != VideoState.QUEUED:
             return []  # closed meanwhile
         video.embedded.append(embedding)
@@ -119,8 +121,13 @@ def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -
         return PromptRefused(number, error)
     block = max(video.progress.issued, video.progress.done)
     if video.log.is_prepared:
-        video.log.set_prompt(block, wanted.text, embedding)
+        _follow(video, block, wanted.text, embedding)
     else:
         video.first_prompt = wanted.text, embedding
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
+
+
+def _follow(video: Video, block: int, text: str, embedding: TensorBytes) -> None:
+    video.log.set_prompt(block, text, embedding)
+    video.story.tell(Prompted(block, video.progress.start_s(block), text))

@@ -16,6 +16,8 @@ class Queue:
         self._startable: list[int] = []
         """A heap of such numbers; some may have left."""
         self._num_arrived = 0
+        self._has_moved = False
+        """Whether places changed since they were told."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -30,6 +32,7 @@ class Queue:
         self._num_arrived += 1
         video.arrival = self._num_arrived
         self._waiting[video.arrival] = video
+        self._has_moved = True
 
     def prepared(self, video: Video) -> None:
         """Its prompts are embedded."""
@@ -43,7 +46,14 @@ class Queue:
 
     def drop(self, video: Video) -> None:
         """A video starts, or has ended; nothing happens if it does not wait."""
-        self._waiting.pop(video.arrival, None)
+        self._has_moved |= self._waiting.pop(video.arrival, None) is not None
+
+    def tell_positions(self) -> list[Video]:
+        """Tell those who wait where they are. Returns those to whom that is news."""
+        if not self._has_moved:
+            return []
+        self._has_moved = False
+        return [video for place, video in enumerate(self._waiting.values(), 1) if video.story.tell_position(place)]
 
     def position(self, video: Video) -> int | None:
         """Its place, from 1; None if it does not wait."""

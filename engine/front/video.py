@@ -23,6 +23,7 @@ from typing import Protocol
 from engine.errors import HiarError
 from engine.front.log import BlockLog
 from engine.front.pacing import Cursor, Progress, realtime_factor
+from engine.front.story import Ended, Story
 from engine.request import EndReason, TensorBytes, VideoRequest
 
 
@@ -191,6 +192,9 @@ class VideoStatus:
 class Video:
     """A video, from its request until it is forgotten."""
 
+    end_reason: EndReason | None = None
+    failure: HiarError | None = None
+
     def __init__(
         self, video_id: str, progress: Progress, bell: Bell, log: BlockLog, *, linger_s: float | None, created_at: float
     ) -> None:
@@ -199,6 +203,7 @@ class Video:
         self.progress = progress
         self.bell = bell
         self.log = log
+        self.story = Story()
         self.linger_s = linger_s
         self.created_at = created_at
         self.state = VideoState.QUEUED
@@ -232,8 +237,6 @@ class Video:
         self.closing: Closing | None = None
         self.loss: Loss | None = None
         self.recoveries: list[Recovery] = []
-        self.end_reason: EndReason | None = None
-        self.failure: HiarError | None = None
 
     @property
     def request(self) -> VideoRequest:
@@ -303,3 +306,4 @@ class Video:
             self.end_reason = outcome
         else:
             self.failure = outcome
+        self.story.tell(Ended(outcome, self.progress.done, self.seconds_done))

@@ -16,6 +16,10 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+LAST_EVENT_ID = {
+    **_parameter("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0}),
+    "in": "header",
+}
 LIST_QUERY = [
     _parameter(
         "limit", "How many to list.", {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": LIST_DEFAULT}

@@ -47,6 +47,7 @@ class UrlsAnswer(BaseModel):
     content: str
     stream: str
     hls: str
+    events: str
 
 
 class VideoAnswer(BaseModel):
@@ -115,7 +116,12 @@ class VideoAnswer(BaseModel):
             prompts=[PromptAnswer(block=one.block, at_seconds=one.at_s, prompt=one.text) for one in status.prompts],
             recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
             bytes=status.num_bytes,
-            urls=UrlsAnswer(content=f"{address}/content", stream=f"{address}/stream", hls=f"{address}/index.m3u8"),
+            urls=UrlsAnswer(
+                content=f"{address}/content",
+                stream=f"{address}/stream",
+                hls=f"{address}/index.m3u8",
+                events=f"{address}/events",
+            ),
         )
 
 

@@ -16,6 +16,7 @@ from server.http.body import body_of
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
 from server.settings import Settings
+from server.videos.events import EventStream, last_event
 from server.videos.live import LiveStream
 from server.videos.query import from_block, page_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
@@ -104,6 +105,14 @@ class VideoRoutes:
     async def stream(self, video_id: str, request: Request) -> Response:
         """Read a video from a block on, while it is made: an init segment, then fragments."""
         return self._stream(self._engine.video(video_id), from_block(request), is_callers=False)
+
+    async def events(self, video_id: str, request: Request) -> Response:
+        """What happens to a video, as server-sent events, until it has ended: from the first that is kept, or behind
+        `Last-Event-ID`; 204, which ends a browser's asking again, when there will be none."""
+        video, last = self._engine.video(video_id), last_event(request)
+        if last is not None and video.is_ended and video.happened(last) is None:
+            return Response(status_code=204)
+        return EventStream(video, last or 0, self._settings.transport)
 
     async def content(self, video_id: str) -> Response:
         """Read a whole video: what was made if it has ended, else as it is made."""

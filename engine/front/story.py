@@ -1,0 +1,106 @@
+"""What happened to a video, for those who watch it: numbered, the newest kept. Pure.
+
+A plain value like the rest of the record. Whoever changes the video tells it here; readers come with the number of the
+last happening that they have.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from engine.errors import HiarError
+from engine.request import EndReason
+
+KEPT = 128
+"""Happenings that a video keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It waits, at another place than before."""
+
+    position: int
+    """1 is next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """It left the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A block is there."""
+
+    block: int
+    seconds_done: float
+    lead_s: float | None
+    realtime_factor: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """It follows a prompt, or will, from a block on. Of several for one block the last one counts."""
+
+    block: int
+    at_s: float
+    """Playback time of that block."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovering:
+    """Its workers are lost; it waits for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """It goes on with others."""
+
+    block: int
+    """The first that they make."""
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing more comes. Always the last."""
+
+    outcome: EndReason | HiarError
+    blocks_done: int
+    seconds_done: float
+
+
+Happening = Queued | Started | Made | Prompted | Recovering | Recovered | Ended
+
+
+class Story:
+    """The happenings of one video."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[int, Happening]] = deque(maxlen=KEPT)
+        self._last = 0
+        self._position: int | None = None
+        """In the queue, as it was told."""
+
+    def tell(self, happening: Happening) -> None:
+        """It happened; it is the next in number."""
+        self._last += 1
+        self._kept.append((self._last, happening))
+
+    def tell_position(self, position: int) -> bool:
+        """Its place in the queue. Returns whether that is news."""
+        is_news = position != self._position
+        if is_news:
+            self._position = position
+            self.tell(Queued(position))
+        return is_news
+
+    def after(self, number: int) -> tuple[int, Happening] | None:
+        """The first that is kept behind ``number``, with its own; None if there is none yet.
+
+        Numbers begin at 1. One that never was is of another life of the server: everything kept is behind it.
+        """
+        if number == self._last or not self._kept:
+            return None
+        first = self._kept[0][0]
+        return self._kept[number + 1 - first if first <= number < self._last else 0]
