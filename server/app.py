@@ -22,7 +22,7 @@ from server.player.routes import PlayerRoutes
 from server.settings import Settings
 from server.videos.events import EVENTS_TYPE
 from server.videos.hls import PLAYLIST_TYPE, HlsRoutes
-from server.videos.query import LAST_EVENT_ID, LIST_QUERY, RELOAD_QUERY, STREAM_QUERY
+from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, RELOAD_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
@@ -46,6 +46,17 @@ _VIDEO: Responses = {
             },
         },
     }
+}
+
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT: Responses = {
+    200: {
+        "description": "The file of an ended video; of one that is being made, fragments as they come.",
+        "content": {"video/mp4": _BYTES, "image/webp": _BYTES, "image/jpeg": _BYTES},
+    },
+    206: {"description": "The part of the file that `Range` names.", "content": {"video/mp4": _BYTES}},
+    304: {"description": "The client has it: `If-None-Match` names its `ETag`."},
 }
 
 
@@ -137,7 +148,8 @@ def _add_reading_routes(app: FastAPI, routes: VideoRoutes) -> None:
         f"{_A_VIDEO}/content",
         routes.content,
         methods=["GET"],
-        responses={**_VIDEO, **_errors(404, 410, 429, 503, 504)},
+        responses={**_CONTENT, **_errors(400, 404, 410, 416, 425, 429, 503, 504)},
+        openapi_extra=_query(CONTENT_QUERY),
         response_class=Response,
     )
 

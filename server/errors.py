@@ -89,6 +89,7 @@ ERRORS = (
     METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
     NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
     GONE := ErrorRow("gone", 410, BlockGone),
+    RANGE_NOT_SATISFIABLE := ErrorRow("range_not_satisfiable", 416),
     TOO_EARLY := ErrorRow("too_early", 425, BlockTooEarly, retry_s=1),
     QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
     NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, retry_s=10),

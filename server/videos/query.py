@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 
 from server.errors import INVALID_REQUEST, ApiError
+from server.videos.files import Variant
 
 LIST_MAX = 100
 LIST_DEFAULT = 20
@@ -16,6 +17,9 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+CONTENT_QUERY = [
+    _parameter("variant", "What of it.", {"type": "string", "enum": list(Variant), "default": Variant.VIDEO})
+]
 LAST_EVENT_ID = {
     **_parameter("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0}),
     "in": "header",
@@ -67,6 +71,14 @@ def from_block(request: Request) -> int | None:
     if not _is_number(text):
         raise _invalid("from", "from: this must be the number of a block, or live")
     return int(text)
+
+
+def variant_of(request: Request) -> Variant:
+    """Read `variant`. Raises ``ApiError`` 400."""
+    text = _words(request, {"variant"}).get("variant", Variant.VIDEO)
+    if text not in set(Variant):
+        raise _invalid("variant", f"variant: this must be one of {', '.join(Variant)}")
+    return Variant(text)
 
 
 def block_number(text: str) -> int:

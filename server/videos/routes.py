@@ -3,22 +3,21 @@
 Knows neither bytes on the wire (``live``) nor status codes of failures (``errors``).
 """
 
-import itertools
 import logging
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import Depends, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from engine import BlockGone, Engine, RequestError, VideoHandle
+from engine import Engine, RequestError, VideoHandle
 from server.http.body import body_of
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
 from server.settings import Settings
 from server.videos.events import EventStream, last_event
+from server.videos.files import Files, Variant, refuse_later_parts
 from server.videos.live import LiveStream
-from server.videos.query import from_block, page_of
+from server.videos.query import from_block, page_of, variant_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
 
@@ -32,6 +31,7 @@ class VideoRoutes:
         self._engine = engine
         self._settings = settings
         self._families = families
+        self._files = Files()
 
     # --- making ---
 
@@ -114,17 +114,15 @@ class VideoRoutes:
             return Response(status_code=204)
         return EventStream(video, last or 0, self._settings.transport)
 
-    async def content(self, video_id: str) -> Response:
-        """Read a whole video: what was made if it has ended, else as it is made."""
-        video = self._engine.video(video_id)
-        if not video.is_ended or video.init_segment is None:
-            return self._stream(video, 0, is_callers=False)
-        if video.kept.start > 0:
-            raise BlockGone(f"the beginning is no longer kept; read /stream?from={video.kept.start}")
-        length = len(video.init_segment.data) + sum(len(video.peek(block).data) for block in video.kept)
-        headers = {"Content-Length": str(length), "Cache-Control": "no-store", "Accept-Ranges": "none"}
-        media_type = f'video/mp4; codecs="{video.init_segment.codecs}"'
-        return StreamingResponse(_parts(video), headers=headers, media_type=media_type)
+    async def content(self, video_id: str, request: Request) -> Response:
+        """Read a whole video: as a file if it has ended, also in parts, else as it is made; or a picture of it."""
+        variant, video = variant_of(request), self._engine.video(video_id)
+        if variant is not Variant.VIDEO:
+            return await self._files.picture(video, variant)
+        if video.is_ended and len(video.kept) > 0:
+            return await self._files.whole(video, request)
+        refuse_later_parts(request)
+        return self._stream(video, 0, is_callers=False)
 
     def _stream(self, video: VideoHandle, first: int | None, *, is_callers: bool) -> Response:
         facts = self._engine.fleet.facts
@@ -141,9 +139,3 @@ class VideoRoutes:
 
 def _address(video_id: str) -> str:
     return f"/v1/videos/{video_id}"
-
-
-def _parts(video: VideoHandle) -> Iterator[bytes]:
-    """The bytes of an ended video."""
-    assert video.init_segment is not None
-    return itertools.chain([video.init_segment.data], (video.peek(block).data for block in video.kept))
