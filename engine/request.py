@@ -76,6 +76,8 @@ class VideoRequest:
     output: Output = Output.FRAGMENTS
     initial: tuple[TensorBytes, ...] = ()
     """Latents of the first blocks, which are given, a tensor [F, C, Y, X] each: the video goes on from them."""
+    remixed_from: str | None = None
+    """Id of the video that this is another version of. For whoever asks about it; changes nothing."""
 
     def __post_init__(self) -> None:
         """Check order and ranges."""

@@ -108,6 +108,13 @@ def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
         responses={**created, **_errors(400, 408, 413, 415, 429, 503)},
         openapi_extra=body_schema(VideoCreate),
     )
+    app.add_api_route(
+        f"{_A_VIDEO}/remix",
+        routes.remix,
+        methods=["POST"],
+        responses={**created, **_errors(400, 404, 408, 413, 415, 429, 503)},
+        openapi_extra=body_schema(PromptChange),
+    )
 
 
 def _add_resource_routes(app: FastAPI, routes: VideoRoutes) -> None:

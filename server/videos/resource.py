@@ -81,6 +81,7 @@ class VideoAnswer(BaseModel):
     readers: int
     prompts: list[PromptAnswer]
     recoveries: list[RecoveryAnswer]
+    remixed_from_video_id: str | None = Field(description="The video that this is another version of.")
     bytes: int = Field(description="Of all blocks that were made.")
     urls: UrlsAnswer
 
@@ -115,6 +116,7 @@ class VideoAnswer(BaseModel):
             readers=status.num_readers,
             prompts=[PromptAnswer(block=one.block, at_seconds=one.at_s, prompt=one.text) for one in status.prompts],
             recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
+            remixed_from_video_id=request.remixed_from,
             bytes=status.num_bytes,
             urls=UrlsAnswer(
                 content=f"{address}/content",

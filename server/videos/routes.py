@@ -4,12 +4,13 @@ Knows neither bytes on the wire (``live``) nor status codes of failures (``error
 """
 
 import logging
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from engine import Engine, RequestError, VideoHandle
+from engine import Engine, PromptAt, RequestError, VideoHandle, VideoRequest
 from server.http.body import body_of
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
@@ -48,8 +49,20 @@ class VideoRoutes:
         response.headers["Location"] = _address(video.id)
         return self._answer(video)
 
+    async def remix(
+        self, video_id: str, body: Annotated[PromptChange, Depends(body_of(PromptChange))], response: Response
+    ) -> VideoAnswer:
+        """Make a video again with another prompt, from the same seed; it needs no reader."""
+        first = self._engine.video(video_id).request
+        prompts = (PromptAt(at_s=0.0, text=body.prompt),)
+        video = await self._queue(replace(first, prompts=prompts, remixed_from=video_id), None)
+        response.headers["Location"] = _address(video.id)
+        return self._answer(video)
+
     async def _open(self, body: GenerateRequest | VideoCreate, linger_s: float | None) -> VideoHandle:
-        request = video_request(body, self._engine.manifest, self._settings.max_seconds)
+        return await self._queue(video_request(body, self._engine.manifest, self._settings.max_seconds), linger_s)
+
+    async def _queue(self, request: VideoRequest, linger_s: float | None) -> VideoHandle:
         video = await self._engine.open(request, linger_s)
         _log.info("video %s was asked for: %dx%d", video.id, request.width_px, request.height_px)
         return video

@@ -48,7 +48,9 @@ def test_a_video_from_the_queue_to_its_end() -> None:
     assert isinstance(blocks[1], Made) and blocks[1].seconds_done == 1.0
     assert blocks[-1] == Ended(EndReason.COMPLETED, 2, 1.0)
     while Started() not in told(second):
+        stage.woken.clear()
         stage.execute(most=1)
+    assert "b" in stage.woken
     assert told(third)[-1] == Queued(1)
     stage.tell(Cancelled(third))
     assert told(third)[-1] == Ended(EndReason.CANCELLED, 0, 0.0)

@@ -70,6 +70,10 @@ def test_its_index_comes_first_and_no_fragment_is_announced(fragments: tuple[byt
     boxes = children(whole(*fragments))
     assert list(boxes) == ["ftyp", "moov", "mdat"]
     assert set(children(boxes["moov"])) == {"mvhd", "trak", "udta"}
+    track = children(children(boxes["moov"])["trak"])
+    media, movie = children(track["mdia"])["mdhd"], children(boxes["moov"])["mvhd"]
+    assert struct.unpack(">II", movie[12:20]) == struct.unpack(">II", media[12:20]) == (15360, 51 * 512)
+    assert struct.unpack(">I", track["tkhd"][20:24]) == (51 * 512,)
     stbl = children(children(children(children(boxes["moov"])["trak"])["mdia"])["minf"])["stbl"]
     tables = children(stbl)
     firsts = struct.unpack(">6I", tables["stss"][8:])
