@@ -43,6 +43,7 @@ def manifest_digest(manifest: Manifest) -> str:
         for name, value in dataclasses.asdict(manifest).items()
         if not isinstance(value, Path) and not name.endswith("_file")
     }
+    values["loras"] = [(lora.file.name, lora.scale, lora.key) for lora in manifest.loras]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
