@@ -185,9 +185,8 @@ def _loras_of(folder: Path, preset: Preset) -> tuple[Lora, ...]:
     places = {lora: _place(folder, lora.file, asked=True) for lora in preset.loras}
     missing = [lora.file for lora, file in places.items() if file is None]
     if missing:
-        raise StartError(
-            f"{folder} lacks {', '.join(missing)} of preset {preset.name}; hiar-download {preset.name} fetches it"
-        )
+        fetch = f"hiar-download {preset.name} --to {folder} fetches it"
+        raise StartError(f"{folder} lacks {', '.join(missing)} of preset {preset.name}; {fetch}")
     return tuple(Lora(file=file, key=lora.key) for lora, file in places.items() if file is not None)
 
 
