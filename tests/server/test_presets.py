@@ -4,6 +4,10 @@ import pytest
 
 from engine import PRESETS
 from server.main import main
+from tests.server.plan_table import planned
+from tests.server.preset_tables import DOCUMENT, PLAN_MARKS, PRESET_MARKS, plan_table, plans, preset_table, with_table
+
+WRITE = "run: python -m tests.server.preset_tables"
 
 
 def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,10 +27,18 @@ def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["self-forcing", "longlive", "one-forcing"])
-def test_a_preset_is_planned_for_before_it_is_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--preset", name, "--plan", "--devices", "cuda:0", "--assume", "h100-80", "--max-videos", "1"]
-    with pytest.raises(SystemExit) as end:
-        main(flags)
-    told = capsys.readouterr().out
-    assert end.value.code == 0 and told.startswith(f"{name} on 1 x h100-80") and "it fits" in told
-    assert f"roll-out of preset {name}\n" in told
+def test_a_preset_is_planned_for_before_it_is_there(name: str) -> None:
+    found = planned(["--preset", name], 1, "h100-80", "--max-videos 1")
+    assert found.status == 0 and found.text.startswith(f"{name} on 1 x h100-80") and "it fits" in found.text
+    assert f"roll-out of preset {name}\n" in found.text
+
+
+def test_the_documentation_has_every_preset() -> None:
+    text = DOCUMENT.read_text()
+    assert with_table(text, PRESET_MARKS, preset_table()) == text, WRITE
+
+
+@pytest.mark.slow
+def test_the_plans_of_the_documentation_are_what_the_command_says() -> None:
+    text = DOCUMENT.read_text()
+    assert with_table(text, PLAN_MARKS, plan_table(plans())) == text, WRITE
