@@ -31,10 +31,10 @@ from engine.messages import (
     EncodePrompt,
     ForFront,
     PromptEncoded,
-    TensorBytes,
     Ticket,
     VideoClosed,
 )
+from engine.request import TensorBytes
 
 MODEL = Path("models/tiny")
 REPORTS = Path(__file__).parent / "reports"

@@ -6,7 +6,7 @@ fixed to one checkpoint.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 
 LATENT_CHANNELS_DEFAULT = 16
@@ -99,12 +99,14 @@ class TransformerConfig:
     many values as the model is wide, nothing is left for the picture (arXiv 2511.13720).
     """
     eps: float = 1e-6
+    """What all norms add to a variance or a mean square."""
 
     def __post_init__(self) -> None:
         """Check that heads divide the width and that a head holds whole rotary pairs."""
         for name in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "patch_px"):
             size = getattr(self, name)
             require(size >= 1, f"{name}={size} is below 1")
+        require(0 < self.eps < 1, f"{self.eps=} leaves 0..1")
         require(self.dim % self.num_heads == 0, f"{self.num_heads=} does not divide {self.dim=}")
         require(self.head_dim % 2 == 0, f"head width {self.head_dim} is odd")
         require(self.freq_dim % 2 == 0, f"{self.freq_dim=} is odd")
@@ -129,7 +131,7 @@ class RolloutConfig:
     raw_steps: bool = False
     """Whether ``denoising_steps`` are the timesteps themselves."""
     first_block_steps: tuple[int, ...] | None = None
-    """Those of block 0, where it has others; block-first only."""
+    """Those of the first block that is denoised, where it has others; block-first only."""
     timestep_shift: float = 5.0
     latent_frames_per_block: int = 3
     first_block_latent_frames: int | None = None
@@ -140,7 +142,7 @@ class RolloutConfig:
     """First latent frames that are never evicted; they count in the window."""
     sink_positions: SinkPositions = SinkPositions.ABSOLUTE
     context_timestep: int = 0
-    """What the network is told of clean context; no noise is added for it (spec section 3.6)."""
+    """What the network is told of clean context; no noise is added for it (``checkpoints`` spec section 2)."""
     clean_context: bool = False
     """Step-first only: each stage's context is its clean prediction, and not the block at its output level."""
     transition: Transition = Transition.RE_NOISE
@@ -148,6 +150,7 @@ class RolloutConfig:
     block_first_blocks: int = 0
     """Step-first only: so many first blocks are finished before the others begin, and are clean context for them."""
     prompt_change: PromptChange = PromptChange.KEEP
+    """Anything but ``keep`` is block-first only."""
 
     def __post_init__(self) -> None:
         """Check that the window is made of whole blocks and has room beside the sinks."""
@@ -167,6 +170,7 @@ class RolloutConfig:
         require(self.block_first_blocks >= 0, f"{self.block_first_blocks=} is negative")
         if self.order == Order.STEP_FIRST:
             require(self.first_block_steps is None, "first_block_steps needs the order block_first")
+            require(self.prompt_change == PromptChange.KEEP, f"{self.prompt_change} needs the order block_first")
         else:
             require(not self.clean_context, "clean_context is what block_first has anyway; leave it out")
             require(self.block_first_blocks == 0, "block_first_blocks needs the order step_first")
@@ -261,6 +265,13 @@ class Lora:
     scale: float = 1.0
     key: str | None = None
     """What holds the tensors in a trainer's file; None where there is one choice."""
+    alpha: float | None = None
+    """For a file that does not tell it; None is the rank."""
+
+    def __post_init__(self) -> None:
+        """Check that the scale is a number."""
+        require(isfinite(self.scale), f"scale={self.scale} of {self.file} is no factor")
+        require(self.alpha is None or isfinite(self.alpha), f"alpha={self.alpha} of {self.file} is no number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,3 +303,5 @@ class Manifest:
         """Check that learned positions in time end with a block."""
         frames, per_block = self.transformer.position_frames, self.rollout.latent_frames_per_block
         require(frames is None or frames % per_block == 0, f"transformer.position_frames={frames} splits a block")
+        plain = self.rollout.first_block_latent_frames is None and self.rollout.prompt_change == PromptChange.KEEP
+        require(frames is None or plain, "transformer.position_frames needs blocks of one size, encoded one by one")

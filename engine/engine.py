@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.config import Manifest
+from engine.config import LATENT_STRIDE_PX, Manifest
 from engine.engine_config import EngineConfig
 from engine.errors import EngineUnavailable, RequestError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
 from engine.front.handle import VideoHandle
 from engine.front.shell import Clock, Shell, Workers
+from engine.law.schedule import latent_frames_in_block
 from engine.messages import ForFront
 from engine.observe import Observer
 from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, VideoRequest
@@ -194,6 +195,12 @@ class Engine:
             raise RequestError(f"size: {asked} is not offered; choose {offered}", "size")
         if request.fps > video.max_fps:
             raise RequestError(f"fps: {request.fps} is above {video.max_fps}, the highest of this model", "fps")
+        for block, latents in enumerate(request.initial):
+            num_frames = latent_frames_in_block(self.manifest.rollout, block)
+            size = request.height_px // LATENT_STRIDE_PX, request.width_px // LATENT_STRIDE_PX
+            needed = (num_frames, self.manifest.transformer.in_dim, *size)
+            if latents.shape != needed:
+                raise RequestError(f"initial: block {block} is {latents.shape}, needed {needed}", "initial")
 
     def _receive(self, rank: int, message: ForFront) -> None:
         self._shell.receive(rank, message)

@@ -177,7 +177,9 @@ class EngineOptions:
     num_threads: int | None = None
     """CPU threads of a worker; None leaves the choice to torch, or shares the cores among several CPU workers."""
     recording_file: Path | None = None
-    """Recorded noise and prompt embedding to use in place of keyed noise and the text encoder (parity runs)."""
+    """Recorded noise and prompt embeddings to use in place of keyed noise and the text encoder (parity runs)."""
+    recording_first_frame: int = 0
+    """The latent frame that its first rows of noise are for."""
     rehearsal: Rehearsal | None = None
     """Sleep in place of computing (measuring the schedule, testing failures)."""
 

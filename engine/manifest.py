@@ -7,6 +7,7 @@ it. Opens small JSON files only; no tensor is read here.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -172,6 +173,7 @@ class _OwnLora:
     file: str
     scale: float = 1.0
     key: str | None = None
+    alpha: float | None = None
 
 
 def _read_ours(folder: Path) -> Manifest:
@@ -202,7 +204,10 @@ def _read_ours(folder: Path) -> Manifest:
 
 def _own_lora(folder: Path, values: dict[str, Any], source: Path) -> Lora:
     lora = checked(_OwnLora, values, source, "loras")
-    return Lora(file=_inside(folder, lora.file, source), scale=lora.scale, key=lora.key)
+    try:
+        return Lora(file=_inside(folder, lora.file, source), scale=lora.scale, key=lora.key, alpha=lora.alpha)
+    except ValueError as error:
+        raise StartError(f"{source}: loras: {error}") from error
 
 
 def _read_diffusers(folder: Path, preset: str | None) -> Manifest:
@@ -214,10 +219,9 @@ def _read_diffusers(folder: Path, preset: str | None) -> Manifest:
             ffn_dim=config["ffn_dim"],
             num_heads=config["num_attention_heads"],
             num_layers=config["num_layers"],
-            text_dim=config["text_dim"],
             text_len=UMT5_XXL.text_len,
-            freq_dim=config["freq_dim"],
             in_dim=config["in_channels"],
+            **_wan_defaults(config),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
@@ -230,11 +234,8 @@ def _read_original(folder: Path, preset: str | None) -> Manifest:
     config = read_json(source)
     try:
         transformer = TransformerConfig(
-            text_dim=config.get("text_dim", UMT5_XXL.dim),
-            **{
-                key: config[key]
-                for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "freq_dim", "in_dim")
-            },
+            **{key: config[key] for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "in_dim")},
+            **_wan_defaults(config),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
@@ -269,6 +270,12 @@ def _of_layout(folder: Path, layout: Layout, transformer: TransformerConfig, stu
         tokenizer_file=tokenizer,
         dtype="bfloat16",
     )
+
+
+def _wan_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What both layouts leave out where it is as Wan's constructor has it."""
+    defaults = {"text_dim": UMT5_XXL.dim, "freq_dim": 256, "eps": 1e-6}
+    return {key: config.get(key, default) for key, default in defaults.items()}
 
 
 def _inside(folder: Path, name: Any, source: Path) -> Path:

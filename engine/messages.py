@@ -8,20 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.law.placement import PassCosts, Plan
-from engine.request import Output, Quality
+from engine.request import Output, Quality, TensorBytes
 from engine.trace import Rests, Span
 
 FRONT_PID = "_HIAR_FRONT_PID"
 """Variable of the environment that names the front to the process that workers are forked from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorBytes:
-    """A tensor as plain bytes, so that a process without torch can pass it on."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
 
 
 # --- front -> worker: the start, in this order ---
@@ -86,6 +77,17 @@ class RestoreTicket:
     block: int
     latents: tuple[tuple[int, TensorBytes], ...]
     """By stage: what its cache pass read."""
+    clean: bool = False
+    """It is clean context for every stage, as blocks are that were known before it denoised any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextTicket:
+    """A block that left the chain, finished before those behind it began: every stage makes it clean context."""
+
+    video: str
+    block: int
+    latents: TensorBytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,12 @@ class BlockTicket:
     """No block of the video follows, so no cache pass is needed."""
     save: bool = False
     """Send what the cache passes read to the front, for a ``RestoreTicket`` later."""
+    opening: bool = False
+    """It is the first block that is denoised: some roll-outs have other steps for it."""
+    alone: bool = False
+    """Finish it without cache passes and send its clean latents to the front, for a ``ContextTicket``."""
+    given: TensorBytes | None = None
+    """Its clean latents, where they are known: it is shown and is clean context, and not denoised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +124,7 @@ class CloseTicket:
     video: str
 
 
-Ticket = OpenTicket | RestoreTicket | BlockTicket | PromptTicket | CloseTicket
+Ticket = OpenTicket | RestoreTicket | ContextTicket | BlockTicket | PromptTicket | CloseTicket
 
 
 # --- front -> worker: beside the chain ---

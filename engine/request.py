@@ -38,6 +38,15 @@ class Output(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorBytes:
+    """A tensor as plain bytes, so that a process without torch can pass it on."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class PromptAt:
     """A prompt and the playback time from which it holds."""
 
@@ -65,6 +74,8 @@ class VideoRequest:
     priority: int = 0
     """Higher classes are served first; videos of one class share by deadline."""
     output: Output = Output.FRAGMENTS
+    initial: tuple[TensorBytes, ...] = ()
+    """Latents of the first blocks, which are given, a tensor [F, C, Y, X] each: the video goes on from them."""
 
     def __post_init__(self) -> None:
         """Check order and ranges."""

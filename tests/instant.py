@@ -30,7 +30,8 @@ from engine import (
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.law.placement import PassCosts, place
-from engine.law.schedule import frames_before_block, writes_pages
+from engine.law.schedule import frames_before_block
+from engine.law.window import writes_pages
 from engine.messages import (
     BlockDone,
     BlockRepeated,
@@ -43,11 +44,11 @@ from engine.messages import (
     LatentsSaved,
     OpenTicket,
     PromptEncoded,
-    TensorBytes,
     Ticket,
     VideoBroken,
     VideoClosed,
 )
+from engine.request import TensorBytes
 from tests.small_mp4 import CODECS, fragment_bytes, init_segment
 
 NUM_PAGES = 16

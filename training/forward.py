@@ -127,7 +127,7 @@ def flow(
     inputs = ForwardInputs(
         latents_GFCYX=latents_BNFCYX.flatten(0, 1),
         timesteps_G=timesteps_BN.flatten(),
-        blocks_G=(first_B[:, None] + torch.arange(num_blocks, device=device)).flatten(),
+        starts_G=(first_B[:, None] + torch.arange(num_blocks, device=device)).flatten() * latents_BNFCYX.shape[2],
         text=text,
         pages=_no_pages(num_samples * num_blocks, device),
         num_cache=0,

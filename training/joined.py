@@ -51,7 +51,7 @@ def denoise_joined(
     inputs = ForwardInputs(
         latents_GFCYX=torch.cat([contexts_BNFCYX, inputs_BNFCYX], dim=1).flatten(0, 1),
         timesteps_G=torch.stack([context_timesteps_B, timesteps_B], dim=1).repeat_interleave(num_blocks, 1).flatten(),
-        blocks_G=torch.arange(num_blocks, device=device).repeat(2 * num_samples),
+        starts_G=torch.arange(num_blocks, device=device).repeat(2 * num_samples) * inputs_BNFCYX.shape[2],
         text=text,
         pages=page_table([()] * num_segments, (), device),
         num_cache=0,

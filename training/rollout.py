@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from engine.config import Order, RolloutConfig, require
-from engine.law.schedule import Level, attended_blocks, noise_levels
+from engine.law.schedule import Level, noise_levels
 from engine.law.step import predict_x0, re_noise
+from engine.law.window import attended_blocks
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
 from engine.stage.noise import KeyedNoise
@@ -207,7 +208,7 @@ def _forward(
     inputs = ForwardInputs(
         latents_GFCYX=torch.cat([latents for _, latents, _ in passes]),
         timesteps_G=timesteps.repeat_interleave(run.num_samples),
-        blocks_G=blocks.repeat_interleave(run.num_samples),
+        starts_G=blocks.repeat_interleave(run.num_samples) * plan.rollout.latent_frames_per_block,
         text=_repeated(text, num_passes),
         pages=page_table(lists, write_pages, device),
         num_cache=len(write_pages),

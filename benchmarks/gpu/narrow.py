@@ -112,7 +112,7 @@ def _batch(bench: Bench, model: CausalWan) -> SegmentBatch:
     return SegmentBatch(
         latents_GFCYX=torch.randn(1, *bench.sizes.latent_shape, dtype=bench.dtype, device=bench.device),
         timesteps_G=torch.tensor([DENOISE_TIMESTEP], device=bench.device),
-        blocks_G=torch.tensor([window], dtype=torch.int64, device=bench.device),
+        starts_G=torch.tensor([window * bench.sizes.latent_shape[0]], dtype=torch.int64, device=bench.device),
         contexts=(model.encode_context(embedding_TX),),
         page_lists=(tuple(reversed(range(window - 1))),),
         write_pages=(),

@@ -62,7 +62,7 @@ class Steady:
         return SegmentBatch(
             latents_GFCYX=latents,
             timesteps_G=torch.tensor(steps, dtype=torch.float32, device=bench.device),
-            blocks_G=torch.tensor(blocks, dtype=torch.int64, device=bench.device),
+            starts_G=torch.tensor(blocks, device=bench.device) * bench.sizes.latent_shape[0],
             contexts=(self.context,) * count,
             page_lists=(*self.windows[:num_cache], *behind),
             write_pages=self.own_pages[:num_cache],
@@ -293,7 +293,7 @@ def flow_difference(
             batch = SegmentBatch(
                 latents_GFCYX=latents[None],
                 timesteps_G=torch.full((1,), timestep, device=bench.device),
-                blocks_G=torch.full((1,), block, dtype=torch.int64, device=bench.device),
+                starts_G=torch.full((1,), block * sizes.latent_shape[0], dtype=torch.int64, device=bench.device),
                 contexts=(context,),
                 page_lists=(seen,),
                 write_pages=() if is_new else (block % window_blocks,),

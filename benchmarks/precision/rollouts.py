@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.parity import rollout_manifest
+from benchmarks.parity.recorded import recorded_rollouts
 from benchmarks.precision.operations import relative_error
 from engine.config import LATENT_STRIDE_PX, Manifest
 from engine.engine_config import Precision
@@ -49,7 +49,9 @@ class Subject:
 
     def model(self, precision: Precision) -> CausalWan:
         """In float32, with the option."""
-        model = load_transformer(self.manifest.transformer, self.manifest.transformer_file, CPU)
+        manifest = self.manifest
+        key, loras = manifest.transformer_key, manifest.loras
+        model = load_transformer(manifest.transformer, manifest.transformer_file, CPU, key=key, loras=loras)
         if precision.fp8_linears:
             model.use_fp8_linears()
         if precision.int8_attention:
@@ -72,7 +74,7 @@ class Subject:
 
 def golden(folder: Path) -> Subject:
     """A recorded roll-out's model and prompt."""
-    manifest = rollout_manifest(folder, json.loads((folder / "config.json").read_text()))
+    manifest = next(recorded_rollouts(folder, json.loads((folder / "config.json").read_text()))).manifest
     return Subject(folder.name, manifest, RecordedPrompt(folder / "rollout.safetensors").embed(""))
 
 
@@ -112,7 +114,7 @@ def roll_out(subject: Subject, precision: Precision, num_blocks: int) -> tuple[l
         )
         pages = VideoPages(pool, rollout)
         for block in range(num_blocks):
-            seen = pages.attended(block)
+            seen = tuple(one.page for one in pages.attended(block))
             denoise = _one_pass(blocks[block], levels[stage], block, context, seen)
             x0 = predict_x0(blocks[block], model(denoise, pool.cache)[0], levels[stage])
             if stage + 1 < rollout.num_stages:
@@ -139,7 +141,7 @@ def _one_pass(
     return SegmentBatch(
         latents_GFCYX=latents_FCYX[None],
         timesteps_G=torch.tensor([level.timestep]),
-        blocks_G=torch.tensor([block]),
+        starts_G=torch.tensor([block * len(latents_FCYX)]),
         contexts=(context,),
         page_lists=(pages,),
         write_pages=(),

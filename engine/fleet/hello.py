@@ -37,14 +37,16 @@ def hello_of(config: EngineConfig) -> Hello:
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """Hash of all that a manifest says but where its files are."""
+    """Hash of all that a manifest says but where its files are; LoRA files count by their names."""
+    named = dataclasses.replace(
+        manifest, loras=tuple(dataclasses.replace(lora, file=Path(lora.file.name)) for lora in manifest.loras)
+    )
     values = {
         name: value
-        for name, value in dataclasses.asdict(manifest).items()
+        for name, value in dataclasses.asdict(named).items()
         if not isinstance(value, Path) and not name.endswith("_file")
     }
-    values["loras"] = [(lora.file.name, lora.scale, lora.key) for lora in manifest.loras]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def objection(ours: Hello, theirs: Hello) -> str | None:

@@ -2,17 +2,8 @@
 
 from engine.config import LATENT_STRIDE_PX, Manifest
 from engine.law.schedule import frames_in_block
-from engine.messages import (
-    BlockTicket,
-    CloseTicket,
-    EncodePrompt,
-    OpenTicket,
-    StartPhase,
-    StartProgress,
-    TensorBytes,
-    Ticket,
-)
-from engine.request import Output, Quality
+from engine.messages import BlockTicket, CloseTicket, EncodePrompt, OpenTicket, StartPhase, StartProgress, Ticket
+from engine.request import Output, Quality, TensorBytes
 
 VIDEO = "warm-up"
 NUM_BLOCKS = 2
@@ -39,6 +30,7 @@ def messages(manifest: Manifest, embedding: TensorBytes) -> tuple[Ticket, ...]:
             block=block,
             num_frames=frames_in_block(rollout, block),
             last=block == NUM_BLOCKS - 1,
+            opening=block == 0,
         )
         for block in range(NUM_BLOCKS)
     )

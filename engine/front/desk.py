@@ -240,6 +240,7 @@ class Desk:
             case LatentsSaved():
                 video.log.save(message)
                 video.log.forget_saved_before(video.progress.done)
+                self._dispatch.finished_alone(video, message.block, message.latents, self._now)
             case VideoBroken():
                 self._finish(video, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message))
                 self._abandon(video)

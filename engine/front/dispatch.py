@@ -10,12 +10,12 @@ from engine.front.events import Command, SendChain
 from engine.front.milestones import Milestones
 from engine.front.queue import Queue
 from engine.front.recovery import Recoveries
-from engine.front.tickets import block_ticket, open_ticket
+from engine.front.tickets import block_ticket, context_ticket, open_ticket
 from engine.front.turns import Turns
 from engine.front.video import Closing, Video, VideoState
 from engine.law.placement import Plan
 from engine.messages import Cancel, CloseTicket, Ticket
-from engine.request import EndReason, VideoRequest
+from engine.request import EndReason, TensorBytes, VideoRequest
 
 
 class Dispatch:
@@ -79,9 +79,18 @@ class Dispatch:
         """Nobody waits any more for what is under way."""
         self._send(video, Cancel(video=video.id))
 
+    def finished_alone(self, video: Video, block: int, latents: TensorBytes, now: float) -> None:
+        """The blocks behind one that was finished alone may go, with its latents before them."""
+        if video.progress.awaited != block or video.state != VideoState.RUNNING:
+            return  # it ends, or went on by other workers
+        self._send(video, context_ticket(video, block, latents))
+        video.progress.awaited = None
+        self.note(video, now)
+
     def _open(self, video: Video, chain: int, block: int, now: float) -> None:
         video.chain = chain
         video.progress.issued = video.progress.returned = block
+        video.progress.awaited = None
         video.move(VideoState.RUNNING)
         self.note(video, now)
         self._send(video, open_ticket(video, video.log.opening_prompt(block)))
@@ -93,9 +102,11 @@ class Dispatch:
         change = video.log.prompt_change(block)
         if change is not None:
             self._send(video, change)
+        ticket = block_ticket(video, block, save=self._recoveries.needs_saving(block, plan))
         progress.issued += 1
+        progress.awaited = block if ticket.alone and not ticket.last else None
         self.note(video, now)
-        self._send(video, block_ticket(video, block, save=self._recoveries.needs_saving(block, plan)))
+        self._send(video, ticket)
         if progress.all_issued:
             video.move(VideoState.CLOSING)
             self.note(video, now)

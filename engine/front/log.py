@@ -13,9 +13,9 @@ from typing import Protocol
 
 from engine.config import RolloutConfig
 from engine.engine_config import Keep
-from engine.law.schedule import attended_blocks, writes_pages
-from engine.messages import LatentsSaved, PromptTicket, RestoreTicket, TensorBytes
-from engine.request import Fragment
+from engine.law.window import attended_blocks, writes_pages
+from engine.messages import LatentsSaved, PromptTicket, RestoreTicket
+from engine.request import Fragment, TensorBytes
 
 
 class FragmentStore(Protocol):
@@ -66,7 +66,10 @@ class InitSegment:
 class BlockLog:
     """The log of one video."""
 
-    def __init__(self, video: str, rollout: RolloutConfig, keep: Keep, store: FragmentStore) -> None:
+    def __init__(
+        self, video: str, rollout: RolloutConfig, keep: Keep, store: FragmentStore, *, num_given: int = 0
+    ) -> None:
+        """``num_given``: first blocks that came with the request."""
         self._video, self._rollout, self._keep, self._store = video, rollout, keep, store
         self.init_segment: InitSegment | None = None
         """None before the first block."""
@@ -82,6 +85,8 @@ class BlockLog:
         """Prompts by the block from which they hold, from the one that the earliest kept block follows."""
         self._prompts: dict[int, TensorBytes] = {}
         self._saved: dict[int, dict[int, TensorBytes]] = {}
+        self._num_given, self._num_known = num_given, max(num_given, rollout.block_first_blocks)
+        """First blocks that are clean context for every stage: given, or given and finished alone."""
         self._writers = {stage for stage in range(rollout.num_stages) if writes_pages(rollout, stage)}
 
     # --- what readers get ---
@@ -138,8 +143,12 @@ class BlockLog:
         return PromptTicket(video=self._video, embedding=self._prompts[block])
 
     def save(self, message: LatentsSaved) -> None:
-        """Keep what a cache pass read, as long as a restored video would need it."""
-        self._saved.setdefault(message.block, {})[message.stage] = message.latents
+        """Keep what a cache pass read, as long as a restored video would need it. What was finished alone is read by
+        the cache passes of all stages.
+        """
+        is_alone = self._num_given <= message.block < self._num_known
+        stages = self._writers if is_alone else {message.stage}
+        self._saved.setdefault(message.block, {}).update(dict.fromkeys(stages, message.latents))
 
     def forget_saved_before(self, block: int) -> None:
         """``block`` is the next to be made: drop latents that neither way back can need."""
@@ -179,5 +188,6 @@ class BlockLog:
             if index > 0 and self.prompt_at(at) is not self.prompt_at(needed[index - 1]):
                 tickets.append(PromptTicket(video=self._video, embedding=self.prompt_at(at)))
             latents = tuple(sorted(self._saved[at].items(), key=lambda item: item[0]))
-            tickets.append(RestoreTicket(video=self._video, block=at, latents=latents))
+            is_clean = at < self._num_known
+            tickets.append(RestoreTicket(video=self._video, block=at, latents=latents, clean=is_clean))
         return tickets

@@ -40,6 +40,8 @@ class Progress:
     """The block after the last one that left the chain."""
     done: int = 0
     """Blocks in the log."""
+    awaited: int | None = None
+    """A block that was finished alone, until its latents are back as context: no other may go before."""
     taken: int = 0
     """The first block that no reader has taken."""
     leader: Cursor | None = None
@@ -151,7 +153,7 @@ AT_ONCE = -inf
 
 def ready_at(progress: Progress, config: EngineConfig) -> float | None:
     """The moment from which the next block may be issued; None means not before something happens to the video."""
-    if progress.all_issued:
+    if progress.all_issued or progress.awaited is not None:
         return None
     if progress.issued < progress.done:
         return AT_ONCE  # the log has this block already; the chain has to catch up

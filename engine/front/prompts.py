@@ -11,8 +11,9 @@ from engine.errors import HiarError, PromptReplaced, UnknownVideo
 from engine.front.events import Ask, Command, PromptRefused, PromptSet
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
 from engine.law.schedule import block_at_frame
-from engine.messages import EncodePrompt, PromptEncoded, TensorBytes
+from engine.messages import EncodePrompt, PromptEncoded
 from engine.observe import Observer
+from engine.request import TensorBytes
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0

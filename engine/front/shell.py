@@ -61,7 +61,7 @@ class Shell:
             video_id,
             Progress(request=request, rollout=rollout, opened_at=self._clock()),
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore()),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=len(request.initial)),
             linger_s=linger_s,
             created_at=time.time(),
         )

@@ -3,8 +3,8 @@
 from engine.config import LATENT_STRIDE_PX
 from engine.front.video import Video
 from engine.law.schedule import frames_before_block
-from engine.messages import BlockDone, BlockTicket, OpenTicket, TensorBytes
-from engine.request import Fragment
+from engine.messages import BlockDone, BlockTicket, ContextTicket, OpenTicket
+from engine.request import Fragment, TensorBytes
 
 
 def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
@@ -25,15 +25,23 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
 
 
 def block_ticket(video: Video, block: int, *, save: bool) -> BlockTicket:
-    """Generate a block. ``save``: keep what its cache passes read."""
-    progress = video.progress
+    """Generate a block, or show a given one. ``save``: keep what its cache passes read."""
+    progress, initial = video.progress, video.request.initial
     return BlockTicket(
         video=video.id,
         block=block,
         num_frames=progress.shown_frames(block),
         last=block + 1 == progress.num_blocks,
         save=save,
+        opening=block == len(initial),
+        alone=len(initial) <= block < progress.rollout.block_first_blocks,
+        given=initial[block] if block < len(initial) else None,
     )
+
+
+def context_ticket(video: Video, block: int, latents: TensorBytes) -> ContextTicket:
+    """A block that was finished alone becomes context."""
+    return ContextTicket(video=video.id, block=block, latents=latents)
 
 
 def fragment_of(video: Video, message: BlockDone) -> Fragment:

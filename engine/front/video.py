@@ -23,8 +23,7 @@ from typing import Protocol
 from engine.errors import HiarError
 from engine.front.log import BlockLog
 from engine.front.pacing import Cursor, Progress, realtime_factor
-from engine.messages import TensorBytes
-from engine.request import EndReason, VideoRequest
+from engine.request import EndReason, TensorBytes, VideoRequest
 
 
 class VideoState(StrEnum):

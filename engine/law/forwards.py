@@ -7,8 +7,8 @@ they are rare, and run without a graph.
 
 from typing import NamedTuple
 
-from engine.config import RolloutConfig
-from engine.law.schedule import writes_pages
+from engine.config import PromptChange, RolloutConfig
+from engine.law.window import writes_pages
 
 
 class Mix(NamedTuple):
@@ -40,7 +40,10 @@ def largest_forward(rollout: RolloutConfig, stages: tuple[int, ...], max_segment
     """Segments of the largest forward that may ever come; 0 without stages.
 
     Beside its denoise pass and the cache pass that this needs, each stage may run the cache pass of a video that is
-    restored; cache passes alone are those of all videos.
+    restored; cache passes alone are those of all videos. A window that is encoded again is one forward, whatever
+    ``max_segments`` says.
     """
     writers = sum(writes_pages(rollout, stage) for stage in stages)
-    return min(max_segments, max(len(stages) + 2 * writers, writers * max_videos))
+    largest = min(max_segments, max(len(stages) + 2 * writers, writers * max_videos))
+    again = rollout.window_blocks if writers and rollout.prompt_change != PromptChange.KEEP else 0
+    return max(largest, again)

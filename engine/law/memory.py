@@ -13,7 +13,7 @@ from enum import StrEnum
 from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, TransformerConfig
 from engine.engine_config import EngineConfig
 from engine.law.forwards import largest_forward, steady_mixes
-from engine.law.schedule import VAE_TEMPORAL_STRIDE, writes_pages
+from engine.law.schedule import VAE_TEMPORAL_STRIDE
 from engine.law.sizes import (
     decoder_state_elements,
     decoder_weights,
@@ -21,6 +21,7 @@ from engine.law.sizes import (
     transformer_linear_weights,
     transformer_weights,
 )
+from engine.law.window import pages_per_writer, writes_pages
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 FLOAT32_BYTES = 4
@@ -172,7 +173,7 @@ def context_bytes(sizes: TransformerConfig, itemsize: int) -> int:
 def _num_pages(config: EngineConfig, share: Share) -> int:
     rollout = config.manifest.rollout
     writers = sum(writes_pages(rollout, stage) for stage in share.stages)
-    return config.max_videos * writers * rollout.window_blocks
+    return config.max_videos * writers * pages_per_writer(rollout)
 
 
 def _segments(config: EngineConfig, share: Share) -> int:

@@ -8,11 +8,11 @@ rates. Decoders: the Wan decoder takes 0.2 to 0.33 s for 12 frames of 832x480 on
 
 from dataclasses import dataclass
 
-from engine.config import DecoderKind, Order
+from engine.config import DecoderKind
 from engine.engine_config import EngineConfig
 from engine.law.memory import most_tokens, weights_bytes
 from engine.law.placement import PassCosts
-from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_in_block
+from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_in_block, passes_of_block
 
 GIB = 2**30
 CPU_CORE_FLOPS = 25e9
@@ -87,7 +87,7 @@ def cpu_start_s(config: EngineConfig, num_cores: int) -> float:
     rollout = config.manifest.rollout
     measuring_s = 2 * _cpu_pass_s(config, num_cores, rollout.window_blocks)
     passes = [_cpu_pass_s(config, num_cores, window + 1) for window in range(WARM_UP_BLOCKS)]
-    return measuring_s + 2 * rollout.num_stages * sum(passes)
+    return measuring_s + passes_of_block(rollout, rollout.num_stages) * sum(passes)
 
 
 def pass_flop(config: EngineConfig, num_tokens: int, window_blocks: int) -> tuple[float, float]:
@@ -111,9 +111,7 @@ def _cpu_pass_s(config: EngineConfig, num_cores: int, window_blocks: int) -> flo
 
 def _by_stages(config: EngineConfig, pass_s: float) -> tuple[float, ...]:
     rollout = config.manifest.rollout
-    counts = range(1, rollout.num_stages + 1)
-    step_first = rollout.order == Order.STEP_FIRST
-    return tuple((2 * count if step_first else count + 1) * pass_s for count in counts)
+    return tuple(passes_of_block(rollout, count) * pass_s for count in range(1, rollout.num_stages + 1))
 
 
 def _default_tokens(config: EngineConfig) -> int:

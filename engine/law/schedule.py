@@ -1,4 +1,4 @@
-"""The law of hierarchical denoising: noise levels, context, windows and frame counts, as pure functions.
+"""The law of hierarchical denoising: noise levels and frame counts, as pure functions.
 
 Everything that decides *what* a stage computes lives here and nowhere else; who computes it, when and on which device
 is decided elsewhere and cannot change a value.
@@ -18,7 +18,11 @@ C(s, b)     block b at level s + 1             writes block b's page, which late
 *Step-first* (HiAR): every stage owns pages, at its own output level; the context of D(s, b) is one level cleaner than
 its block (paper, Algorithm 1; spec section 4.3). *Block-first* (Self-Forcing): only the last stage writes pages, at
 level S, and every stage reads those (spec section 4.2). Either way a pass of block b attends to the pages of the
-blocks in ``attended_blocks(b)`` and to its own tokens, densely.
+blocks in ``attended_blocks(b)`` (``engine.law.window``) and to its own tokens, densely.
+
+Other checkpoints differ in some of it. A block of fewer steps than there are stages begins at a later stage. The ODE
+transition takes the predicted flow in place of noise. With clean context C(s, b) reads x0 at level S, and so it does
+for blocks that are known before the stages begin: those given with the request, and those finished alone.
 """
 
 import struct
@@ -63,57 +67,81 @@ def sigma_table(shift: float) -> tuple[float, ...]:
 
 
 @lru_cache
-def noise_levels(rollout: RolloutConfig) -> tuple[Level, ...]:
-    """The S + 1 levels a block passes, noisiest first; the last is clean (spec section 3.2).
-
-    Nominal steps index the shifted table; a level's sigma is the table entry itself, so no search is needed.
-    """
+def _levels(rollout: RolloutConfig, steps: tuple[int, ...]) -> tuple[Level, ...]:
     sigmas = sigma_table(rollout.timestep_shift)
-    picked = [sigmas[NUM_TRAIN_TIMESTEPS - step] for step in rollout.denoising_steps]
-    levels = [Level(timestep=_float32(sigma * NUM_TRAIN_TIMESTEPS), sigma=sigma) for sigma in picked]
-    return (*levels, Level(timestep=float(rollout.context_timestep), sigma=0.0))
+    timesteps = [_float32(sigma * NUM_TRAIN_TIMESTEPS) for sigma in sigmas]
+    levels = []
+    for step in steps:
+        if rollout.raw_steps:
+            nearest = min(range(NUM_TRAIN_TIMESTEPS), key=lambda k: abs(timesteps[k] - step))
+            levels.append(Level(timestep=float(step), sigma=sigmas[nearest]))
+        else:
+            index = NUM_TRAIN_TIMESTEPS - step
+            levels.append(Level(timestep=timesteps[index], sigma=sigmas[index]))
+    return (*levels, clean_level(rollout))
 
 
-def context_stage(rollout: RolloutConfig, stage: int) -> int:
-    """The stage whose pages ``stage`` attends to."""
-    return stage if rollout.order == Order.STEP_FIRST else rollout.num_stages - 1
+def clean_level(rollout: RolloutConfig) -> Level:
+    """What clean context is told to be (``checkpoints`` spec section 2)."""
+    return Level(timestep=float(rollout.context_timestep), sigma=0.0)
 
 
-def writes_pages(rollout: RolloutConfig, stage: int) -> bool:
-    """Whether ``stage`` runs cache passes."""
-    return context_stage(rollout, stage) == stage
+def noise_levels(rollout: RolloutConfig) -> tuple[Level, ...]:
+    """The levels that blocks pass, noisiest first; the last is clean (spec section 3.2).
 
-
-def attended_blocks(rollout: RolloutConfig, block: int) -> tuple[int, ...]:
-    """Earlier blocks that both passes of ``block`` attend to, ascending; the own block comes on top of them.
-
-    Sinks count in the window: with k sink blocks only the last ``window - k`` others stay (spec section 4.1).
+    Nominal steps index the shifted table: a level's sigma is the entry itself. Raw ones take the nearest entry's
+    (``checkpoints`` spec section 1).
     """
-    sinks = min(rollout.sink_blocks, block)
-    first_recent = max(sinks, block - (rollout.window_blocks - 1 - sinks))
-    return (*range(sinks), *range(first_recent, block))
+    return _levels(rollout, rollout.denoising_steps)
 
 
-def evicted_block(rollout: RolloutConfig, block: int) -> int | None:
-    """The block whose page nobody needs once C(block) has run, or None while the window still fills.
+def levels_of(rollout: RolloutConfig, *, opening: bool) -> tuple[Level, ...]:
+    """The levels that a block passes; ``opening`` for the first one that is denoised, which may take other steps."""
+    return _levels(rollout, _steps(rollout, opening=opening))
 
-    It is ``block`` itself when the sinks leave room for nothing but the own block.
+
+def first_stage(rollout: RolloutConfig, *, opening: bool) -> int:
+    """The stage at which a block begins: one of fewer steps than there are stages passes the first ones as it came."""
+    return rollout.num_stages - len(_steps(rollout, opening=opening))
+
+
+def passes_of_block(rollout: RolloutConfig, num_stages: int) -> int:
+    """Passes that a block takes in so many adjacent stages, the last one among them in block-first order, whose one
+    cache pass is there. The opening block may take more.
     """
-    still_needed = set(attended_blocks(rollout, block + 1))
-    gone = [b for b in (*attended_blocks(rollout, block), block) if b not in still_needed]
-    assert len(gone) <= 1, f"{gone} left the window at once"
-    return gone[0] if gone else None
+    if rollout.order == Order.STEP_FIRST:
+        return 2 * num_stages
+    return min(num_stages, len(rollout.denoising_steps)) + 1
 
 
-def pages_per_video(rollout: RolloutConfig) -> int:
-    """Pages one video takes at full window, over all stages that write pages."""
-    writers = sum(writes_pages(rollout, stage) for stage in range(rollout.num_stages))
-    return writers * rollout.window_blocks
+def context_level(rollout: RolloutConfig, stage: int) -> Level:
+    """The level at which the cache passes of a stage encode what it denoised."""
+    if rollout.clean_context or stage == rollout.num_stages - 1:
+        return clean_level(rollout)
+    return noise_levels(rollout)[stage + 1]
+
+
+def _steps(rollout: RolloutConfig, *, opening: bool) -> tuple[int, ...]:
+    first = rollout.first_block_steps
+    return first if opening and first is not None else rollout.denoising_steps
+
+
+def latent_frames_in_block(rollout: RolloutConfig, block: int) -> int:
+    """Latent frames of a block."""
+    first = rollout.first_block_latent_frames
+    return first if block == 0 and first is not None else rollout.latent_frames_per_block
+
+
+def first_latent_frame(rollout: RolloutConfig, block: int) -> int:
+    """Latent frames of all blocks before ``block``: where it stands in time."""
+    if block == 0:
+        return 0
+    return latent_frames_in_block(rollout, 0) + (block - 1) * rollout.latent_frames_per_block
 
 
 def frames_in_block(rollout: RolloutConfig, block: int) -> int:
     """Pixel frames block ``block`` decodes to: the very first latent frame gives one, all others four."""
-    frames = VAE_TEMPORAL_STRIDE * rollout.latent_frames_per_block
+    frames = VAE_TEMPORAL_STRIDE * latent_frames_in_block(rollout, block)
     return frames if block > 0 else frames - VAE_TEMPORAL_STRIDE + 1
 
 

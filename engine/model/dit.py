@@ -249,19 +249,19 @@ class CausalWan(nn.Module):
         attention = attention or self.attention
         _, num_frames, _, height, width = inputs.latents_GFCYX.shape
         grid = (num_frames, height // self.config.patch_px, width // self.config.patch_px)
-        rotations_GLR = rotations(inputs.blocks_G, grid, self.config.head_dim)
+        rotations_GLR = rotations(inputs.starts_G, grid, self.config.head_dim)
         time_GE = self.embed_time(inputs.timesteps_G)
         modulation_G6E = self.time_projection(time_GE).unflatten(-1, (6, -1))
         x_GLE = self.patchify(inputs.latents_GFCYX)
         if self.position_embedding is not None:
             x_GLE = x_GLE + positions(self.position_embedding, grid)
         if self.frame_embedding is not None:
-            x_GLE = x_GLE + frame_positions(self.frame_embedding, inputs.blocks_G, grid)
+            x_GLE = x_GLE + frame_positions(self.frame_embedding, inputs.starts_G, grid)
         num_cache, last_layer = inputs.num_cache, self.config.num_layers - 1
         for layer, block in enumerate(self.blocks):
             skip = num_cache if layer == last_layer else 0
             x_GLE = block(x_GLE, modulation_G6E, rotations_GLR, inputs, cache, skip, attention)
-        if num_cache == len(inputs.blocks_G):
+        if num_cache == len(inputs.starts_G):
             return inputs.latents_GFCYX[:0]
         out_GFCYX = self.unpatchify(self.head(x_GLE, time_GE[num_cache:]), grid)
         if not self.config.predicts_clean:
@@ -309,9 +309,9 @@ def positions(table_EYX: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return table_EYX.flatten(1).T.repeat(num_frames, 1)
 
 
-def frame_positions(table_TE: Tensor, blocks_G: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def frame_positions(table_TE: Tensor, starts_G: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """The learned positions in time of each segment's tokens [G, L, E]: late blocks have those of the last one."""
     num_frames, height, width = grid
-    known_G = blocks_G.clamp(max=len(table_TE) // num_frames - 1)
-    frames_GF = known_G[:, None] * num_frames + torch.arange(num_frames, device=blocks_G.device)
+    known_G = starts_G.clamp(max=len(table_TE) - num_frames)
+    frames_GF = known_G[:, None] + torch.arange(num_frames, device=starts_G.device)
     return table_TE[frames_GF].repeat_interleave(height * width, dim=1)

@@ -86,7 +86,7 @@ class GraphedWan:
         self.attention = attention
         device = model.device
         self._timesteps_G = torch.zeros(max_segments, device=device)
-        self._blocks_G = torch.zeros(max_segments, dtype=torch.int64, device=device)
+        self._starts_G = torch.zeros(max_segments, dtype=torch.int64, device=device)
         self._pages = page_table([()] * max_segments, (), device, width=window_pages)
         self._text = TextBuffers(model.config, max_segments, device, model.dtype)
         self._latents: dict[torch.Size, Tensor] = {}
@@ -169,14 +169,14 @@ class GraphedWan:
         inputs = ForwardInputs(
             latents_GFCYX=self._latents[block_shape][:count],
             timesteps_G=self._timesteps_G[:count],
-            blocks_G=self._blocks_G[:count],
+            starts_G=self._starts_G[:count],
             text=_first(self._text.rows, count),
             pages=_first(self._pages, count),
             num_cache=len(batch.write_pages),
         )
         inputs.latents_GFCYX.copy_(batch.latents_GFCYX)
         inputs.timesteps_G.copy_(batch.timesteps_G)
-        inputs.blocks_G.copy_(batch.blocks_G)
+        inputs.starts_G.copy_(batch.starts_G)
         for column in fields(PageTable):
             getattr(inputs.pages, column.name).copy_(getattr(table, column.name))
         return inputs

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 _WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 
-_PREFIXES = re.compile(r"^((module|model|diffusion_model|transformer)\.)+")
+_PREFIXES = re.compile(r"^((base_model|module|model|generator|diffusion_model|transformer|net|pipe|dit)\.)+")
 """What trainers and exporters put before every name of the transformer; none of its own begins so."""
 
 _EMBEDDING, _TIED_EMBEDDING = "shared.weight", "encoder.embed_tokens.weight"
@@ -20,6 +20,11 @@ _NO_WEIGHTS = "spiece_model"
 
 _SCALED_FP8 = re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale)$")
 """Of 8-bit weights that mean nothing before they are multiplied: a mark of the file, or the factor of one weight."""
+
+_PICTURE_PARTS = re.compile(
+    r"(^|\.)(img_emb|image_embedder|k_img|v_img|norm_k_img|add_[kv]_proj|norm_added_k|vace_\w+|ref_conv|control_adapter)\."
+)
+"""Of variants that are given a picture, a mask or a camera beside the prompt."""
 
 _TRANSFORMER_RULES = [
     (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
@@ -81,10 +86,22 @@ def transformer_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
     Raises:
         ValueError: two tensors come to have one name.
     """
-    plain = _renamed(tensors, _unwrap)
+    plain = _renamed(tensors, unwrapped)
     if any(name.startswith("condition_embedder.") for name in plain):
-        return _renamed(plain, lambda name: _by_rules(name, _TRANSFORMER_RULES))
+        return _renamed(plain, from_diffusers)
     return plain
+
+
+def unwrapped(name: str) -> str:
+    """A name of the transformer, or of its low-rank changes, without what trainers and exporters put before it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return _PREFIXES.sub("", name)
+
+
+def from_diffusers(name: str) -> str:
+    """The original Wan name for the diffusers name of a transformer's tensor."""
+    return _by_rules(name, _TRANSFORMER_RULES)
 
 
 def text_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
@@ -122,6 +139,11 @@ def are_scaled_fp8(names: Iterable[str]) -> bool:
     return any(_SCALED_FP8.search(name) for name in names)
 
 
+def part_for_pictures(names: Iterable[str]) -> str | None:
+    """A tensor that only variants for pictures, masks or cameras have, if there is one."""
+    return next((name for name in names if _PICTURE_PARTS.search(name)), None)
+
+
 def _renamed(tensors: Mapping[str, Value], rename: Callable[[str], str]) -> dict[str, Value]:
     renamed: dict[str, Value] = {}
     for name, value in tensors.items():
@@ -147,13 +169,12 @@ def _vae_name(name: str, num_res_blocks: int) -> str:
     return _by_rules(name, _VAE_RULES)
 
 
-def _unwrap(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.replace(wrapper, "")
-    return _PREFIXES.sub("", name)
-
-
 def _by_rules(name: str, rules: list[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def printable(text: str) -> str:
+    """The text without anything that would steer a terminal; names come from files of strangers."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -23,16 +23,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import WeightsError
+from engine.model.names import printable
+from engine.model.student import STUDENT_KEYS, find_tensors
 
 OnRead = Callable[[Path, int, int], None]
 """Progress of a load: the path that was asked for, the file's bytes done so far, and the bytes that are wanted in all.
 Called after each tensor was converted and moved; the last time the two are equal."""
 
-_TRAINER_KEYS = ("generator_ema", "generator", "model", "state_dict")
-"""Where a trainer's checkpoint keeps the student, best first (spec section 2.1)."""
-
 _FILE, _INDEX = ".safetensors", re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
+_TORCH_FILES = {".pt", ".pth"}
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
+_POINTER_START = b"version https://git-lfs"
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _HEADER_BYTES, _LENGTHS, _LENGTHS_AT = 30, "<HH", 26
 """Of a record's header in a zip archive: its size before name and extra field, and those two's lengths in it."""
@@ -45,47 +46,69 @@ _DAMAGED = (
 _UNMAPPED = re.compile(r"unable to mmap (\d+) bytes .*Cannot allocate memory")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, key: str | None = None, among: tuple[str, ...] = STUDENT_KEYS) -> dict[str, Tensor]:
     """All tensors of a checkpoint, on the CPU, under the names the file uses; of a trainer's file the student's alone.
 
     Tensors lie in mapped pages of the file, except those of the older ``.pth`` format and of packed archives.
 
+    Args:
+        path: a file, an index of shards, or a folder of either.
+        key: the dictionary of a trainer's file that holds them; None takes the best there is.
+        among: the keys that the best is one of, best first.
+
     Raises:
-        WeightsError: the file is absent, truncated, of an unknown kind, or holds anything but tensors.
+        WeightsError: the file is absent, truncated, of an unknown kind, holds anything but tensors, or has none under
+            ``key``.
+    """
+    file = weight_file(path)
+    if file.suffix in _TORCH_FILES:
+        return _read_torch(file, key, among)
+    if key is not None:
+        raise WeightsError(f"{path} is no .pt/.pth file, so it has no key {key}; leave the key out")
+    return _read_shards(file) if _INDEX.search(file.name) else _read_safetensors(file)
+
+
+def weight_file(path: Path) -> Path:
+    """The file that is opened first for ``path``: itself, or the one index or file of a folder.
+
+    Raises:
+        WeightsError: it is absent, may not be read, is of an unknown kind, or stands for a file that is elsewhere.
     """
     try:
         if not path.exists():
             raise WeightsError(f"weight file {path} does not exist; correct its name, or fetch the model again")
-        is_folder = path.is_dir()
-        if not is_folder:
-            path.open("rb").close()
+        file = _only_file(path) if path.is_dir() else path
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {_cause(error)}") from error
-    if is_folder:
-        return _read_folder(path)
-    if _INDEX.search(path.name):
-        return _read_shards(path)
-    if path.suffix == _FILE:
-        return _read_safetensors(path)
-    if path.suffix in {".pt", ".pth"}:
-        return _read_torch(path)
-    raise WeightsError(f"{path} is neither .safetensors nor .pt/.pth; give a file of one of these kinds")
+    refuse_pointer(file)
+    if not (file.suffix in {_FILE, *_TORCH_FILES} or _INDEX.search(file.name)):
+        raise WeightsError(f"{path} is neither .safetensors nor .pt/.pth; give a file of one of these kinds")
+    return file
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def refuse_pointer(file: Path) -> None:
+    """Raise ``WeightsError`` if the file may not be read, or is what Git LFS leaves in place of one."""
     try:
-        paths = sorted(folder.iterdir())
+        with file.open("rb") as opened:
+            start = opened.read(len(_POINTER_START))
     except OSError as error:
-        raise WeightsError(f"{folder} cannot be read: {_cause(error)}") from error
+        raise WeightsError(f"{file} cannot be read: {_cause(error)}") from error
+    if start == _POINTER_START:
+        fix = "run git lfs pull, or fetch it with hiar-download"
+        raise WeightsError(f"{file} is a Git LFS pointer, not the file itself; {fix}")
+
+
+def _only_file(folder: Path) -> Path:
+    paths = sorted(folder.iterdir())
     names = {path: _name_of(path) for path in paths if path.suffix == _FILE or _INDEX.search(path.name)}
     # NAME.fp16 is the same as NAME in another type, so it is taken only where there is no NAME.
     plain = [path for path, name in names.items() if not any(name.startswith(f"{other}.") for other in names.values())]
     indices = [path for path in plain if path.suffix != _FILE]
     files = [path for path in plain if path.suffix == _FILE]
     if len(indices) == 1:
-        return _read_shards(indices[0])
+        return indices[0]
     if len(files) == 1 and not indices:
-        return _read_safetensors(files[0])
+        return files[0]
     raise WeightsError(
         f"{folder} holds {len(indices)} indices and {len(files)} .safetensors files; "
         "leave one index with its shards there, or one file"
@@ -125,47 +148,39 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} cannot be read: {_cause(error)}") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path, key: str | None, among: tuple[str, ...]) -> dict[str, Tensor]:
     try:
-        return _plain_tensors(_student(_load(path)), path)
+        return _plain_tensors(_load(path, key, among), path, key, among)
     except (*_EXPLAINED, *_DAMAGED) as error:
         raise WeightsError(f"{path} cannot be read as plain tensors: {_cause(error)}") from error
 
 
-def _load(path: Path) -> Any:
-    """All that the file holds; of one that the system does not map as a whole, the student alone."""
+def _load(path: Path, key: str | None, among: tuple[str, ...]) -> Any:
+    """What the file holds under the key, mapped alone where the system does not map the file as a whole."""
     can_be_mapped = _can_be_mapped(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped)
     except RuntimeError as error:
-        part = _map_student(path) if _UNMAPPED.search(str(error)) else None
+        part = _map_part(path, key, among) if _UNMAPPED.search(str(error)) else None
         if part is None:
             raise
         return part
+    return find_tensors(content, path, key, among)
 
 
-def _plain_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+def _plain_tensors(content: Any, path: Path, key: str | None, among: tuple[str, ...]) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value) and not value.is_meta
         for name, value in content.items()
     ):
-        keys = ", ".join(_TRAINER_KEYS)
-        raise WeightsError(f"{path} holds no dictionary of tensors, nor has one as {keys}; save a state_dict alone")
+        where = f", nor has one as {', '.join(among)}" if key is None else f" as {key}"
+        raise WeightsError(f"{path} holds no dictionary of tensors{where}; save a state_dict alone")
     return content
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether its numbers are those that lie in its storage."""
     return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_neg() or tensor.is_conj())
-
-
-def _student(content: Any) -> Any:
-    """What the best of the trainer's keys holds, or all of a file without them.
-
-    Before a trainer begins to average, its ``generator_ema`` is there, but None or empty.
-    """
-    kept = (content.get(key) for key in _TRAINER_KEYS) if isinstance(content, dict) else ()
-    return next((value for value in kept if isinstance(value, dict) and value), content)
 
 
 def _can_be_mapped(path: Path) -> bool:
@@ -188,14 +203,14 @@ def _can_be_mapped(path: Path) -> bool:
         raise WeightsError(f"{path} is cut off or damaged, it has no table of contents; fetch it again") from error
 
 
-def _map_student(path: Path) -> dict[str, Tensor] | None:
-    """The student's tensors in a mapping of their part of the archive; None if that cannot be had for sure.
+def _map_part(path: Path, key: str | None, among: tuple[str, ...]) -> dict[str, Tensor] | None:
+    """The wanted tensors in a mapping of their part of the archive; None if that cannot be had for sure.
 
     For a file with much beside them: Linux maps no more at once, for writing into a copy, than it has memory.
     """
     if not _has_our_byte_order(path):
         return None
-    tensors = _student(torch.load(path, map_location="meta", weights_only=True))
+    tensors = find_tensors(torch.load(path, map_location="meta", weights_only=True), path, key, among)
     if not isinstance(tensors, dict) or not all(
         isinstance(value, Tensor) and _is_plain(value) for value in tensors.values()
     ):
@@ -263,8 +278,3 @@ def _cause(error: Exception) -> str:
     told = text.rpartition("WeightsUnpickler error:")[2]
     first = re.split(r"\.\s|\n", re.sub(r"\[enforce fail at \S+\] \.", "", told).strip())[0]
     return printable(f"{first}; fetch it again, or save its tensors alone")
-
-
-def printable(text: str) -> str:
-    """The text without anything that would steer a terminal; names come from files of strangers."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

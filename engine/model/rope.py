@@ -18,11 +18,11 @@ def pairs_by_axis(head_dim: int) -> tuple[int, int, int]:
     return head_dim // 2 - 2 * third, third, third
 
 
-def rotations(blocks_G: Tensor, grid: tuple[int, int, int], head_dim: int) -> Tensor:
+def rotations(starts_G: Tensor, grid: tuple[int, int, int], head_dim: int) -> Tensor:
     """Unit complex numbers that rotate each channel pair of each token.
 
     Args:
-        blocks_G: absolute block index of each segment, int64.
+        starts_G: the latent frame that each segment begins at, counted from the video's first; int64.
         grid: latent frames, token rows and token columns of a block.
         head_dim: channels of a head.
 
@@ -30,9 +30,9 @@ def rotations(blocks_G: Tensor, grid: tuple[int, int, int], head_dim: int) -> Te
         complex64 [G, L, R] with L = the product of ``grid``; angles and their sine and cosine are taken in float64.
     """
     num_frames, rows, columns = grid
-    device = blocks_G.device
-    time_GF = blocks_G[:, None] * num_frames + torch.arange(num_frames, device=device)
-    shape = (len(blocks_G), num_frames, rows, columns, -1)
+    device = starts_G.device
+    time_GF = starts_G[:, None] + torch.arange(num_frames, device=device)
+    shape = (len(starts_G), num_frames, rows, columns, -1)
     axis_pairs = pairs_by_axis(head_dim)
     time = _angles(time_GF, axis_pairs[0])[:, :, None, None, :].expand(shape)
     height = _angles(torch.arange(rows, device=device), axis_pairs[1])[None, None, :, None, :].expand(shape)

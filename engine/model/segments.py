@@ -33,19 +33,21 @@ class SegmentBatch:
     """Set by the stage: each segment's block at the level that ``timesteps_G`` says."""
     timesteps_G: Tensor
     """Float32, 0 .. 1000."""
-    blocks_G: Tensor
-    """Absolute block indices, int64."""
+    starts_G: Tensor
+    """The latent frame that each segment's block begins at, counted from the video's first; int64."""
     contexts: tuple[TextContext, ...]
     """The prompt of each segment."""
     page_lists: tuple[tuple[int, ...], ...]
     """Pages each segment attends to besides itself."""
     write_pages: tuple[int, ...]
     """Page each cache pass writes. Its length is the number of cache passes; the rest are denoise passes."""
+    token_lists: tuple[tuple[int, ...], ...] = ()
+    """Tokens of each page that a segment attends to; empty where all pages have as many as the segments."""
 
     def __post_init__(self) -> None:
         """Check that the fields speak of the same segments."""
         count = len(self.latents_GFCYX)
-        lengths = {count, len(self.timesteps_G), len(self.blocks_G), len(self.contexts), len(self.page_lists)}
+        lengths = {count, len(self.timesteps_G), len(self.starts_G), len(self.contexts), len(self.page_lists)}
         assert lengths == {count} and len(self.write_pages) <= count, f"segments disagree: {lengths}"
 
 
@@ -94,7 +96,7 @@ class ForwardInputs:
 
     latents_GFCYX: Tensor
     timesteps_G: Tensor
-    blocks_G: Tensor
+    starts_G: Tensor
     text: TextRows
     pages: PageTable
     num_cache: int
@@ -106,7 +108,7 @@ def lay_out(batch: SegmentBatch) -> ForwardInputs:
     return ForwardInputs(
         latents_GFCYX=batch.latents_GFCYX,
         timesteps_G=batch.timesteps_G,
-        blocks_G=batch.blocks_G,
+        starts_G=batch.starts_G,
         text=stack_text(batch.contexts),
         pages=page_table(batch.page_lists, batch.write_pages, batch.latents_GFCYX.device),
         num_cache=len(batch.write_pages),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from engine.messages import TensorBytes
+from engine.request import TensorBytes
 
 
 def to_bytes(tensor: Tensor) -> TensorBytes:

@@ -8,26 +8,30 @@ one tensor more, whatever else the file contains: on a GPU nothing stays on the 
 the wanted type already stay in the file's pages.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from engine.config import DecoderConfig, DecoderKind, TransformerConfig
+from engine.config import DecoderConfig, DecoderKind, Lora, TransformerConfig
 from engine.errors import WeightsError
 from engine.model.decoder import Decoder, build_decoder, store_channels_last
 from engine.model.dit import CausalWan
-from engine.model.names import are_scaled_fp8, transformer_names, vae_names
-from engine.model.reading import OnRead, printable, read_tensors
+from engine.model.lora import Change, merged, read_changes
+from engine.model.lora_names import is_of_a_lora
+from engine.model.names import are_scaled_fp8, part_for_pictures, printable, transformer_names, vae_names
+from engine.model.reading import OnRead, read_tensors
 
 __all__ = ["load_decoder", "load_strictly", "load_transformer", "read_named", "read_tensors"]
 
 Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 _CPU = torch.device("cpu")
+_NO_CHANGES: Mapping[str, Sequence[Change]] = MappingProxyType({})
 _ENCODER_PREFIXES = {DecoderKind.WAN: ("encoder.", "conv1."), DecoderKind.TINY: ("encoder.",)}
 
 
@@ -37,13 +41,30 @@ def load_transformer(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
+    key: str | None = None,
+    loras: Sequence[Lora] = (),
     on_read: OnRead | None = None,
 ) -> CausalWan:
-    """The transformer with its weights, ready for inference. Raises ``WeightsError``."""
-    tensors = read_named(path, transformer_names)
+    """The transformer with its weights, ready for inference.
+
+    Args:
+        config: its sizes.
+        path: a file, an index of shards, or a folder of either.
+        device: where the weights shall be.
+        dtype: the type they shall have.
+        key: the dictionary of a trainer's file that holds them; None takes the best there is.
+        loras: low-rank changes that are merged into them, in this order, before they take their type.
+        on_read: is told of the progress through ``path``.
+
+    Raises:
+        WeightsError: a file cannot be read, is of another kind, has nothing under the key, or does not fit the model.
+    """
+    tensors = read_named(path, transformer_names, key)
+    _require_a_whole_model(tensors, path)
     with torch.device("meta"):
         model = CausalWan(config)
-    load_strictly(model, tensors, path, device=device, dtype=dtype, on_read=on_read)
+    changes = read_changes(loras, _wanted(model))
+    load_strictly(model, tensors, path, device=device, dtype=dtype, changes=changes, on_read=on_read)
     return model.eval().requires_grad_(False)
 
 
@@ -73,13 +94,14 @@ def load_decoder(
     return model.eval().requires_grad_(False)
 
 
-def read_named(path: Path, rename: Rename) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under our names.
+def read_named(path: Path, rename: Rename, key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, of a trainer's file those under ``key`` or the student's, under our names.
 
     Raises:
-        WeightsError: the file cannot be read, holds scaled fp8 weights, or has a tensor under two names.
+        WeightsError: the file cannot be read, has nothing under the key, holds scaled fp8 weights, or has a tensor
+            under two names.
     """
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, key)
     if are_scaled_fp8(tensors):
         raise WeightsError(f"{path} holds scaled fp8 weights; give the file that holds them in bfloat16 or float32")
     try:
@@ -95,9 +117,10 @@ def load_strictly(
     *,
     device: torch.device = _CPU,
     dtype: torch.dtype | None = None,
+    changes: Mapping[str, Sequence[Change]] = _NO_CHANGES,
     on_read: OnRead | None = None,
 ) -> None:
-    """Give the module exactly these tensors, on ``device`` and in ``dtype`` (None: in their own).
+    """Give the module exactly these tensors with these changes, on ``device`` and in ``dtype`` (None: in their own).
 
     A module that appears at several places, as a tied embedding does, is given its tensors once, under its first name.
     ``tensors`` is empty afterwards: each source is let go as soon as its copy is made.
@@ -114,7 +137,7 @@ def load_strictly(
     moved = {}
     for name in list(tensors):
         tensor = tensors.pop(name).detach()
-        moved[name] = tensor.to(device, dtype)
+        moved[name] = merged(tensor, changes.get(name, ()), device).to(device, dtype or tensor.dtype)
         done += tensor.nbytes
         if on_read is not None:
             on_read(path, done, total)
@@ -122,6 +145,17 @@ def load_strictly(
     model.load_state_dict(moved, strict=False, assign=True)
     given = chain(model.parameters(), model.buffers())
     assert not any(tensor.is_meta for tensor in given), "a tensor was given no value"
+
+
+def _require_a_whole_model(tensors: Mapping[str, Tensor], path: Path) -> None:
+    if any(is_of_a_lora(name) for name in tensors):
+        if any(".base_layer." in name for name in tensors):
+            raise WeightsError(f"{path} has a LoRA beside the weights it changes; save it with the LoRA merged")
+        raise WeightsError(f"{path} is a LoRA file; give its base as the model, and this file by --lora")
+    picture = part_for_pictures(tensors)
+    if picture is not None:
+        what = f"an image-to-video, VACE or camera variant, as {picture} shows"
+        raise WeightsError(printable(f"{path} is {what}; give a text-to-video checkpoint"))
 
 
 def _wanted(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from engine.config import LATENT_STRIDE_PX
 from engine.engine_config import EngineConfig
 from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
-from engine.law.schedule import writes_pages
+from engine.law.window import pages_per_writer, writes_pages
 from engine.machine import free_host_bytes, usable_cores
 from engine.media.decode import Encoder
 from engine.messages import OpenTicket
@@ -54,18 +54,18 @@ class Prompts(Protocol):
 
 
 class RecordedPrompt:
-    """The embedding of a recording, whatever the prompt says."""
+    """The embeddings of a recording: a prompt is the name of one, and any other text means ``context``."""
 
     module = None
 
     def __init__(self, path: Path) -> None:
-        padded_TX = load_file(path)["context"]
-        num_tokens = int(padded_TX.any(dim=1).nonzero().max()) + 1
-        self._rows_TX = padded_TX[:num_tokens]
+        self._tensors = load_file(path)
 
     def embed(self, prompt: str) -> Tensor:
         """The recorded rows [num_tokens, text_dim]."""
-        return self._rows_TX
+        padded_TX = self._tensors.get(prompt, self._tensors["context"])
+        num_tokens = int(padded_TX.any(dim=1).nonzero().max()) + 1
+        return padded_TX[:num_tokens]
 
 
 def open_device(name: str) -> torch.device:
@@ -114,7 +114,7 @@ def transformer(config: EngineConfig, device: torch.device, progress: Progress) 
     """The network of the denoise stages.
 
     Raises:
-        WeightsError: the file does not fit the model.
+        WeightsError: a file does not fit the model.
         StartError: memory runs out, or the device cannot do what ``config.precision`` asks for.
     """
     manifest, dtype = config.manifest, dtype_on(config, device)
@@ -123,7 +123,13 @@ def transformer(config: EngineConfig, device: torch.device, progress: Progress) 
         raise StartError(f"{device}: {unfit}")
     with _room_for("the transformer", config, device):
         model = load_transformer(
-            manifest.transformer, manifest.transformer_file, device, dtype, on_read=progress.reading
+            manifest.transformer,
+            manifest.transformer_file,
+            device,
+            dtype,
+            key=manifest.transformer_key,
+            loras=manifest.loras,
+            on_read=progress.reading,
         )
         if config.precision.fp8_linears:
             model.use_fp8_linears()
@@ -218,7 +224,7 @@ def pages(
     """
     rollout = config.manifest.rollout
     writers = sum(writes_pages(rollout, stage) for stage in stages)
-    return allocate_pages(config, device, config.max_videos * writers * rollout.window_blocks, num_layers)
+    return allocate_pages(config, device, config.max_videos * writers * pages_per_writer(rollout), num_layers)
 
 
 def allocate_pages(

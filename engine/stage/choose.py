@@ -11,8 +11,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from engine.config import RolloutConfig
-from engine.law.schedule import attended_blocks, context_stage, noise_levels
-from engine.messages import BlockTicket, RestoreTicket
+from engine.law.schedule import first_stage, latent_frames_in_block, levels_of
+from engine.law.window import attended_blocks, context_stage
+from engine.messages import BlockTicket
 from engine.stage.denoise import DenoiseStage, StageVideo
 from engine.stage.segment import Segment
 
@@ -37,15 +38,15 @@ def next_forward(stages: Sequence[DenoiseStage], rollout: RolloutConfig, max_seg
     return [*chosen.cache, *chosen.denoise]
 
 
-def needs_forward(stage: DenoiseStage, dropped: Container[str]) -> bool:
+def needs_forward(stage: DenoiseStage, rollout: RolloutConfig, dropped: Container[str]) -> bool:
     """Whether the ticket at the head of the queue must wait for a forward; ``dropped`` videos never need one."""
     match stage.arrivals[0].ticket:
-        case BlockTicket(video=video):
-            return video not in dropped
-        case RestoreTicket():
-            return stage.awaited_pass() is not None
-        case _:
+        case BlockTicket(video=video) if video in dropped:
             return False
+        case BlockTicket(given=None, opening=opening):
+            return stage.index >= first_stage(rollout, opening=opening)
+        case _:
+            return stage.awaited_pass() is not None
 
 
 @dataclass
@@ -56,7 +57,7 @@ class _Chosen:
 
     def has_room_for(self, *segments: Segment) -> bool:
         together = [*self.cache, *self.denoise, *segments]
-        sizes = {segment.video.latent_shape for segment in together}
+        sizes = {segment.latent_shape for segment in together}
         return len(together) <= self.max_segments and len(sizes) == 1
 
 
@@ -65,19 +66,22 @@ def _add_denoise_pass(
 ) -> None:
     """Add the stage's next denoise pass and the cache pass it needs, if both are ready and there is room."""
     waiting = stage.waiting_block()
-    if waiting is None:
+    if waiting is None or waiting[0].given is not None:
         return
     ticket, arrival = waiting
     writer = stages[context_stage(rollout, stage.index) - stages[0].index].videos.get(ticket.video)
     if writer is None or not _context_is_within_reach(writer, attended_blocks(rollout, ticket.block)):
         return
     video = stage.videos[ticket.video]
+    if stage.re_encodes and writer.num_prompts < video.num_prompts:
+        return
     denoise = Segment(
         stage=stage,
         video=video,
         block=ticket.block,
+        num_latent_frames=latent_frames_in_block(rollout, ticket.block),
         latents_FCYX=arrival.latents_FCYX,
-        level=noise_levels(rollout)[stage.index],
+        level=levels_of(rollout, opening=ticket.opening)[stage.index - first_stage(rollout, opening=ticket.opening)],
         context=video.context,
         pages=writer.pages,
         ticket=ticket,

@@ -12,7 +12,7 @@ import torch
 from engine.config import LATENT_STRIDE_PX, Order
 from engine.engine_config import EngineConfig
 from engine.law.placement import PassCosts
-from engine.law.schedule import noise_levels
+from engine.law.schedule import noise_levels, passes_of_block
 from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
@@ -58,7 +58,8 @@ def _denoise_costs(config: EngineConfig, device: torch.device, model: Network, p
     fused = limit > 1
     if rollout.order == Order.BLOCK_FIRST:
         first_s = forward_s(1, 1) if fused else forward_s(1, 0) + forward_s(0, 1)
-        return tuple(first_s + (k - 1) * forward_s(0, 1) for k in range(1, rollout.num_stages + 1))
+        passes = [passes_of_block(rollout, k) for k in range(1, rollout.num_stages + 1)]
+        return tuple(first_s + (count - 2) * forward_s(0, 1) for count in passes)
     costs = []
     for k in range(1, rollout.num_stages + 1):
         if not fused:
@@ -93,7 +94,7 @@ def _steady_batch(
     return SegmentBatch(
         latents_GFCYX=torch.zeros(count, *shape, dtype=dtype, device=device),
         timesteps_G=torch.full((count,), noise_levels(rollout)[0].timestep, device=device),
-        blocks_G=torch.full((count,), rollout.window_blocks, dtype=torch.int64, device=device),
+        starts_G=torch.full((count,), rollout.window_latent_frames, dtype=torch.int64, device=device),
         contexts=(context,) * count,
         page_lists=(window,) * count,
         write_pages=tuple(len(window) + index for index in range(num_cache)),

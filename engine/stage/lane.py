@@ -19,12 +19,14 @@ from torch import Tensor
 
 from engine.engine_config import EngineConfig
 from engine.law.placement import Placement
+from engine.law.schedule import latent_frames_in_block
 from engine.media.decode import DecodeStage
 from engine.messages import (
     Beat,
     BlockTicket,
     Cancel,
     CloseTicket,
+    ContextTicket,
     EncodePrompt,
     FromWorker,
     Idle,
@@ -93,8 +95,8 @@ class Lane:
         self._outlet: Outlet | None = None
         self._tickets: deque[Ticket] = deque()
         self._arrived: deque[Tensor] = deque()
-        self._shapes: dict[str, Shape] = {}
-        """Of a block's latents, by video; a video is known from its open ticket until its close ticket passed."""
+        self._sizes: dict[str, tuple[int, int, int]] = {}
+        """C, Y, X of a video's latents; it is known from its open ticket until its close ticket passed."""
         self._dropped: set[str] = set()
         self._num_passed = 0
 
@@ -176,12 +178,11 @@ class Lane:
 
     def _line_up(self, ticket: Ticket) -> None:
         if isinstance(ticket, OpenTicket):
-            rollout, model = self._config.manifest.rollout, self._config.manifest.transformer
-            size = (ticket.latent_height, ticket.latent_width)
-            self._shapes[ticket.video] = (rollout.latent_frames_per_block, model.in_dim, *size)
+            channels = self._config.manifest.transformer.in_dim
+            self._sizes[ticket.video] = (channels, ticket.latent_height, ticket.latent_width)
         self._tickets.append(ticket)
         if isinstance(ticket, BlockTicket) and self._inlet is not None:
-            self._inlet.expect(ticket, self._shapes[ticket.video])
+            self._inlet.expect(ticket, self._shape(ticket))
 
     def _advance(self) -> None:
         """Let tickets into the first local stage, up to the first block whose latents are still to come."""
@@ -198,7 +199,7 @@ class Lane:
                 self._deliver(ticket, latents)
 
     def _cancel(self, video: str) -> None:
-        if video in self._shapes:
+        if video in self._sizes:
             self._dropped.add(video)
             if self._runner is not None:
                 self._runner.cancel(video)
@@ -230,13 +231,13 @@ class Lane:
     def _deliver(self, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
         """The end of the local stages: on to the next worker, or to the decode stage."""
         if self._outlet is not None and isinstance(ticket, BlockTicket):
-            self._outlet.send(ticket, self._void(ticket.video) if latents_FCYX is None else latents_FCYX)
+            self._outlet.send(ticket, self._void(ticket) if latents_FCYX is None else latents_FCYX)
         if self._decode is not None:
             self._decode_ticket(self._decode, ticket, latents_FCYX)
         elif isinstance(ticket, CloseTicket):
             self._closed(ticket.video)
         if isinstance(ticket, CloseTicket):
-            del self._shapes[ticket.video]
+            del self._sizes[ticket.video]
             self._dropped.discard(ticket.video)
         self._num_passed += 1
 
@@ -253,17 +254,21 @@ class Lane:
                 decode.restore(ticket, to_tensor(clean), self._device)
             case CloseTicket():
                 decode.close(ticket.video, lambda: self._closed(ticket.video))
-            case PromptTicket():
-                pass  # a decoder reads no prompt
+            case PromptTicket() | ContextTicket():
+                pass  # a decoder reads no prompt, and has shown the block
 
     def _closed(self, video: str) -> None:
         self._send(VideoClosed(video=video, pages_used=self._pool.num_used))
 
-    def _void(self, video: str) -> Tensor:
+    def _shape(self, ticket: BlockTicket) -> Shape:
+        num_frames = latent_frames_in_block(self._config.manifest.rollout, ticket.block)
+        return num_frames, *self._sizes[ticket.video]
+
+    def _void(self, ticket: BlockTicket) -> Tensor:
         """Latents of a block nobody computed. The next worker may not know yet that the video is gone; NaN ends it
         typed there, where zeros would be shown."""
         dtype = build.dtype_on(self._config, self._device)
-        return torch.full(self._shapes[video], torch.nan, dtype=dtype, device=self._device)
+        return torch.full(self._shape(ticket), torch.nan, dtype=dtype, device=self._device)
 
     def _make_runner(self, model: Network, rig: Rig) -> Runner:
         return Runner(

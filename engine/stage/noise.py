@@ -1,4 +1,4 @@
-"""Noise as a function of (seed, block, stage): the same numbers in any order, process and place (design, law 7).
+"""Noise as a function of (seed, block, step): the same numbers in any order, process and place (design, law 7).
 
 Counter-based: word i of the noise is Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
 2011) of a counter and a key, so nothing is drawn in sequence and nothing is stored.
@@ -8,7 +8,7 @@ counter word   value
 =============  ========================================================
 0              element index // 4
 1, 2           block, low and high 32 bits
-3              stage whose input the noise enters (0: initial noise)
+3              step of the block whose input the noise enters (0: initial noise)
 key 0, 1       seed, low and high 32 bits
 =============  ========================================================
 
@@ -25,6 +25,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.config import RolloutConfig
+from engine.law.schedule import first_latent_frame
+
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
@@ -32,10 +35,10 @@ _ROUNDS = 10
 
 
 class Noise(Protocol):
-    """Where a stage gets its noise from."""
+    """Where a stage gets its noise from. A block's steps are counted from 0; most have one at each stage."""
 
-    def __call__(self, seed: int, block: int, stage: int, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal noise of ``shape`` for the input of ``stage``, float32."""
+    def __call__(self, seed: int, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal noise of ``shape`` for the input of the block's step, float32."""
         ...
 
 
@@ -45,11 +48,11 @@ class KeyedNoise:
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def __call__(self, seed: int, block: int, stage: int, shape: tuple[int, ...]) -> Tensor:
+    def __call__(self, seed: int, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal noise of ``shape``, float32 on the device. ``seed`` is 0 .. 2**64 - 1."""
         num_elements = math.prod(shape)
         groups = torch.arange(-(-num_elements // 4), dtype=torch.int64, device=self._device)
-        fixed = (block & _MASK, block >> 32, stage)
+        fixed = (block & _MASK, block >> 32, step)
         counter = [groups, *(torch.full_like(groups, word) for word in fixed)]
         words = philox(counter, (seed & _MASK, seed >> 32))
         normals = [*_box_muller(words[0], words[1]), *_box_muller(words[2], words[3])]
@@ -59,11 +62,13 @@ class KeyedNoise:
 class RecordedNoise:
     """Noise tables from a file, for runs that must repeat somebody else's numbers (parity).
 
-    The recording holds ``initial_noise`` [F, C, Y, X] and ``renoise.{s}``, the noise between stage s and s + 1, with
-    F the latent frames of all blocks in order.
+    The recording holds ``initial_noise`` [F, C, Y, X] and ``renoise.{s}``, the noise between step s and s + 1, with
+    F the latent frames of all blocks in order. Initial frames that are given may have no rows in it.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
+    def __init__(self, path: Path, rollout: RolloutConfig, device: torch.device, first_frame: int = 0) -> None:
+        """``first_frame``: the latent frame that the first rows are for."""
+        self._rollout, self._first_frame = rollout, first_frame
         tensors = load_file(path, device=str(device))
         self._tables = {0: tensors["initial_noise"]}
         self._tables |= {
@@ -72,10 +77,10 @@ class RecordedNoise:
             if name.startswith("renoise.")
         }
 
-    def __call__(self, seed: int, block: int, stage: int, shape: tuple[int, ...]) -> Tensor:
-        """The block's rows of the stage's table; the seed has no part in it."""
-        start = block * shape[0]
-        return self._tables[stage][start : start + shape[0]]
+    def __call__(self, seed: int, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The block's rows of the step's table; the seed has no part in it."""
+        start = first_latent_frame(self._rollout, block) - self._first_frame
+        return self._tables[step][start : start + shape[0]]
 
 
 def philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:

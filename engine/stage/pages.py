@@ -6,12 +6,19 @@ nothing is copied. Knows nothing of noise levels or tickets.
 Letters: N layers, P pages, L tokens of a page, H heads, K channels of a head.
 """
 
+from collections.abc import Container, Iterable
+from typing import NamedTuple
+
 import torch
 
 from engine.config import RolloutConfig
-from engine.law.schedule import attended_blocks, evicted_block
+from engine.law.window import attended_blocks, evicted_blocks, first_beside_sinks, re_encoding, sink_shift
 from engine.model.segments import PagedCache
+from engine.model.turning import turn_page
 from kernels.numbers import FP8
+
+MAX_TURNED = 2
+"""Turned copies of the sinks that a video holds: a forward has passes of two of its blocks at most."""
 
 
 def page_bytes(num_layers: int, page_tokens: int, num_heads: int, head_dim: int, dtype: torch.dtype) -> int:
@@ -79,6 +86,23 @@ class PagePool:
                 pages[:, page] = torch.nan
 
 
+class Seen(NamedTuple):
+    """A page that a pass attends to."""
+
+    page: int
+    block: int
+    """Whose keys and values it holds."""
+
+
+class JointPass(NamedTuple):
+    """One block's part in encoding a window again."""
+
+    block: int
+    page: int
+    """Where its keys and values go."""
+    seen: tuple[Seen, ...]
+
+
 class VideoPages:
     """The pages of one video in one stage, by block.
 
@@ -89,18 +113,18 @@ class VideoPages:
         self._pool, self._rollout = pool, rollout
         self._page_by_block: dict[int, int] = {}
         self._next_block = 0
-        self._skipped_before = 0
+        self._first_sink = 0
+        self._turned: dict[int, dict[int, int]] = {}
+        """Copies of the sinks' pages, by how far they are turned in time, oldest first, and by block."""
 
-    def attended(self, block: int) -> tuple[int, ...]:
-        """Pages that the passes of ``block`` attend to, oldest first."""
-        there = [b for b in attended_blocks(self._rollout, block) if not self._is_skipped(b)]
-        return tuple(self._page_by_block[b] for b in there)
+    def attended(self, block: int) -> tuple[Seen, ...]:
+        """What the passes of ``block`` attend to, oldest first."""
+        blocks = attended_blocks(self._rollout, block, self._first_sink)
+        return self._seen(blocks, first_beside_sinks(self._rollout, block, self._first_sink))
 
     def claim(self, block: int) -> int:
         """The page that C(block) will write."""
         assert block >= self._next_block, f"block {block} comes after block {self._next_block - 1}"
-        if block > self._next_block:
-            self._skipped_before = block
         self._next_block = block + 1
         self._page_by_block[block] = self._pool.take()
         return self._page_by_block[block]
@@ -108,18 +132,61 @@ class VideoPages:
     def unclaim(self, block: int) -> None:
         """Give back the page of a C(block) that did not run."""
         self._next_block = block
-        self._pool.give_back(self._page_by_block.pop(block))
+        self._drop([block])
 
     def evict_after(self, block: int) -> None:
-        """Give back the page that left the window when C(block) was written."""
-        gone = evicted_block(self._rollout, block)
-        if gone is not None and not self._is_skipped(gone):
-            self._pool.give_back(self._page_by_block.pop(gone))
+        """Give back the pages that left the window when C(block) was written."""
+        self._drop(evicted_blocks(self._rollout, block, self._page_by_block, self._first_sink))
+
+    def encode_again(self, block: int, known: Container[int]) -> list[JointPass]:
+        """A new prompt holds from ``block`` on: the passes that encode its window again, all in one forward.
+
+        Of the blocks that should be encoded again only the ``known`` ones can be.
+        """
+        again = re_encoding(self._rollout, block, self._first_sink)
+        blocks = [one for one in again.blocks if one in known]
+        self._first_sink = again.first_sink
+        if not again.seen:
+            self._drop_turned()
+        self._drop([one for one in self._page_by_block if one not in again.seen and one not in blocks])
+        for one in blocks:
+            if one not in self._page_by_block:
+                self._page_by_block[one] = self._pool.take()
+        joint = [Seen(self._page_by_block[one], one) for one in blocks]
+        sinks = self._seen(again.seen, again.blocks.start)
+        return [
+            JointPass(one.block, one.page, (*sinks, *(other for other in joint if other is not one))) for one in joint
+        ]
 
     def release(self) -> None:
         """Give back everything."""
-        while self._page_by_block:
-            self._pool.give_back(self._page_by_block.popitem()[1])
+        self._drop_turned()
+        self._drop(list(self._page_by_block))
 
-    def _is_skipped(self, block: int) -> bool:
-        return block < self._skipped_before and block not in self._page_by_block
+    def _seen(self, blocks: Iterable[int], first_other: int) -> tuple[Seen, ...]:
+        """Those of the blocks that have pages; sinks where they stand for passes whose oldest other block this is."""
+        shift = sink_shift(self._rollout, first_other, self._first_sink)
+        turned = self._turned_by(shift) if shift else {}
+        return tuple(Seen(turned.get(b, self._page_by_block[b]), b) for b in blocks if b in self._page_by_block)
+
+    def _turned_by(self, shift: int) -> dict[int, int]:
+        """Pages of the sinks, turned in time by so many latent frames: made anew from the sinks' own ones."""
+        if shift not in self._turned:
+            sinks = range(self._first_sink, self._first_sink + self._rollout.sink_blocks)
+            there = [block for block in sinks if block in self._page_by_block]
+            old = self._turned.pop(next(iter(self._turned))) if len(self._turned) == MAX_TURNED else {}
+            copies = {block: old[block] if block in old else self._pool.take() for block in there}
+            for block, copy in copies.items():
+                turn_page(self._pool.cache, self._page_by_block[block], copy, shift)
+            self._turned[shift] = copies
+        return self._turned[shift]
+
+    def _drop(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            self._pool.give_back(self._page_by_block.pop(block))
+
+    def _drop_turned(self) -> None:
+        for copies in self._turned.values():
+            for page in copies.values():
+                self._pool.give_back(page)
+        self._turned.clear()

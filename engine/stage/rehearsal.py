@@ -58,7 +58,8 @@ class RehearsedModel:
         time.sleep(self._pass_s * len(batch.latents_GFCYX))
         denoise = slice(len(batch.write_pages), None)
         noisy_GFCYX = batch.latents_GFCYX[denoise].double()
-        clean_G1111 = batch.blocks_G[denoise].double().view(-1, 1, 1, 1, 1)
+        blocks_G = -(-batch.starts_G[denoise] // batch.latents_GFCYX.shape[1])  # up: the first may have fewer frames
+        clean_G1111 = blocks_G.double().view(-1, 1, 1, 1, 1)
         sigmas_G1111 = batch.timesteps_G[denoise].double().view(-1, 1, 1, 1, 1) / NUM_TRAIN_TIMESTEPS
         return ((noisy_GFCYX - clean_G1111) / sigmas_G1111).to(self.dtype)
 

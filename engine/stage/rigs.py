@@ -7,10 +7,10 @@ from typing import Protocol
 
 import torch
 
-from engine.config import Order
 from engine.engine_config import EngineConfig, Fault, Rehearsal
 from engine.errors import StartError
 from engine.law.placement import PassCosts
+from engine.law.schedule import passes_of_block
 from engine.model.decoder import Decoder
 from engine.stage import build, costs
 from engine.stage.build import Prompts, RecordedPrompt
@@ -102,12 +102,12 @@ class Replayed(Real):
         self._file = config.recording_file
 
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
-        """The saved embedding, whatever the prompt says."""
+        """The saved embeddings: a prompt is the name of one."""
         return RecordedPrompt(self._file)
 
     def noise(self, device: torch.device) -> Noise:
         """The saved noise, whatever the seed is."""
-        return RecordedNoise(self._file, device)
+        return RecordedNoise(self._file, self._config.manifest.rollout, device, self._config.recording_first_frame)
 
 
 class Rehearsed:
@@ -142,8 +142,7 @@ class Rehearsed:
     def costs(self, device: torch.device, network: Network, decoder: Decoder | None, progress: Progress) -> PassCosts:
         """Known without measuring."""
         rollout, rehearsal = self._manifest.rollout, self._rehearsal
-        counts = range(1, rollout.num_stages + 1)
-        passes = [2 * k if rollout.order == Order.STEP_FIRST else k + 1 for k in counts]
+        passes = [passes_of_block(rollout, k) for k in range(1, rollout.num_stages + 1)]
         return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
 
 

@@ -13,17 +13,20 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from engine.config import RolloutConfig
+from engine.config import PromptChange, RolloutConfig
 from engine.errors import EngineOutOfMemory, VideoFailed
-from engine.law.schedule import Level, context_stage, noise_levels, writes_pages
-from engine.law.step import predict_x0, re_noise
+from engine.law.schedule import clean_level, context_level, first_stage, levels_of
+from engine.law.step import step
+from engine.law.window import context_stage, writes_pages
 from engine.messages import (
     BlockTicket,
     CloseTicket,
+    ContextTicket,
     LatentsSaved,
     OpenTicket,
     PromptTicket,
@@ -33,13 +36,15 @@ from engine.messages import (
     WorkBegins,
 )
 from engine.model.confined import confined, log_end
-from engine.model.segments import SegmentBatch, TextContext
+from engine.model.segments import TextContext
 from engine.model.tensor_bytes import to_bytes, to_tensor
+from engine.request import TensorBytes
 from engine.stage.choose import needs_forward, next_forward
 from engine.stage.denoise import Arrival, DenoiseStage, StageVideo
 from engine.stage.network import Network
 from engine.stage.noise import Noise
 from engine.stage.pages import PagePool, VideoPages
+from engine.stage.passes import cache_pass, joint_passes, latents_of, pack
 from engine.stage.rehearsal import Faults
 from engine.stage.segment import Segment, names_in, record
 from engine.trace import Timer
@@ -78,8 +83,8 @@ class Runner:
         self._model, self._rollout, self._pool, self._noise = model, rollout, pool, noise
         self._deliver, self._tell, self._timer, self._max_segments = deliver, tell, timer, max_segments
         self._faults = faults
-        self._levels = noise_levels(rollout)
-        self._stages = [DenoiseStage(index) for index in stages]
+        re_encodes = rollout.prompt_change != PromptChange.KEEP
+        self._stages = [DenoiseStage(index, re_encodes) for index in stages]
         self._dropped: set[str] = set()
         self._opened: list[str] = []
 
@@ -89,6 +94,8 @@ class Runner:
         Prompts are embedded here, once for all local stages.
         """
         context = self._read_prompt(ticket) if isinstance(ticket, OpenTicket | PromptTicket) else None
+        if latents_FCYX is None and isinstance(ticket, BlockTicket) and ticket.given is not None:
+            latents_FCYX = self._read_latents(ticket.video, ticket.given)
         self._stages[0].arrivals.append(Arrival(ticket, latents_FCYX, context))
 
     def _read_prompt(self, ticket: OpenTicket | PromptTicket) -> TextContext:
@@ -98,6 +105,15 @@ class Runner:
         except VideoFailed as failure:
             self._break(ticket.video, failure)
             return NO_TEXT
+
+    def _read_latents(self, video: str, latents: TensorBytes) -> Tensor | None:
+        """None for a video that breaks over it."""
+        try:
+            with confined("a known block", self._model.device):
+                return to_tensor(latents).to(self._model.device, self._model.dtype)
+        except VideoFailed as failure:
+            self._break(video, failure)
+            return None
 
     def cancel(self, video: str) -> None:
         """Let the video's tickets pass without being computed, until its close ticket, which is still to come."""
@@ -122,7 +138,7 @@ class Runner:
         """Let tickets that need no forward through every stage; returns whether there was any."""
         found = False
         for stage in self._stages:
-            while stage.arrivals and not needs_forward(stage, self._dropped):
+            while stage.arrivals and not needs_forward(stage, self._rollout, self._dropped):
                 arrival, found = stage.arrivals.popleft(), True
                 self._apply(stage, arrival)
                 self._hand_over(stage, arrival)
@@ -138,36 +154,67 @@ class Runner:
                     self._opened.append(ticket.video)
             case PromptTicket():
                 assert arrival.context is not None
-                stage.videos[ticket.video].context = arrival.context
+                self._follow(stage, stage.videos[ticket.video], arrival.context)
             case RestoreTicket():
-                self._restore(stage, ticket)
+                saved = dict(ticket.latents).get(stage.index)
+                self._make_context(stage, ticket.video, ticket.block, saved, is_clean=ticket.clean)
+            case ContextTicket():
+                self._make_context(stage, ticket.video, ticket.block, ticket.latents, is_clean=True)
             case CloseTicket():
                 stage.videos.pop(ticket.video).close()
                 if stage is self._stages[-1]:
                     self._dropped.discard(ticket.video)
                     self._opened.remove(ticket.video)
             case BlockTicket():
-                stage.videos[ticket.video].due = None
+                self._let_through(stage, ticket, arrival.latents_FCYX)
 
     def _new_video(self, ticket: OpenTicket, context: TextContext) -> StageVideo:
-        num_frames, num_channels = self._rollout.latent_frames_per_block, self._model.config.in_dim
-        shape = (num_frames, num_channels, ticket.latent_height, ticket.latent_width)
-        pages = VideoPages(self._pool, self._rollout)
-        return StageVideo(ticket.video, ticket.seed, shape, context, pages)
+        size = (self._model.config.in_dim, ticket.latent_height, ticket.latent_width)
+        return StageVideo(ticket.video, ticket.seed, size, context, VideoPages(self._pool, self._rollout))
 
-    def _restore(self, stage: DenoiseStage, ticket: RestoreTicket) -> None:
-        """Make the cache pass of a known block due, as if its denoise pass had just run."""
-        saved = dict(ticket.latents).get(stage.index)
+    def _let_through(self, stage: DenoiseStage, ticket: BlockTicket, latents_FCYX: Tensor | None) -> None:
+        """A block passes that this stage does not denoise: its video is dropped, it is given, or it begins later on."""
         video = stage.videos[ticket.video]
-        if saved is None or ticket.video in self._dropped:
+        if ticket.video in self._dropped:
+            video.due = None
+        elif ticket.given is not None:
+            assert latents_FCYX is not None, "a given block comes with its latents"
+            self._remember(stage, video, ticket, latents_FCYX)
+
+    def _make_context(
+        self, stage: DenoiseStage, name: str, block: int, latents: TensorBytes | None, *, is_clean: bool
+    ) -> None:
+        """Make the cache pass of a known block due, as if its denoise pass had just run."""
+        if latents is None or name in self._dropped or not writes_pages(self._rollout, stage.index):
             return
+        latents_FCYX = self._read_latents(name, latents)
+        if latents_FCYX is not None:
+            self._make_due(stage, stage.videos[name], block, latents_FCYX, is_clean=is_clean)
+
+    def _make_due(
+        self, stage: DenoiseStage, video: StageVideo, block: int, latents_FCYX: Tensor, *, is_clean: bool
+    ) -> None:
+        level = clean_level(self._rollout) if is_clean else context_level(self._rollout, stage.index)
+        video.due = cache_pass(self._rollout, stage, video, block, latents_FCYX, level)
+
+    def _follow(self, stage: DenoiseStage, video: StageVideo, context: TextContext) -> None:
+        """Blocks from here on follow another prompt; what they see is encoded again where that is due."""
+        video.context, video.num_prompts = context, video.num_prompts + 1
+        if not stage.re_encodes or video.name in self._dropped or not writes_pages(self._rollout, stage.index):
+            return
+        segments = joint_passes(self._rollout, stage, video)
+        if not segments:
+            return
+        self._tell(WorkBegins(videos=(video.name,)))
+        began_s = time.monotonic()
         try:
-            with confined("a saved block", self._model.device):
-                latents = to_tensor(saved).to(self._model.device, self._model.dtype)
+            with confined("encoding again", self._model.device):
+                self._forward(segments)
         except VideoFailed as failure:
-            self._break(ticket.video, failure)
+            self._break(video.name, failure)
         else:
-            video.due = self._cache_pass(stage, video, ticket.block, latents)
+            record(segments, self._timer, began_s)
+            video.pages.evict_after(video.num_cached - 1)
 
     def _hand_over(self, stage: DenoiseStage, arrival: Arrival) -> None:
         if stage is not self._stages[-1]:
@@ -187,7 +234,7 @@ class Runner:
             video = segment.video
             try:
                 with confined("noise", self._model.device):
-                    noise = self._noise(video.seed, segment.block, 0, video.latent_shape)
+                    noise = self._noise(video.seed, segment.block, 0, segment.latent_shape)
             except VideoFailed as failure:
                 self._break(video.name, failure)
                 chosen = [other for other in chosen if other.video is not video]
@@ -217,7 +264,7 @@ class Runner:
 
     def _forward(self, segments: list[Segment]) -> Tensor:
         """Run one forward and wait for it: timers and neighbours need to know when it is over."""
-        batch = self._pack(segments)
+        batch = pack(self._rollout, self._model, segments)
         for segment in _denoise_passes(segments):
             self._faults.before_pass(segment.stage.index, segment.block, segment.video.seed)
         flow_GFCYX = self._model(batch, self._pool.cache)
@@ -225,61 +272,39 @@ class Runner:
             torch.cuda.current_stream().synchronize()
         return flow_GFCYX
 
-    def _pack(self, segments: list[Segment]) -> SegmentBatch:
-        timesteps, blocks = [s.level.timestep for s in segments], [s.block for s in segments]
-        return SegmentBatch(
-            latents_GFCYX=torch.stack([_latents_of(s) for s in segments]),
-            timesteps_G=torch.tensor(timesteps, dtype=torch.float32, device=self._model.device),
-            blocks_G=torch.tensor(blocks, dtype=torch.int64, device=self._model.device),
-            contexts=tuple(s.context for s in segments),
-            page_lists=tuple(s.attended for s in segments),
-            write_pages=tuple(s.write_page for s in segments if s.write_page is not None),
-        )
-
-    def _output_level(self, stage: DenoiseStage) -> Level:
-        return self._levels[stage.index + 1]
-
-    def _cache_pass(self, stage: DenoiseStage, video: StageVideo, block: int, latents_FCYX: Tensor) -> Segment:
-        return Segment(
-            stage=stage,
-            video=video,
-            block=block,
-            latents_FCYX=latents_FCYX,
-            level=self._output_level(stage),
-            context=video.context,
-            pages=video.pages,
-        )
-
     def _step(self, segment: Segment, flow_FCYX: Tensor) -> None:
         """From flow to the clean block, to the next level, and on to the next stage; remember the cache pass."""
         ticket, latents = segment.ticket, None
         assert ticket is not None, "a cache pass predicts no flow"
         try:
             with confined("a step", self._model.device):
-                latents = self._next_level(segment, flow_FCYX)
-                self._remember(segment, ticket, latents)
+                x0, latents = self._next_level(segment, ticket, flow_FCYX)
+                context = x0 if self._rollout.clean_context else latents
+                self._remember(segment.stage, segment.video, ticket, context)
         except VideoFailed as failure:
             self._break(ticket.video, failure)
         self._hand_over(segment.stage, Arrival(ticket, latents))
 
-    def _next_level(self, segment: Segment, flow_FCYX: Tensor) -> Tensor:
-        stage, video, block = segment.stage, segment.video, segment.block
-        latents = predict_x0(_latents_of(segment), flow_FCYX, segment.level)
-        following = stage.index + 1
-        if following < self._rollout.num_stages:
-            noise = self._noise(video.seed, block, following, video.latent_shape)
-            latents = re_noise(latents, noise, self._output_level(stage))
-        if self._faults.spoils(stage.index, block, video.seed):
+    def _next_level(self, segment: Segment, ticket: BlockTicket, flow_FCYX: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean prediction, and the block at the level that follows."""
+        stage, video, block = segment.stage.index, segment.video, segment.block
+        following = stage + 1 - first_stage(self._rollout, opening=ticket.opening)
+        level = levels_of(self._rollout, opening=ticket.opening)[following]
+        noise = partial(self._noise, video.seed, block, following, segment.latent_shape)
+        x0, latents = step(self._rollout, latents_of(segment), flow_FCYX, segment.level, level, noise)
+        if self._faults.spoils(stage, block, video.seed):
             latents = torch.full_like(latents, torch.nan)
-        return latents
+        return x0, latents
 
-    def _remember(self, segment: Segment, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
+    def _remember(self, stage: DenoiseStage, video: StageVideo, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
         """Make the block's cache pass due, and tell what it reads if that is asked for."""
-        stage, video = segment.stage, segment.video
         if ticket.last or ticket.video in self._dropped or not writes_pages(self._rollout, stage.index):
             return
-        video.due = self._cache_pass(stage, video, ticket.block, latents_FCYX)
-        if ticket.save:
+        if ticket.alone and stage.index < self._rollout.num_stages - 1:
+            return
+        if not ticket.alone:
+            self._make_due(stage, video, ticket.block, latents_FCYX, is_clean=ticket.given is not None)
+        if ticket.save or ticket.alone:
             saved = to_bytes(latents_FCYX)
             self._tell(LatentsSaved(video=ticket.video, block=ticket.block, stage=stage.index, latents=saved))
 
@@ -315,8 +340,3 @@ class Runner:
 
 def _denoise_passes(segments: list[Segment]) -> list[Segment]:
     return [segment for segment in segments if segment.ticket is not None]
-
-
-def _latents_of(segment: Segment) -> Tensor:
-    assert segment.latents_FCYX is not None, "noise is drawn before a forward"
-    return segment.latents_FCYX

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from engine.model.segments import TextContext
-    from engine.stage.pages import VideoPages
+    from engine.stage.pages import Seen, VideoPages
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Segment:
     video: StageVideo
     """Of the stage."""
     block: int
+    num_latent_frames: int
+    """Of the block."""
     latents_FCYX: "Tensor | None"
     """The block at ``level``; None for initial noise that is not drawn yet."""
     level: Level
@@ -41,10 +43,15 @@ class Segment:
     """Where the pages lie that it attends to: the video's own ones in the stage that writes them."""
     ticket: BlockTicket | None = None
     """What a denoise pass executes: the head of the stage's queue, until it is settled."""
-    attended: tuple[int, ...] = ()
-    """Pages it attends to besides itself, oldest first; set when it is placed."""
+    attended: "tuple[Seen, ...]" = ()
+    """What it attends to besides itself, oldest first; set when it is placed."""
     write_page: int | None = None
     """The page that a cache pass writes; set when it is placed."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """F, C, Y, X of the block."""
+        return self.num_latent_frames, *self.video.latent_size
 
     def placed(self) -> "Segment":
         """This segment with the pages it reads and writes; a cache pass claims its page."""

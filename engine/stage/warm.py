@@ -63,7 +63,7 @@ def empty_batch(
     return SegmentBatch(
         latents_GFCYX=torch.zeros(count, *shape, dtype=build.dtype_on(config, device), device=device),
         timesteps_G=torch.full((count,), noise_levels(rollout)[0].timestep, device=device),
-        blocks_G=torch.zeros(count, dtype=torch.int64, device=device),
+        starts_G=torch.zeros(count, dtype=torch.int64, device=device),
         contexts=(context,) * count,
         page_lists=((),) * count,
         write_pages=tuple(range(mix.num_cache)),

@@ -26,7 +26,31 @@ def test_recorded_numbers_are_met(name: str, workers: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all within 0.0001" in result.stdout
     if name in {"public-a", "public-b"}:
-        assert result.stdout.count("engine ") == 12 * len(workers.split(","))
+        assert [line.split()[:2] for line in result.stdout.splitlines()[:-1]] == [
+            [order, path] for order in ("step_first", "block_first") for path in ("oracle", "engine,")
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("name", "only", "workers"),
+    [
+        ("hiar-options", "image,first_block_alone", "5"),
+        ("longlive", "early_switch,switch_new_sink", "most"),
+        ("causal-forcing-plus-1step", "image", "1"),
+    ],
+)
+def test_numbers_of_other_repositories_are_met(name: str, only: str, workers: str) -> None:
+    result = parity(GOLDEN / name, "--only", only, "--workers", workers)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [line.endswith("  ok") for line in result.stdout.splitlines()[:-1]] == [True] * 2 * len(only.split(","))
+
+
+@pytest.mark.slow
+def test_a_rollout_that_is_not_there_is_refused() -> None:
+    result = parity(GOLDEN / "longlive", "--only", "plain,other")
+    assert result.returncode == 1 and "has no roll-out other; it has plain, switch" in result.stderr
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from engine.config import RolloutConfig, TransformerConfig
-from engine.law.schedule import pages_per_video
+from engine.law.window import pages_per_video
 from engine.manifest import UMT5_XXL
 from engine.stage.pages import page_bytes
 from server import settings

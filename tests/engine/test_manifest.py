@@ -144,10 +144,13 @@ def test_files_may_be_links_as_in_the_hubs_cache(tmp_path: Path, content: dict[s
 
 
 def test_loras_and_the_key_of_our_manifest(tmp_path: Path, content: dict[str, Any]) -> None:
-    content |= {"transformer_key": "generator", "loras": [{"file": "a.safetensors"}, {"file": "b.pt", "scale": 2}]}
+    content |= {
+        "transformer_key": "generator",
+        "loras": [{"file": "a.safetensors"}, {"file": "b.pt", "scale": 2, "alpha": 8}],
+    }
     manifest = read(tmp_path, content)
     assert manifest.transformer_key == "generator"
-    assert manifest.loras == (Lora(file=tmp_path / "a.safetensors"), Lora(file=tmp_path / "b.pt", scale=2.0))
+    assert manifest.loras == (Lora(file=tmp_path / "a.safetensors"), Lora(file=tmp_path / "b.pt", scale=2.0, alpha=8.0))
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,7 @@ def test_loras_and_the_key_of_our_manifest(tmp_path: Path, content: dict[str, An
         ([{"file": "../a.pt"}], r"file '\.\./a\.pt' is outside"),
         ([{"file": "a.pt", "weight": 1}], "loras has unknown keys weight"),
         ([{"scale": 1}], "file"),
+        ([{"file": "a.pt", "scale": float("inf")}], "loras: scale=inf"),
     ],
 )
 def test_wrong_loras_are_named(tmp_path: Path, content: dict[str, Any], loras: Any, named: str) -> None:
@@ -321,7 +325,7 @@ def test_original_layout(tmp_path: Path) -> None:
     ("layout", "where", "lost"),
     [
         (DIFFUSERS, "transformer/config.json", "num_attention_heads"),
-        (DIFFUSERS, "transformer/config.json", "text_dim"),
+        (DIFFUSERS, "transformer/config.json", "in_channels"),
         (ORIGINAL, "config.json", "dim"),
         (ORIGINAL, "config.json", "text_len"),
     ],
@@ -332,6 +336,31 @@ def test_incomplete_configs_are_named(tmp_path: Path, layout: dict[str, Any], wh
     with pytest.raises(StartError, match=lost) as caught:
         read_manifest(tmp_path)
     assert str(tmp_path / where) in str(caught.value)
+
+
+LAYOUTS = pytest.mark.parametrize(
+    ("layout", "where"), [(DIFFUSERS, "transformer/config.json"), (ORIGINAL, "config.json")]
+)
+
+
+@LAYOUTS
+def test_what_a_config_leaves_out_is_as_wan_has_it(tmp_path: Path, layout: dict[str, Any], where: str) -> None:
+    (tmp_path / "hiar.pt").touch()
+    left_out = {"text_dim", "freq_dim", "eps"}
+    write_json(tmp_path / where, {key: value for key, value in layout.items() if key not in left_out})
+    assert read_manifest(tmp_path).transformer == PUBLISHED
+    stated = {"text_dim": 2048, "freq_dim": 128, "eps": 1e-5}
+    write_json(tmp_path / where, layout | stated)
+    assert read_manifest(tmp_path).transformer == replace(PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5)
+
+
+@LAYOUTS
+@pytest.mark.parametrize("eps", [0, -1e-6, 1, "small", None])
+def test_an_eps_that_is_none_is_refused(tmp_path: Path, layout: dict[str, Any], where: str, eps: Any) -> None:
+    (tmp_path / "hiar.pt").touch()
+    write_json(tmp_path / where, layout | {"eps": eps})
+    with pytest.raises(StartError, match=r"config\.json: "):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(

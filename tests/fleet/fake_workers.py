@@ -28,11 +28,11 @@ from engine.messages import (
     MeasureCosts,
     MemoryUse,
     PromptEncoded,
-    TensorBytes,
     VideoClosed,
     WorkerFacts,
     WorkerReady,
 )
+from engine.request import TensorBytes
 from engine.trace import Rests
 from tests.front import making
 

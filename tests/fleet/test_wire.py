@@ -10,8 +10,7 @@ from engine import messages
 from engine.engine_config import Fault, FaultKind, Precision, Rehearsal
 from engine.fleet import wire
 from engine.law.placement import PassCosts, Placement, Plan
-from engine.messages import TensorBytes
-from engine.request import Output, Quality
+from engine.request import Output, Quality, TensorBytes
 from engine.trace import Phase, Rests, Span
 
 TENSOR = TensorBytes(dtype="bfloat16", shape=(2, 64), data=bytes(range(256)))
@@ -87,7 +86,9 @@ EXAMPLES = (
         output=Output.LATENTS,
         embedding=TENSOR,
     ),
-    messages.RestoreTicket(video="s", block=10**9, latents=((0, TENSOR), (3, TENSOR))),
+    messages.RestoreTicket(video="s", block=10**9, latents=((0, TENSOR), (3, TENSOR)), clean=True),
+    messages.ContextTicket(video="s", block=1, latents=TENSOR),
+    messages.BlockTicket(video="s", block=0, num_frames=9, last=False, given=TENSOR, opening=True, alone=True),
     messages.BlockTicket(video="s", block=0, num_frames=9, last=True, save=True),
     messages.PromptTicket(video="s", embedding=dataclasses.replace(TENSOR, shape=(0, 64), data=b"")),
     messages.CloseTicket(video="s"),

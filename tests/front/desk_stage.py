@@ -35,6 +35,7 @@ from engine.messages import (
     BlockTicket,
     CloseTicket,
     EncodePrompt,
+    LatentsSaved,
     OpenTicket,
     PromptEncoded,
     VideoClosed,
@@ -93,9 +94,10 @@ class Stage:
     def open(
         self, name: str, request: VideoRequest = FAST, *, linger_s: float | None = 0.0, is_read: bool = True
     ) -> Video:
-        video = making.video(name, request, linger_s=linger_s)
+        rollout = self.config.manifest.rollout
+        video = making.video(name, request, linger_s=linger_s, rollout=rollout)
         video.progress.opened_at = self.now
-        video.log = making.log(name, keep=self.config.keep)
+        video.log = making.log(name, rollout, self.config.keep, num_given=len(request.initial))
         self.tell(Asked(video))
         if is_read:
             self.join(video)
@@ -132,10 +134,17 @@ class Stage:
         if isinstance(ticket, OpenTicket):
             self._first_block[ticket.video] = ticket.first_block
         elif isinstance(ticket, BlockTicket):
+            if ticket.alone:
+                self.tell(WorkerSaid(ranks[-1], self._clean_latents(ticket)))
             self.tell(WorkerSaid(ranks[-1], self._block(ticket)))
         elif isinstance(ticket, CloseTicket):
             for rank in ranks:
                 self.tell(WorkerSaid(rank, VideoClosed(video=ticket.video, pages_used=0)))
+
+    def _clean_latents(self, ticket: BlockTicket) -> LatentsSaved:
+        stage = self.config.manifest.rollout.num_stages - 1
+        latents = making.embedding(f"clean {ticket.block}")
+        return LatentsSaved(video=ticket.video, block=ticket.block, stage=stage, latents=latents)
 
     def _block(self, ticket: BlockTicket) -> BlockDone | BlockRepeated:
         if ticket.block < self._first_block[ticket.video]:

@@ -13,10 +13,10 @@ from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Progress
 from engine.front.video import Video, VideoState
 from engine.law.placement import PassCosts, Plan, place
-from engine.law.schedule import writes_pages
+from engine.law.window import writes_pages
 from engine.manifest import read_manifest
-from engine.messages import LatentsSaved, TensorBytes
-from engine.request import Fragment, Pace, PromptAt, VideoRequest
+from engine.messages import LatentsSaved
+from engine.request import Fragment, Pace, PromptAt, TensorBytes, VideoRequest
 
 TINY = read_manifest(Path("models/tiny"))
 KEEP_ALL = Keep()
@@ -64,10 +64,11 @@ def video(
     chain: int | None = None,
     done: int = 0,
     linger_s: float | None = 0.0,
+    rollout: RolloutConfig = TINY.rollout,
 ) -> Video:
     """A video that runs on a chain, or waits in the queue when that is None."""
-    progress = Progress(request=wanted or request(), rollout=TINY.rollout, opened_at=100.0, issued=done, done=done)
-    made = Video(name, progress, Silence(), log(name), linger_s=linger_s, created_at=0.0)
+    progress = Progress(request=wanted or request(), rollout=rollout, opened_at=100.0, issued=done, done=done)
+    made = Video(name, progress, Silence(), log(name, rollout), linger_s=linger_s, created_at=0.0)
     if chain is not None:
         made.move(VideoState.RUNNING)
         made.chain = chain
@@ -84,9 +85,11 @@ def latents(block: int, stage: int) -> LatentsSaved:
     return LatentsSaved(video="a", block=block, stage=stage, latents=embedding(f"{block}.{stage}"))
 
 
-def log(name: str = "a", rollout: RolloutConfig = TINY.rollout, keep: Keep = KEEP_ALL) -> BlockLog:
+def log(
+    name: str = "a", rollout: RolloutConfig = TINY.rollout, keep: Keep = KEEP_ALL, *, num_given: int = 0
+) -> BlockLog:
     """An empty log in memory."""
-    return BlockLog(name, rollout, keep, MemoryStore())
+    return BlockLog(name, rollout, keep, MemoryStore(), num_given=num_given)
 
 
 def prepared_log(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> BlockLog:

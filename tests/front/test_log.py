@@ -5,7 +5,7 @@ import pytest
 from engine.config import Order, RolloutConfig
 from engine.engine_config import Keep
 from engine.front.log import BlockLog
-from engine.law.schedule import attended_blocks
+from engine.law.window import attended_blocks
 from engine.messages import PromptTicket, RestoreTicket
 from tests.front import making
 

@@ -249,7 +249,7 @@ def test_full_and_growing_windows_are_captured_apart() -> None:
         batch = SegmentBatch(
             latents_GFCYX=torch.randn(2, 3, sizes.in_dim, micro.HEIGHT, micro.WIDTH),
             timesteps_G=torch.tensor([0.0, 700.0]),
-            blocks_G=torch.tensor([step, step + 1]),
+            starts_G=torch.tensor([step, step + 1]) * 3,
             contexts=(model.encode_context(micro.embedding(1)),) * 2,
             page_lists=page_lists,
             write_pages=(3,),

@@ -122,7 +122,7 @@ def test_a_forward_at_true_shapes_takes_what_is_planned(gathers: bool, mix: tupl
         batch = SegmentBatch(
             latents_GFCYX=torch.zeros(count, 3, 16, 60, 104, dtype=torch.bfloat16),
             timesteps_G=torch.zeros(count),
-            blocks_G=torch.zeros(count, dtype=torch.int64),
+            starts_G=torch.zeros(count, dtype=torch.int64),
             contexts=(TextContext(rows, rows, torch.zeros(64)),) * count,
             page_lists=((),) * count,
             write_pages=tuple(range(num_cache)),

@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from engine.config import DecoderConfig, DecoderKind, TextConfig, TransformerConfig
+from engine.config import DecoderConfig, DecoderKind, Lora, TextConfig, TransformerConfig
+from engine.model.dit import CausalWan
 from engine.model.text import load_encoder
 from engine.model.weights import load_decoder, load_transformer
 
@@ -25,8 +27,18 @@ DECODER = DecoderConfig(kind=DecoderKind.WAN, dim=64)
 TEXT = TextConfig(
     vocab_size=60_000, dim=512, dim_attn=512, dim_ffn=1024, num_heads=8, num_layers=2, num_buckets=32, text_len=16
 )
+LORA_NAME = "lora.safetensors"
+"""Beside the base, which it changes all large weights of."""
+
+
+def load_changed(path: Path, *args: Any, **options: Any) -> CausalWan:
+    """The transformer with the LoRA beside it merged into it."""
+    return load_transformer(TRANSFORMER, path, *args, loras=[Lora(file=path.with_name(LORA_NAME))], **options)
+
+
 LOADERS: dict[str, Callable[..., object]] = {
     "transformer": partial(load_transformer, TRANSFORMER),
+    "changed transformer": load_changed,
     "decoder": partial(load_decoder, DECODER),
     "text": partial(load_encoder, TEXT),
 }

@@ -43,7 +43,7 @@ def batch(seed: int, page_lists: tuple[tuple[int, ...], ...], writes: tuple[int,
     return SegmentBatch(
         latents_GFCYX=torch.randn(shape, generator=random),
         timesteps_G=torch.rand(count, generator=random) * 1000,
-        blocks_G=torch.randint(0, 10**6, (count,), generator=random),
+        starts_G=torch.randint(0, 10**6, (count,), generator=random),
         contexts=tuple(map(model.encode_context, prompts)),
         page_lists=page_lists,
         write_pages=writes,

@@ -88,6 +88,22 @@ def test_a_student_is_mapped_alone_where_the_whole_file_cannot_be(tensors: dict[
 
 
 @LINUX
+def test_the_asked_key_is_mapped_alone_where_the_whole_file_cannot_be(
+    tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    path, other = tmp_path / "hiar.pt", {name: tensor + 1 for name, tensor in tensors.items()}
+    content = {"generator_ema": other, "critic": torch.zeros(25_000_000), "generator": tensors}
+    torch.save({"state_dict": content}, path)
+    with mappings_up_to(50_000_000):
+        found = read_tensors(path, "generator")
+        assert_equal(read_tensors(path), other)
+        with pytest.raises(WeightsError, match=r"has no model; .* state_dict\.generator_ema, state_dict\.generator$"):
+            read_tensors(path, "model")
+    assert_equal(found, tensors)
+    assert all(is_mapped(tensor, path) for tensor in found.values())
+
+
+@LINUX
 @pytest.mark.parametrize("name", ["hiar.pt", "hiar.safetensors"])
 def test_a_file_that_cannot_be_mapped_is_refused_with_a_way_out(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

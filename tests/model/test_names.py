@@ -5,7 +5,7 @@ import torch
 
 from engine.config import DecoderConfig, DecoderKind, TransformerConfig
 from engine.model.dit import CausalWan
-from engine.model.names import are_scaled_fp8, text_names, transformer_names, vae_names
+from engine.model.names import are_scaled_fp8, part_for_pictures, text_names, transformer_names, vae_names
 from engine.model.vae import WanVae
 
 SMALL = TransformerConfig(dim=24, ffn_dim=40, num_heads=2, num_layers=2, text_dim=8, text_len=4, freq_dim=8)
@@ -36,11 +36,35 @@ def test_original_names_stay() -> None:
         "module.blocks.0.self_attn.q.weight",
         "module.model.blocks.0.self_attn.q.weight",
         "transformer.blocks.0.self_attn.q.weight",
+        "net.blocks.0.self_attn.q.weight",
+        "pipe.dit.blocks.0.self_attn.q.weight",
+        "base_model.model.blocks.0.self_attn.q.weight",
+        "generator.blocks.0.self_attn.q.weight",
+        "generator.model.blocks.0.self_attn.q.weight",
+        "generator.model._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.self_attn.q.weight",
+        "module.generator._orig_mod.model.blocks.0._checkpoint_wrapped_module._orig_mod.self_attn.q.weight",
+        "model.model.blocks.0.self_attn.q.weight",
+        "model.model.model.diffusion_model.blocks.0.self_attn.q.weight",
+        "_orig_mod.module._fsdp_wrapped_module.model._checkpoint_wrapped_module.blocks.0.self_attn.q.weight",
         "blocks.0.self_attn.q.weight",
     ],
 )
 def test_trainer_wrappers_go(name: str) -> None:
     assert transformer_names({name: 1}) == {"blocks.0.self_attn.q.weight": 1}
+
+
+PREFIXES = ("module.", "model.", "generator.", "diffusion_model.", "transformer.", "net.")
+WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
+
+
+@pytest.mark.parametrize("outer", [*PREFIXES, *WRAPPERS])
+@pytest.mark.parametrize("inner", ["", *PREFIXES, *WRAPPERS])
+def test_no_name_of_the_model_is_mistaken_for_a_prefix(outer: str, inner: str) -> None:
+    shapes = transformer_shapes(SMALL)
+    learned = {"position_embedding": (24, 2, 2), "frame_embedding": (3, 24)}
+    assert transformer_names({f"{outer}{inner}{name}": shape for name, shape in (shapes | learned).items()}) == (
+        shapes | learned
+    )
 
 
 def test_names_of_exporters_and_of_diffusers_together() -> None:
@@ -66,6 +90,24 @@ def test_two_layouts_in_one_file_are_refused() -> None:
 @pytest.mark.parametrize("name", ["scaled_fp8", "model.scaled_fp8", "blocks.0.o.scale_weight", "a.weight_scale"])
 def test_scaled_weights_are_told_by_their_names(name: str) -> None:
     assert are_scaled_fp8(["blocks.0.o.weight", name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "img_emb.proj.0.weight",
+        "blocks.0.cross_attn.k_img.weight",
+        "blocks.0.cross_attn.norm_k_img.weight",
+        "vace_blocks.0.before_proj.weight",
+        "vace_patch_embedding.weight",
+        "condition_embedder.image_embedder.norm1.weight",
+        "blocks.0.attn2.add_k_proj.weight",
+        "ref_conv.weight",
+    ],
+)
+def test_variants_for_pictures_are_told_by_their_names(name: str) -> None:
+    assert part_for_pictures(["blocks.0.o.weight", name]) == name
+    assert part_for_pictures(transformer_shapes(SMALL)) is None
 
 
 def test_no_wanted_name_is_taken_for_a_scale() -> None:

@@ -81,6 +81,27 @@ def test_a_lone_variant_in_shards_is_taken(tensors: dict[str, Tensor], tmp_path:
     assert_equal(read_tensors(index), tensors)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_links_into_a_cache_of_downloads_are_followed(
+    tensors: dict[str, Tensor], tmp_path: Path, sharded: bool
+) -> None:
+    """Files of a hub's cache are called by their hashes; only the links have names."""
+    made, blobs, snapshot = tmp_path / "made", tmp_path / "blobs", tmp_path / "snapshots" / "0a1b"
+    for folder in (made, blobs, snapshot):
+        folder.mkdir(parents=True)
+    if sharded:
+        save_sharded(tensors, made)
+    else:
+        save_file(tensors, made / "w.safetensors")
+    (made / "adapter_config.json").write_text("{}")
+    for index, file in enumerate(sorted(made.iterdir())):
+        blob = file.rename(blobs / f"{index:040x}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
+    assert_equal(read_tensors(snapshot), tensors)
+    name = "w.safetensors.index.json" if sharded else "w.safetensors"
+    assert_equal(read_tensors(snapshot / name), tensors)
+
+
 def test_two_variants_alone_are_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "w.fp16.safetensors")
     save_file(tensors, tmp_path / "w.bf16.safetensors")
@@ -158,13 +179,31 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
         read_tensors(tmp_path / f"{'w' * 300}.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://example.com/spec/v1\n"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".safetensors.index.json"])
 def test_file_of_something_else(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=path.name):
         read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors", "w.safetensors.index.json"])
+def test_what_git_leaves_in_place_of_a_large_file_is_called_so(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model" / name
+    path.parent.mkdir()
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    told = rf"{name} is a Git LFS pointer, not the file itself; run git lfs pull, or fetch it with hiar-download$"
+    for given in [path] if name.startswith("w.pt") else [path, path.parent]:
+        with pytest.raises(WeightsError, match=told):
+            read_tensors(given)
+
+
+def test_a_pointer_in_place_of_a_shard_is_called_so(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = save_sharded(tensors, tmp_path)
+    (tmp_path / "w-00002-of-00002.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(WeightsError, match=r"w-00002-of-00002\.safetensors is a Git LFS pointer"):
+        read_tensors(index)
 
 
 class Bait:
@@ -204,7 +243,8 @@ def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) -> 
     [
         [torch.zeros(1)],
         {"generator": 3},
-        {"generator_lora": {"a": torch.zeros(1)}},
+        {"generator_lora": {}},
+        {"critic": {"a": torch.zeros(1)}},
         {0: torch.zeros(1)},
         {"a": torch.zeros(1), "b": "text"},
         {"a": torch.zeros(1, device="meta")},

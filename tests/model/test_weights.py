@@ -118,6 +118,14 @@ def test_weights_take_the_asked_type(tensors: dict[str, Tensor], tmp_path: Path)
     assert load_transformer(CONFIG, path, CPU, torch.bfloat16).dtype == torch.bfloat16
 
 
+def test_the_asked_key_of_a_trainers_file_is_loaded(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path, other = tmp_path / "causal_forcing.pt", {name: tensor + 1 for name, tensor in tensors.items()}
+    average = {f"model._fsdp_wrapped_module.{name}": tensor for name, tensor in other.items()}
+    torch.save({"generator": {f"model.{n}": t for n, t in tensors.items()}, "generator_ema": average}, path)
+    assert_holds(load_transformer(CONFIG, path, CPU, key="generator"), tensors)
+    assert_holds(load_transformer(CONFIG, path, CPU), other)
+
+
 # --- misfits ---
 
 
@@ -156,6 +164,31 @@ def test_scaled_fp8_is_refused_by_its_name(tensors: dict[str, Tensor], tmp_path:
     path = tmp_path / "model.safetensors"
     save_file({f"diffusion_model.{name}": tensor for name, tensor in scaled(tensors).items()}, path)
     with pytest.raises(WeightsError, match=r"model\.safetensors holds scaled fp8 weights; give the file .*bfloat16"):
+        load_transformer(CONFIG, path, CPU)
+
+
+@pytest.mark.parametrize("key", [None, "generator_lora"])
+def test_a_lora_in_place_of_the_model_is_refused_by_its_name(tmp_path: Path, key: str | None) -> None:
+    path, name = tmp_path / "lora.pt", "base_model.model.blocks.0.self_attn.q.lora_A.weight"
+    torch.save({"generator_lora": {name: torch.zeros(4, 24)}}, path)
+    fix = "give its base as the model, and this file by --lora"
+    with pytest.raises(WeightsError, match=rf"lora\.pt is a LoRA file; {fix}$"):
+        load_transformer(CONFIG, path, CPU, key=key)
+
+
+def test_a_lora_beside_what_it_changes_is_refused(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    wrapped = {name.replace(".q.", ".q.base_layer."): tensor for name, tensor in tensors.items()}
+    path = tmp_path / "student.safetensors"
+    save_file(wrapped | {"blocks.0.self_attn.q.lora_A.default.weight": torch.zeros(4, 24)}, path)
+    with pytest.raises(WeightsError, match=r"student\.safetensors has a LoRA beside the weights .* merged$"):
+        load_transformer(CONFIG, path, CPU)
+
+
+def test_an_image_to_video_checkpoint_is_refused_by_its_name(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "i2v.safetensors"
+    save_file(tensors | {"model.img_emb.proj.0.weight": torch.zeros(2)}, path)
+    what = r"an image-to-video, VACE or camera variant, as img_emb\.proj\.0\.weight shows"
+    with pytest.raises(WeightsError, match=rf"i2v\.safetensors is {what}; give a text-to-video checkpoint$"):
         load_transformer(CONFIG, path, CPU)
 
 

@@ -1,5 +1,6 @@
 """A model of a few thousand weights and runners around it, in this process: for tests of the chain itself."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from engine.config import Order, RolloutConfig, TransformerConfig
 from engine.engine_config import Fault
+from engine.law.schedule import latent_frames_in_block
 from engine.messages import (
     BlockTicket,
     CloseTicket,
@@ -51,13 +53,37 @@ def embedding(seed: int) -> Tensor:
     return torch.randn(3, TRANSFORMER.text_dim, generator=torch.Generator().manual_seed(seed))
 
 
-def oracle(config: RolloutConfig, num_blocks: int, seed: int = 5, prompt: int = 1) -> list[Tensor]:
-    """The blocks of a video, by the readable twin of the engine."""
-    noise, shape = KeyedNoise(CPU), (3, TRANSFORMER.in_dim, HEIGHT, WIDTH)
-    padded = torch.zeros(TRANSFORMER.text_len, TRANSFORMER.text_dim)
-    padded[:3] = embedding(prompt)
+def block_shape(config: RolloutConfig, block: int) -> tuple[int, int, int, int]:
+    return latent_frames_in_block(config, block), TRANSFORMER.in_dim, HEIGHT, WIDTH
+
+
+def oracle(
+    config: RolloutConfig,
+    num_blocks: int,
+    seed: int = 5,
+    prompt: int = 1,
+    *,
+    initial: Sequence[Tensor] = (),
+    changes: Mapping[int, int] | None = None,
+) -> list[Tensor]:
+    """The blocks of a video, by the readable twin of the engine. ``changes``: later prompts, by block."""
+    noise = KeyedNoise(CPU)
+
+    def padded(number: int) -> Tensor:
+        rows = torch.zeros(TRANSFORMER.text_len, TRANSFORMER.text_dim)
+        rows[:3] = embedding(number)
+        return rows
+
     with torch.inference_mode():
-        result = roll_out(model(), config, lambda b, s: noise(seed, b, s, shape), padded, num_blocks)
+        result = roll_out(
+            model(),
+            config,
+            lambda b, step: noise(seed, b, step, block_shape(config, b)),
+            padded(prompt),
+            num_blocks,
+            initial=initial,
+            prompts={block: padded(number) for block, number in (changes or {}).items()},
+        )
     return [result.latents[block] for block in range(num_blocks)]
 
 
@@ -84,7 +110,7 @@ class Bench:
         self.begun: list[tuple[str, ...]] = []
         self.timer = Timer(0)
         self._following = following
-        self._shapes: dict[str, tuple[int, int, int, int]] = {}
+        self._config, self._sizes = config, dict[str, tuple[int, int, int]]()
         self.pool = PagePool(
             num_pages=num_pages,
             num_layers=num_layers,
@@ -111,12 +137,13 @@ class Bench:
     def _deliver(self, ticket: Ticket, latents: Tensor | None) -> None:
         self.tickets.append(ticket)
         if isinstance(ticket, OpenTicket):
-            self._shapes[ticket.video] = (3, TRANSFORMER.in_dim, ticket.latent_height, ticket.latent_width)
+            self._sizes[ticket.video] = (TRANSFORMER.in_dim, ticket.latent_height, ticket.latent_width)
         if isinstance(ticket, BlockTicket) and latents is not None:
             self.latents[ticket.video, ticket.block] = latents
         if self._following is not None:
             if isinstance(ticket, BlockTicket) and latents is None:
-                latents = torch.full(self._shapes[ticket.video], torch.nan)  # as a worker hands over a void block
+                shape = (latent_frames_in_block(self._config, ticket.block), *self._sizes[ticket.video])
+                latents = torch.full(shape, torch.nan)  # as a worker hands over a void block
             self._following.runner.submit(ticket, latents)
 
     def _tell(self, message: WorkBegins | LatentsSaved | VideoBroken) -> None:
@@ -140,7 +167,8 @@ class Bench:
         )
 
     def block(self, video: str, block: int, *, last: bool = False, save: bool = False) -> None:
-        self.runner.submit(BlockTicket(video=video, block=block, num_frames=12, last=last, save=save))
+        opening = block == 0
+        self.runner.submit(BlockTicket(video=video, block=block, num_frames=12, last=last, save=save, opening=opening))
 
     def prompt(self, video: str, prompt: int) -> None:
         self.runner.submit(PromptTicket(video=video, embedding=to_bytes(embedding(prompt))))

@@ -28,13 +28,12 @@ from engine.messages import (
     PromptEncoded,
     Rendezvous,
     RestoreTicket,
-    TensorBytes,
     WorkerReady,
 )
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.model.tensor_bytes import to_tensor
-from engine.request import Output, Quality
+from engine.request import Output, Quality, TensorBytes
 from engine.stage.lane import Lane
 from engine.stage.worker import Worker
 from tests.stage import standin_graphs

@@ -8,7 +8,8 @@ import pytest
 
 from engine.config import Order, RolloutConfig
 from engine.law.schedule import noise_levels
-from engine.messages import BlockTicket, CloseTicket, PromptTicket, RestoreTicket, TensorBytes
+from engine.messages import BlockTicket, CloseTicket, PromptTicket, RestoreTicket
+from engine.request import TensorBytes
 from engine.stage.choose import needs_forward, next_forward
 from engine.stage.denoise import Arrival, DenoiseStage, StageVideo
 from engine.stage.segment import Segment
@@ -38,7 +39,7 @@ class Stages:
         for stage in self.stages:
             for name in names:
                 context, pages = cast("TextContext", object()), cast("VideoPages", object())
-                stage.videos[name] = StageVideo(name, 0, shape, context, pages)
+                stage.videos[name] = StageVideo(name, 0, shape[1:], context, pages)
         return self
 
     def wait(self, stage: int, name: str, block: int) -> None:
@@ -61,6 +62,7 @@ class Stages:
             stage=self[stage],
             video=video,
             block=block,
+            num_latent_frames=3,
             latents_FCYX=None,
             level=noise_levels(self.rollout)[stage + 1],
             context=video.context,
@@ -270,14 +272,14 @@ def test_an_awaited_cache_pass_of_another_size_waits() -> None:
 def test_who_needs_a_forward() -> None:
     stages = Stages().open("a")
     stages.wait(0, "a", 0)
-    assert needs_forward(stages[0], set()) and not needs_forward(stages[0], {"a"})
+    assert needs_forward(stages[0], STEP_FIRST, set()) and not needs_forward(stages[0], STEP_FIRST, {"a"})
     stages.wait_to_restore(1, "a", 1)
-    assert not needs_forward(stages[1], set())
+    assert not needs_forward(stages[1], STEP_FIRST, set())
     stages.due(1, "a", 0)
-    assert needs_forward(stages[1], set())
+    assert needs_forward(stages[1], STEP_FIRST, set())
     for ticket in (PromptTicket(video="a", embedding=NO_BYTES), CloseTicket(video="a")):
         stages[2].arrivals.append(Arrival(ticket))
-        assert not needs_forward(stages[2], set())
+        assert not needs_forward(stages[2], STEP_FIRST, set())
         stages[2].arrivals.clear()
 
 

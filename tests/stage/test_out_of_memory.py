@@ -13,10 +13,11 @@ from torch import Tensor
 
 from engine.engine_config import Keep
 from engine.front.log import BlockLog, MemoryStore
-from engine.messages import BlockTicket, LatentsSaved, TensorBytes, VideoBroken
+from engine.messages import BlockTicket, LatentsSaved, VideoBroken
 from engine.model.dit import CausalWan
 from engine.model.segments import PagedCache, SegmentBatch
 from engine.model.tensor_bytes import to_bytes, to_tensor
+from engine.request import TensorBytes
 from engine.stage import runner as runner_module
 from tests.stage import micro
 from tests.stage.micro import Bench, chain

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.config import RolloutConfig
-from engine.law.schedule import attended_blocks
+from engine.law.window import attended_blocks
 from engine.stage.pages import PagePool, VideoPages, page_bytes
 from kernels.numbers import FP8
 
@@ -20,6 +20,10 @@ def make_pool(num_pages: int, *, poison: bool = False, dtype: torch.dtype = torc
         device=torch.device("cpu"),
         poison=poison,
     )
+
+
+def pages_seen(pages: VideoPages, block: int) -> tuple[int, ...]:
+    return tuple(one.page for one in pages.attended(block))
 
 
 def windowed(window_blocks: int, sink_blocks: int) -> RolloutConfig:
@@ -106,7 +110,7 @@ def test_fifty_blocks_in_a_window_of_pages(window: int, sinks: int) -> None:
     page_of: dict[int, int] = {}
     for block in range(50):
         seen = attended_blocks(rollout, block)
-        assert pages.attended(block) == tuple(page_of[b] for b in seen), "a page moved"
+        assert pages_seen(pages, block) == tuple(page_of[b] for b in seen), "a page moved"
         page_of[block] = pages.claim(block)
         assert page_of[block] not in [page_of[b] for b in seen]
         pool.cache.keys_NPLHK[:, page_of[block]] = float(block)
@@ -143,11 +147,11 @@ def test_two_videos_share_a_pool_and_no_page() -> None:
     for block in range(20):
         first.claim(block)
         second.claim(block)
-        assert set(first.attended(block)).isdisjoint(second.attended(block))
+        assert set(pages_seen(first, block)).isdisjoint(pages_seen(second, block))
         first.evict_after(block)
         second.evict_after(block)
     first.release()
-    assert pool.num_used == len(second.attended(20))
+    assert pool.num_used == len(pages_seen(second, 20))
 
 
 def test_a_page_that_was_not_written_is_unclaimed() -> None:
@@ -159,10 +163,10 @@ def test_a_page_that_was_not_written_is_unclaimed() -> None:
     pages.unclaim(1)
     assert pool.num_used == 1
     assert bool(pool.cache.keys_NPLHK.isnan().all())
-    assert pages.attended(1) == (first,)
+    assert pages_seen(pages, 1) == (first,)
     again = pages.claim(1)
     pages.evict_after(1)
-    assert pages.attended(2) == (first, again)
+    assert pages_seen(pages, 2) == (first, again)
     assert pool.num_used == 2
 
 
@@ -192,13 +196,13 @@ def test_a_restored_video_attends_to_what_it_did_not_skip(
             pages.unclaim(block)
         page_of[block] = pages.claim(block)
         there = [b for b in attended_blocks(rollout, block) if b in page_of]
-        assert pages.attended(block) == tuple(page_of[b] for b in there)
+        assert pages_seen(pages, block) == tuple(page_of[b] for b in there)
         pool.cache.keys_NPLHK[:, page_of[block]] = float(block)
         pages.evict_after(block)
         kept = [b for b in attended_blocks(rollout, block + 1) if b in page_of]
         assert pool.num_used == len(kept)
         assert all(bool((pool.cache.keys_NPLHK[:, page_of[b]] == float(b)).all()) for b in kept)
-    assert pages.attended(resumed + 2 * window) == tuple(page_of[b] for b in kept), "the loss is forgotten"
+    assert pages_seen(pages, resumed + 2 * window) == tuple(page_of[b] for b in kept), "the loss is forgotten"
     assert len(kept) == window - 1
     pages.release()
     assert pool.num_used == 0
@@ -210,11 +214,11 @@ def test_skipped_blocks_are_not_evicted_and_later_ones_are() -> None:
     sink = pages.claim(0)
     pages.evict_after(0)
     recent = pages.claim(8)
-    assert pages.attended(8) == (sink,)
+    assert pages_seen(pages, 8) == (sink,)
     pages.evict_after(8)  # block 7 would leave the window
-    assert pages.attended(9) == (sink, recent)
+    assert pages_seen(pages, 9) == (sink, recent)
     assert pool.num_used == 2
     newest = pages.claim(9)
     pages.evict_after(9)
-    assert pages.attended(10) == (sink, newest)
+    assert pages_seen(pages, 10) == (sink, newest)
     assert pool.num_used == 2

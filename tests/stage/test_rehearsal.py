@@ -46,7 +46,7 @@ def segments(latents: Tensor, levels: list[int], blocks: list[int], *, num_cache
     return SegmentBatch(
         latents_GFCYX=latents,
         timesteps_G=torch.tensor([LEVELS[level].timestep for level in levels]),
-        blocks_G=torch.tensor(blocks),
+        starts_G=torch.tensor(blocks) * latents.shape[1],
         contexts=(context,) * len(blocks),
         page_lists=((),) * len(blocks),
         write_pages=tuple(range(num_cache)),

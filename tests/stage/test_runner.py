@@ -8,7 +8,7 @@ import torch
 
 from engine.config import Order
 from engine.engine_config import Fault, FaultKind
-from engine.law.schedule import pages_per_video
+from engine.law.window import pages_per_video
 from engine.messages import CloseTicket, VideoBroken
 from tests.stage import micro
 from tests.stage.micro import Bench, oracle

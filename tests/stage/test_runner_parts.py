@@ -7,7 +7,7 @@ from torch import Tensor
 from engine.config import Order, RolloutConfig
 from engine.engine_config import Keep
 from engine.front.log import BlockLog, MemoryStore
-from engine.law.schedule import attended_blocks, writes_pages
+from engine.law.window import attended_blocks, writes_pages
 from engine.messages import CloseTicket, LatentsSaved, OpenTicket
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.trace import Phase

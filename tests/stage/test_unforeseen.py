@@ -45,7 +45,7 @@ class Poisoned:
         return context
 
     def __call__(self, batch: SegmentBatch, cache: PagedCache) -> Tensor:
-        blocks = batch.blocks_G.tolist()
+        blocks = (batch.starts_G // batch.latents_GFCYX.shape[1]).tolist()
         for context, block in zip(batch.contexts, blocks, strict=True):
             if context is self._bad and block >= self._from_block:
                 self.shared.append(any(other is not self._bad for other in batch.contexts))

@@ -12,8 +12,7 @@ from engine.config import TextConfig, TransformerConfig
 from engine.law.schedule import Level
 from engine.model.dit import CausalWan
 from engine.model.text import umt5_encoder
-from engine.oracle import KeysValues
-from engine.oracle import forward as oracle_forward
+from tests.model.oracle_pass import BlockSeen, oracle_pass
 from training.forward import Mask, flow, text_rows, trainable_wan
 
 TEXT = TextConfig(vocab_size=20, dim=8, dim_attn=8, dim_ffn=16, num_heads=2, num_layers=2, num_buckets=8, text_len=6)
@@ -67,11 +66,11 @@ def test_block_causal_is_what_the_oracle_makes_block_by_block(
     text = text_rows(network, encoder, TOKENS)
     found = flow(network, latents, timesteps, text, Mask.BLOCK_CAUSAL, first_block=4, window_blocks=window_blocks)
     for sample, prompt in enumerate(PROMPTS):
-        seen: list[KeysValues] = []
+        seen: list[BlockSeen] = []
         for block, level in enumerate(levels):
             x = latents[sample, block]
             own = seen[max(0, block - window_blocks + 1) :]
-            expected, keys_values = oracle_forward(network, x, level, 4 + block, own, padded(encoder, prompt))
+            expected, keys_values = oracle_pass(network, x, level, 4 + block, own, padded(encoder, prompt))
             seen.append(keys_values)
             torch.testing.assert_close(found[sample, block], expected, atol=2e-5, rtol=1e-4)
 
@@ -99,10 +98,10 @@ def test_bidirectional_blocks_see_those_after_them(encoder: UMT5EncoderModel, la
     found = flow(network, latents, torch.full((2, 3), level.timestep), text, Mask.BIDIRECTIONAL)
     for sample, prompt in enumerate(PROMPTS):
         embedding = padded(encoder, prompt)
-        keys_values = [oracle_forward(network, latents[sample, b], level, b, [], embedding)[1] for b in range(3)]
+        keys_values = [oracle_pass(network, latents[sample, b], level, b, [], embedding)[1] for b in range(3)]
         for block in range(3):
             others = [keys_values[b] for b in range(3) if b != block]
-            expected, _ = oracle_forward(network, latents[sample, block], level, block, others, embedding)
+            expected, _ = oracle_pass(network, latents[sample, block], level, block, others, embedding)
             torch.testing.assert_close(found[sample, block], expected, atol=2e-5, rtol=1e-4)
 
 

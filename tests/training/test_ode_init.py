@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from engine.law.schedule import attended_blocks, noise_levels
+from engine.law.schedule import noise_levels
+from engine.law.window import attended_blocks
 from engine.model.segments import stack_text
-from engine.oracle import KeysValues
-from engine.oracle import forward as oracle_forward
+from tests.model.oracle_pass import BlockSeen, oracle_pass
 from tests.stage.micro import HEIGHT, TRANSFORMER, WIDTH, embedding, rollout
 from tests.training.small_site import Site, logged, parts, same
 from training import ode_init, trajectories
@@ -44,12 +44,12 @@ def test_a_joined_forward_is_a_stage_of_a_roll_out_on_given_contexts() -> None:
     text = stack_text([network.encode_context(embedding(sample)) for sample in range(2)])
     got = denoise_joined(network, inputs, contexts, now, later, text, config.window_blocks)
     for sample, stage in enumerate(stages):
-        history: dict[int, KeysValues] = {}
+        history: dict[int, BlockSeen] = {}
         padded = pad(embedding(sample), (0, 0, 0, TRANSFORMER.text_len - 3))
         for b in range(NUM_BLOCKS):
             seen = [history[earlier] for earlier in attended_blocks(config, b)]
-            want, _ = oracle_forward(network, inputs[sample, b], levels[stage], b, seen, padded)
-            read, history[b] = oracle_forward(network, contexts[sample, b], levels[stage + 1], b, seen, padded)
+            want, _ = oracle_pass(network, inputs[sample, b], levels[stage], b, seen, padded)
+            read, history[b] = oracle_pass(network, contexts[sample, b], levels[stage + 1], b, seen, padded)
             torch.testing.assert_close(got[sample, :, b], torch.stack([read, want]), atol=2e-5, rtol=1e-4)
     got[:, 1, -1].sum().backward()
     reached = contexts.grad

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from engine.config import Order, RolloutConfig
-from engine.law.schedule import attended_blocks, noise_levels
+from engine.law.schedule import noise_levels
 from engine.law.step import predict_x0, re_noise
+from engine.law.window import attended_blocks
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows, stack_text
 from engine.oracle import KeysValues, forward

@@ -131,7 +131,8 @@ def _by_engine(engine: Engine, device: torch.device) -> Source:
 def _with_context(manifest: Manifest, context: Context, device: torch.device) -> Source:
     """Roll-outs of this process, because the engine runs the model's own context only."""
     assert manifest.text is not None and manifest.text_file is not None and manifest.tokenizer_file is not None
-    transformer = load_transformer(manifest.transformer, manifest.transformer_file, device)
+    key, loras = manifest.transformer_key, manifest.loras
+    transformer = load_transformer(manifest.transformer, manifest.transformer_file, device, key=key, loras=loras)
     encoder = load_text_encoder(manifest.text, manifest.text_file, manifest.tokenizer_file, device)
     decoder = _decoder(manifest, device)
     noise, shape = KeyedNoise(device), (manifest.rollout.latent_frames_per_block, *_latent_shape(manifest))

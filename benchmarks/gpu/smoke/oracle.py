@@ -54,12 +54,12 @@ def against_oracle(question: Question) -> Check:
         torch.cuda.set_device(device)
     with torch.inference_mode():
         embedding_TX = _embed(question, dtype).to(device)
-        model = load_transformer(manifest.transformer, manifest.transformer_file, device, dtype)
+        model = _load(manifest, device, dtype)
         expected = _roll_out(model, manifest, embedding_TX, question.seed, len(question.blocks))
         blind = _roll_out(model, _without_context(manifest), embedding_TX, question.seed, NUM_BLIND_BLOCKS)
         exact = expected
         if dtype != torch.float32:
-            model = load_transformer(manifest.transformer, manifest.transformer_file, device, torch.float32)
+            model = _load(manifest, device, torch.float32)
             exact = _roll_out(model, manifest, embedding_TX.float(), question.seed, NUM_ROUNDED_BLOCKS)
     shape = latent_shape(manifest)
     found = [tensor_of(data, question.dtype_name, shape) for data in question.blocks]
@@ -109,6 +109,11 @@ def tensor_of(data: bytes, dtype_name: str, shape: tuple[int, ...]) -> Tensor:
 def compared(blocks: list[bytes]) -> tuple[bytes, ...]:
     """The blocks that are compared."""
     return tuple(blocks[:COMPARED_BLOCKS])
+
+
+def _load(manifest: Manifest, device: torch.device, dtype: torch.dtype) -> CausalWan:
+    key, loras = manifest.transformer_key, manifest.loras
+    return load_transformer(manifest.transformer, manifest.transformer_file, device, dtype, key=key, loras=loras)
 
 
 def _embed(question: Question, dtype: torch.dtype) -> Tensor:

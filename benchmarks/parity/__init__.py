@@ -1,0 +1,1 @@
+"""Parity: recorded numbers of reference implementations against the oracle and the real engine."""
