@@ -181,6 +181,7 @@ def test_our_manifest_needs_no_preset(tmp_path: Path, content: dict[str, Any]) -
 
 def test_words_of_a_roll_out_become_what_they_mean(tmp_path: Path, content: dict[str, Any]) -> None:
     words = {"transition": "ode", "sink_positions": "window", "prompt_change": "re_encode_all", "order": "block_first"}
+    content["transformer"] |= {"position_frames": None}
     content["rollout"] |= words | {"raw_steps": True, "first_block_steps": [1000, 500], "timestep_shift": 8}
     rollout = read(tmp_path, content).rollout
     assert rollout.transition is Transition.ODE and rollout.order is Order.BLOCK_FIRST
@@ -348,10 +349,12 @@ def test_what_a_config_leaves_out_is_as_wan_has_it(tmp_path: Path, layout: dict[
     (tmp_path / "hiar.pt").touch()
     left_out = {"text_dim", "freq_dim", "eps"}
     write_json(tmp_path / where, {key: value for key, value in layout.items() if key not in left_out})
-    assert read_manifest(tmp_path).transformer == PUBLISHED
+    assert read_manifest(tmp_path, preset="hiar").transformer == PUBLISHED
     stated = {"text_dim": 2048, "freq_dim": 128, "eps": 1e-5}
     write_json(tmp_path / where, layout | stated)
-    assert read_manifest(tmp_path).transformer == replace(PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5)
+    assert read_manifest(tmp_path, preset="hiar").transformer == replace(
+        PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5
+    )
 
 
 @LAYOUTS
