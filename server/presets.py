@@ -24,7 +24,7 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
 def steps_of(preset: Preset) -> str:
     """The steps, those of block 0 where it has others, and whether they are raw."""
     rollout = preset.rollout
-    first = f" ({_listed(rollout.first_block_steps)} in block 0)" if rollout.first_block_steps else ""
+    first = f" ({_listed(rollout.first_block_steps)} in the first block)" if rollout.first_block_steps else ""
     return _listed(rollout.denoising_steps) + (" raw" if rollout.raw_steps else "") + first
 
 
