@@ -22,7 +22,7 @@ def test_the_list_has_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
         steps = ",".join(map(str, rollout.denoising_steps))
         assert all(f" {text} " in row for text in (preset.hub_id, rollout.order, steps, window))
         assert row.endswith(preset.licence)
-    assert "1000,757,522 raw" in rows[-1] and "1000,500 (1000,750,500,250 in block 0)" in "\n".join(rows)
+    assert "1000,757,522 raw" in rows[-1] and "1000,500 (1000,750,500,250 in the first block)" in "\n".join(rows)
 
 
 @pytest.mark.slow
