@@ -3,7 +3,6 @@
 import sys
 from dataclasses import replace
 
-import server.main
 from engine import Engine, EngineConfig, Observer
 from engine.engine_config import Fault, FaultKind, Rehearsal
 
@@ -14,6 +13,8 @@ def fault(text: str) -> Fault:
 
 
 def main() -> None:
+    import server.main  # noqa: PLC0415 - every worker imports this file, and none has a use for the rest of a server
+
     split = sys.argv.index("--")
     pass_s, *faults = sys.argv[1:split]
     rehearsal = Rehearsal(pass_s=float(pass_s), decode_s=float(pass_s), faults=tuple(map(fault, faults)))
