@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from engine import Engine, EngineConfig, Observer
 from engine.engine_config import Fault, FaultKind, Rehearsal
+from engine.fleet import supervisor
 
 
 def fault(text: str) -> Fault:
@@ -22,6 +23,9 @@ def main() -> None:
     def engine(config: EngineConfig, observer: Observer) -> Engine:
         return Engine(replace(config, rehearsal=rehearsal, poison_pages=True), observer=observer)
 
+    supervisor.PAUSES_S = tuple(
+        pause_s / 10 for pause_s in supervisor.PAUSES_S
+    )  # nothing here is out of order for long
     server.main.Engine = engine  # type: ignore[assignment, misc]
     server.main.main(sys.argv[split + 1 :])
 
