@@ -39,7 +39,6 @@ def refusal_apart(
         shape_LHK: of a segment.
         num_segments: segments of the trial.
         num_pages: pages of a full window.
-        limit_s: whole seconds that the process may take.
     """
     kind = str(dtype).removeprefix("torch.")
     program = trial_program(name, str(device), kind, *shape_LHK, num_segments, num_pages, LIMIT_S)
