@@ -17,6 +17,7 @@ examples:
   hiar-server --port 9000 --max-videos 1           one video at a time
   hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
   hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
+  hiar-server --preset longlive --plan --assume rtx4090       the same before the model is downloaded
 
 two hosts, the first at 10.9.0.1; requests go to the first:
   hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0
@@ -31,7 +32,7 @@ SIGTERM or Ctrl-C ends running videos at the end of their block; a second one en
 
 
 def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """The command line. All values stay text, None where not given.
+    """The command line. All values stay text, or lists of texts where a flag repeats, None where not given.
 
     ``defaults``: by name, of the options that say none themselves; help shows them.
     """
@@ -48,9 +49,16 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         help="print what each worker would hold in memory and the expected speed, and serve nothing; exit status 0 if "
         "it fits, 3 if not, with the flags that make it fit in the last line",
     )
+    parser.add_argument("--list-presets", action="store_true", help="print the known checkpoints and serve nothing")
     for option in OPTIONS:
         help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
-        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=help_text.replace("%", "%%"))
+        parser.add_argument(
+            option.flag,
+            dest=option.name,
+            metavar=option.metavar,
+            action="append" if option.repeats else "store",
+            help=help_text.replace("%", "%%"),
+        )
     return parser
 
 

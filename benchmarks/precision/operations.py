@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from kernels.attention.formula import PageTable, page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
 from kernels.attention.int8 import paged_attention_int8_reference
+from kernels.attention.table import PageTable, page_table
 from kernels.fp8.formula import PageScales, fp8_linear, quantise_rows_reference
 from kernels.numbers import FP8, FP8_MAX
 
@@ -39,7 +40,7 @@ class Scene:
     @property
     def table(self) -> PageTable:
         """All pages, in order."""
-        return page_table([tuple(range(NUM_PAGES))], (), CPU)
+        return page_table([tuple(range(NUM_PAGES))], (), CPU, page_tokens=self.own[0].shape[1])
 
     def to(self, dtype: torch.dtype) -> "Scene":
         """The same numbers in another type."""

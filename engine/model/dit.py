@@ -22,7 +22,8 @@ from engine.model.fp8_linear import Fp8Linear
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
 from kernels.attention.choice import PagedAttention
-from kernels.attention.formula import PageTable, paged_attention, text_attention
+from kernels.attention.formula import paged_attention, text_attention
+from kernels.attention.table import PageTable
 from kernels.elementwise.formula import (
     gated_residual,
     gated_residual_norm,
@@ -242,7 +243,7 @@ class CausalWan(nn.Module):
             The flow of the denoise passes only [G - num_cache_passes, F, C, Y, X], in batch order. The pages of the
             cache passes hold their keys and values afterwards. In the last layer cache passes stop there.
         """
-        return self.compute(lay_out(batch), cache)
+        return self.compute(lay_out(batch, self.config.patch_px), cache)
 
     def compute(self, inputs: ForwardInputs, cache: PagedCache, attention: PagedAttention | None = None) -> Tensor:
         """``forward`` on a batch that is laid out: on a GPU it never waits for the host."""

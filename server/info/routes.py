@@ -31,6 +31,7 @@ class InfoRoutes:
         model = ModelAnswer(
             name=manifest.name,
             description=manifest.description,
+            preset=manifest.preset,
             sizes=manifest.video.size_names,
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,

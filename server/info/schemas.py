@@ -11,6 +11,7 @@ class ModelAnswer(BaseModel):
 
     name: str
     description: str
+    preset: str | None = Field(description="The known checkpoint whose roll-out it has; null for the model's own.")
     sizes: list[str] = Field(description="WIDTHxHEIGHT in pixels; the first is the default.")
     fps: int = Field(description="Default frames a second.")
     max_fps: int

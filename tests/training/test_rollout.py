@@ -17,7 +17,8 @@ from engine.model.segments import TextRows, stack_text
 from engine.oracle import KeysValues, forward
 from engine.oracle import roll_out as oracle_roll_out
 from engine.stage.noise import KeyedNoise
-from kernels.attention.formula import page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
+from kernels.attention.table import page_table
 from tests.stage.micro import CPU, HEIGHT, TRANSFORMER, WIDTH, embedding, model, rollout
 from training.rollout import Context, Plan, SelfRollout, exit_x0, grouped_attention, roll_out, sample_noise
 
@@ -158,7 +159,7 @@ def test_grouped_attention_is_the_twin_s() -> None:
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(4, 3, 2, 8, generator=generator) for _ in range(3))
     pools = [torch.randn(5, 3, 2, 8, generator=generator) for _ in range(2)]
-    table = page_table([(0, 4), (), (2, 1), (3,)], (), CPU)
+    table = page_table([(0, 4), (), (2, 1), (3,)], (), CPU, page_tokens=q.shape[1])
     want = paged_attention_reference(q, k, v, *pools, table)
     torch.testing.assert_close(grouped_attention(q, k, v, *pools, table), want, atol=1e-6, rtol=1e-5)
 
