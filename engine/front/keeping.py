@@ -6,7 +6,7 @@ from engine.engine_config import EngineConfig
 from engine.front.video import Video
 
 RECORD_BYTES = 32 * 1024
-"""What a video takes beside its fragments; bounds their number."""
+"""What a video takes beside its fragments and prompts; bounds their number."""
 
 
 class Shelf:
@@ -52,4 +52,4 @@ class Shelf:
 
 
 def _bytes_of(video: Video) -> int:
-    return RECORD_BYTES + video.log.num_bytes
+    return RECORD_BYTES + video.log.num_bytes + video.story.text_bytes

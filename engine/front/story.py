@@ -12,6 +12,8 @@ from engine.request import EndReason
 
 KEPT = 128
 """Happenings that a video keeps."""
+CHARACTER_BYTES = 4
+"""Of a text in memory, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class Story:
             self._position = position
             self.tell(Queued(position))
         return is_news
+
+    @property
+    def text_bytes(self) -> int:
+        """What the prompts in it take, at most."""
+        return sum(CHARACTER_BYTES * len(one.text) for _, one in self._kept if isinstance(one, Prompted))
 
     def after(self, number: int) -> tuple[int, Happening] | None:
         """The first that is kept behind ``number``, with its own; None if there is none yet.

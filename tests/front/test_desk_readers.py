@@ -26,7 +26,7 @@ from engine.front.video import Video, VideoState
 from engine.messages import (
     Cancel,
 )
-from engine.request import EndReason
+from engine.request import EndReason, PromptAt
 from tests.front import making
 from tests.front.desk_stage import FAST, Stage
 
@@ -202,8 +202,18 @@ def test_ended_videos_have_a_bound_together_and_the_oldest_go_first() -> None:
     assert [video.id for video in stage.desk.videos] == ["e", "f"]
 
 
-def finished(stage: Stage, name: str) -> Video:
-    video = stage.open(name, replace(FAST, seconds=1.0), linger_s=None, is_read=False)
+def test_long_prompts_count() -> None:
+    stage = Stage(kept_bytes=3 * (RECORD_BYTES + 100))
+    stage.serve()
+    for name in "abc":
+        finished(stage, name)
+    finished(stage, "d", prompt="x" * (RECORD_BYTES // 4))
+    assert [video.id for video in stage.desk.videos] == ["c", "d"]
+
+
+def finished(stage: Stage, name: str, prompt: str = "x") -> Video:
+    wanted = replace(FAST, seconds=1.0, prompts=(PromptAt(at_s=0, text=prompt),))
+    video = stage.open(name, wanted, linger_s=None, is_read=False)
     stage.embed()
     stage.execute()
     assert video.state == VideoState.ENDED
