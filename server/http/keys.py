@@ -25,7 +25,7 @@ LOOK_S = 1.0
 _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _LIMITS = {"requests": range(1, 10_000_000), "videos": range(1, 100_001), "priority": range(10)}
-_FILE_BYTES = 8 * 1024 * 1024
+_FILE_BYTES = 1024 * 1024
 _PREFIX = "hiar_"
 
 

@@ -53,8 +53,8 @@ class LiveStream(Response):
         self._extra_headers = headers
         self._limits = limits
         self._record = record
-        self._end_reason: EndReason | None = None
-        """Of the video, once the stream has told it."""
+        self._told: str | None = None
+        """What the stream has said of its end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
@@ -73,7 +73,7 @@ class LiveStream(Response):
             reason = EndReason.DRAIN  # the server leaves without waiting
             raise
         finally:
-            note_end(scope, self._end_reason or reason)
+            note_end(scope, self._told or reason)
             self._reader.leave(reason)
             if self._video.is_ended:
                 await self._video.freed()
@@ -129,7 +129,7 @@ class LiveStream(Response):
         assert reason is not None, "a stream ended whose video goes on"
         _log.info("video %s: a reader got its end: %s after block %d", self._video.id, reason, last_block)
         await self._send(send, end_box(reason.value, last_block), more=False)
-        self._end_reason = reason
+        self._told = reason
 
     async def _break(self, error: HiarError, send: Send) -> None:
         """Tell the failure in the stream, then abort it. Raises ``StreamAborted``."""
@@ -138,9 +138,10 @@ class LiveStream(Response):
         await self._send(
             send, error_box(row.code, error.message, retryable=row.retry_s is not None, last_block=last_block)
         )
-        raise StreamAborted(
-            EndReason.SLOW_CLIENT if isinstance(error, BlockGone) else EndReason.CLIENT_DISCONNECT
-        ) from error
+        if isinstance(error, BlockGone):
+            raise StreamAborted(EndReason.SLOW_CLIENT) from error
+        self._told = row.code
+        raise StreamAborted(EndReason.CLIENT_DISCONNECT) from error
 
     async def _next(self, arrivals: Arrivals, send: Send) -> Fragment | None:
         while True:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine import WorkerLost
 from server.errors import INVALID_REQUEST, ApiError
 from server.http.access_log import tell_refused
 from server.logs import FIELDS, JsonLines
@@ -51,6 +52,14 @@ def test_a_client_that_left_is_told(caplog: pytest.LogCaptureFixture) -> None:
             next(answer.iter_raw())
         (line,) = lines(caplog, 1)
     assert (line["status"], line["end_reason"]) == (200, "client_disconnect")
+
+
+def test_a_stream_that_broke_is_told_with_what_broke_it(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Behaviour(fail_at=1, failure=WorkerLost("gone"))) as live:
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.post(f"{live.url}/v1/generate", json={"prompt": "x"})
+        (line,) = lines(caplog, 1)
+    assert (line["status"], line["end_reason"]) == (200, "worker_lost")
 
 
 def test_refusals_are_told_with_their_code(clean: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
