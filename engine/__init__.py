@@ -1,6 +1,6 @@
 """The pipelined engine. Callers use this facade only."""
 
-from engine.config import SIDE_STEP_PX, DecoderKind, Manifest
+from engine.config import SIDE_STEP_PX, DecoderKind, Lora, Manifest, Order
 from engine.engine import Engine, run_agent
 from engine.engine_config import (
     DTYPES,
@@ -37,10 +37,11 @@ from engine.front.log import InitSegment
 from engine.front.reader import Reader
 from engine.front.video import PromptMark, Recovery, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
+from engine.law.presets import BASE_FILES, NO_CHANGES, PRESETS, Layout, Preset, RolloutChanges, names_of_presets
 from engine.law.rates import ASSUMED
 from engine.law.schedule import VAE_TEMPORAL_STRIDE
 from engine.law.verdict import Site, Verdict, judge
-from engine.manifest import PARTIAL_NAME, read_manifest
+from engine.manifest import PARTIAL_NAME, published_manifest, read_manifest
 from engine.messages import StartPhase, StartProgress
 from engine.observe import LossReason, Observer, StartTimes
 from engine.request import (
@@ -59,14 +60,19 @@ from engine.request import (
     WorkerLoad,
     WorkerMemoryFacts,
 )
+from engine.students import PRESET_NAME
 from engine.trace import Phase, Rests, Span
 
 __all__ = [
     "ASSUMED",
+    "BASE_FILES",
     "DTYPES",
     "MAX_MASTER_PORT",
     "NARROW_DTYPES",
+    "NO_CHANGES",
     "PARTIAL_NAME",
+    "PRESETS",
+    "PRESET_NAME",
     "SIDE_STEP_PX",
     "VAE_TEMPORAL_STRIDE",
     "BlockGone",
@@ -88,15 +94,19 @@ __all__ = [
     "Fragment",
     "HiarError",
     "InitSegment",
+    "Layout",
+    "Lora",
     "LossReason",
     "Manifest",
     "Nodes",
     "Observer",
+    "Order",
     "Output",
     "Overloaded",
     "Pace",
     "Phase",
     "Precision",
+    "Preset",
     "PromptAt",
     "PromptMark",
     "PromptReplaced",
@@ -106,6 +116,7 @@ __all__ = [
     "Refused",
     "RequestError",
     "Rests",
+    "RolloutChanges",
     "Site",
     "Span",
     "StartError",
@@ -128,6 +139,8 @@ __all__ = [
     "host_site",
     "is_device",
     "judge",
+    "names_of_presets",
+    "published_manifest",
     "read_manifest",
     "room_for_videos",
     "run_agent",

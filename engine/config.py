@@ -282,6 +282,8 @@ class Manifest:
     description: str = ""
     transformer: TransformerConfig
     rollout: RolloutConfig
+    preset: str | None = None
+    """The preset that the roll-out comes from; None for the model's own."""
     video: VideoConfig
     transformer_file: Path
     transformer_key: str | None = None

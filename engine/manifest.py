@@ -1,33 +1,34 @@
 """Reading a model folder: what it holds, by its own manifest or by the layout people already have.
 
 Three layouts: ours (``manifest.json``), diffusers (``transformer/config.json`` beside ``vae/`` and ``text_encoder/``)
-and original (``config.json`` of a WanModel beside ``hiar.pt``, the Wan VAE and UMT5 files). A model that has the Wan
-VAE may have the tiny decoder ``taew2_1`` beside it. Opens small JSON files only; no tensor is read here.
+and original (``config.json`` of a WanModel beside a student such as ``hiar.pt``, the Wan VAE and UMT5 files). Ours has
+its roll-out; of the others' a preset does. A model that has the Wan VAE may have the tiny decoder ``taew2_1`` beside
+it. Opens small JSON files only; no tensor is read here.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from engine.config import (
     DecoderConfig,
     DecoderKind,
+    Lora,
     Manifest,
-    Order,
     RolloutConfig,
     TextConfig,
     TransformerConfig,
     VideoConfig,
 )
 from engine.errors import StartError
+from engine.json_sections import checked, read_json, take_section
+from engine.law.presets import NO_CHANGES, Layout, RolloutChanges
+from engine.students import PRESET_NAME, Choice, Student, find_student, preset_named
 
 MANIFEST_NAME = "manifest.json"
 PARTIAL_NAME = ".hiar-download"
 """While a folder holds this, not all of a model has arrived in it; ``hiar-download`` makes and removes it."""
-
-Section = TypeVar("Section")
 
 _WAN_LATENTS_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
@@ -54,15 +55,34 @@ UMT5_XXL = TextConfig(
     num_buckets=32,
     text_len=512,
 )
+WAN_1_3B = TransformerConfig(
+    dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, text_dim=UMT5_XXL.dim, text_len=UMT5_XXL.text_len
+)
+"""Of Wan2.1-T2V-1.3B, from which the models of all presets were made (spec section 1.1)."""
 WAN_VIDEO = VideoConfig(sizes=((832, 480), (480, 832), (480, 480)), fps=16)
 
 
-def read_manifest(path: Path, decoder: str | None = None) -> Manifest:
-    """Describe the model in folder ``path``, with the decoder of kind ``decoder``; None is the model's own.
+def read_manifest(
+    path: Path,
+    decoder: str | None = None,
+    *,
+    preset: str | None = None,
+    overrides: RolloutChanges = NO_CHANGES,
+    loras: tuple[Lora, ...] = (),
+) -> Manifest:
+    """Describe the model in folder ``path``.
+
+    Args:
+        path: the folder.
+        decoder: the kind to take; None is the model's own.
+        preset: the name of the one that the model is of; None is what the folder tells.
+        overrides: what to take in place of its roll-out's own values.
+        loras: to be merged behind the preset's own.
 
     Raises:
-        StartError: no such folder, one whose download has not ended, no layout recognised, a key unknown or missing,
-            sizes that do not fit, or a decoder that is not there.
+        StartError: no such folder, one whose download has not ended, no layout recognised, a roll-out that nothing
+            tells or that does not fit the files, a key unknown or missing, sizes that do not fit, or a decoder or LoRA
+            that is not there.
     """
     if not path.is_dir():
         raise StartError(f"model folder {path} does not exist; hiar-download makes one")
@@ -71,17 +91,48 @@ def read_manifest(path: Path, decoder: str | None = None) -> Manifest:
             f"{path} is incomplete: a download into it is under way or was cut off; wait for its end, "
             "or run the same hiar-download command again"
         )
-    manifest = _read_layout(path)
+    manifest = _changed(_read_layout(path, preset), overrides, loras)
     return manifest if decoder is None else _with_decoder(manifest, decoder, path)
 
 
-def _read_layout(path: Path) -> Manifest:
+def published_manifest(preset: str, overrides: RolloutChanges = NO_CHANGES, decoder: str | None = None) -> Manifest:
+    """Describe the model that ``hiar-download`` would make of a preset, before it is there; no file is read.
+
+    Raises:
+        StartError: there is no such preset, a change does not fit it, or its decoder is of no such kind.
+    """
+    row = preset_named(preset)
+    folder = Path(preset)
+    student = Student(
+        choice=Choice(preset=row, rollout=row.rollout), file=folder / row.file, key=row.transformer_key, loras=()
+    )
+    manifest = _changed(_of_layout(folder, row.layout, WAN_1_3B, student), overrides, ())
+    return _with_tiny(manifest, folder / TAEHV_FILES[0]) if decoder == DecoderKind.TINY else manifest
+
+
+def _changed(manifest: Manifest, overrides: RolloutChanges, loras: tuple[Lora, ...]) -> Manifest:
+    missing = [str(lora.file) for lora in loras if not lora.file.is_file()]
+    if missing:
+        raise StartError(f"--lora names {', '.join(missing)}, which is no file")
+    try:
+        rollout = overrides.applied(manifest.rollout)
+        return dataclasses.replace(manifest, rollout=rollout, loras=(*manifest.loras, *loras))
+    except ValueError as error:
+        whose = manifest.name if manifest.preset is None else f"preset {manifest.preset}"
+        why = str(error).removeprefix("self.")
+        raise StartError(f"{overrides} does not go with the roll-out of {whose}: {why}") from error
+
+
+def _read_layout(path: Path, preset: str | None) -> Manifest:
     if (path / MANIFEST_NAME).is_file():
+        other = f"leave --preset {preset} out" if preset is not None else f"remove {PRESET_NAME}"
+        if preset is not None or (path / PRESET_NAME).exists():
+            raise StartError(f"{path / MANIFEST_NAME} tells the model's own roll-out; {other}")
         return _read_ours(path)
     if (path / "transformer" / "config.json").is_file():
-        return _read_diffusers(path)
+        return _read_diffusers(path, preset)
     if (path / "config.json").is_file():
-        return _read_original(path)
+        return _read_original(path, preset)
     raise StartError(
         f"{path} holds no model: needed {MANIFEST_NAME}, transformer/config.json (diffusers layout) "
         "or config.json beside hiar.pt (original layout)"
@@ -98,31 +149,70 @@ def _with_decoder(manifest: Manifest, kind: str, folder: Path) -> Manifest:
     file = next((folder / name for name in TAEHV_FILES if (folder / name).is_file()), None)
     if file is None:
         raise StartError(f"{folder} has no {kind} decoder; put {' or '.join(TAEHV_FILES)} there, or use {own.kind}")
+    return _with_tiny(manifest, file)
+
+
+def _with_tiny(manifest: Manifest, file: Path) -> Manifest:
     return dataclasses.replace(manifest, decoder=TAEHV_DECODER, decoder_file=file)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Own:
+    """What our manifest says beside its sections and files."""
+
+    name: str
+    description: str = ""
+    transformer_key: str | None = None
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OwnLora:
+    """A LoRA in our manifest."""
+
+    file: str
+    scale: float = 1.0
+    key: str | None = None
+    alpha: float | None = None
 
 
 def _read_ours(folder: Path) -> Manifest:
     source = folder / MANIFEST_NAME
-    content = _read_json(source)
+    content = read_json(source)
     sections: dict[str, Any] = {
-        "transformer": _section(TransformerConfig, content, "transformer", source),
-        "rollout": _section(RolloutConfig, content, "rollout", source),
-        "video": _section(VideoConfig, content, "video", source),
-        "decoder": _section(DecoderConfig, content, "decoder", source),
-        "text": _section(TextConfig, content, "text", source),
+        "transformer": take_section(TransformerConfig, content, "transformer", source),
+        "rollout": take_section(RolloutConfig, content, "rollout", source),
+        "video": take_section(VideoConfig, content, "video", source),
+        "decoder": take_section(DecoderConfig, content, "decoder", source),
+        "text": take_section(TextConfig, content, "text", source),
     }
-    files = content.pop("files", {})
+    files, loras = content.pop("files", {}), content.pop("loras", [])
     content.pop("training", None)
     for part in ("transformer", "decoder", "text", "tokenizer"):
         if not isinstance(files, dict) or part not in files:
             raise StartError(f"{source}: files.{part} is missing")
         sections[f"{part}_file"] = _inside(folder, files[part], source)
-    return _checked(Manifest, {**content, **sections}, source)
+    if not isinstance(loras, list) or not all(isinstance(lora, dict) for lora in loras):
+        raise StartError(f"{source}: loras is no list of objects")
+    sections["loras"] = tuple(_own_lora(folder, lora, source) for lora in loras)
+    own = checked(_Own, content, source, "manifest")
+    try:
+        return Manifest(**vars(own), **sections)
+    except ValueError as error:
+        raise StartError(f"{source}: manifest: {error}") from error
 
 
-def _read_diffusers(folder: Path) -> Manifest:
+def _own_lora(folder: Path, values: dict[str, Any], source: Path) -> Lora:
+    lora = checked(_OwnLora, values, source, "loras")
+    try:
+        return Lora(file=_inside(folder, lora.file, source), scale=lora.scale, key=lora.key, alpha=lora.alpha)
+    except ValueError as error:
+        raise StartError(f"{source}: loras: {error}") from error
+
+
+def _read_diffusers(folder: Path, preset: str | None) -> Manifest:
     source = folder / "transformer" / "config.json"
-    config = _read_json(source)
+    config = read_json(source)
     try:
         transformer = TransformerConfig(
             dim=config["num_attention_heads"] * config["attention_head_dim"],
@@ -135,25 +225,13 @@ def _read_diffusers(folder: Path) -> Manifest:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
-    return Manifest(
-        name=folder.name,
-        description="diffusers layout",
-        transformer=transformer,
-        rollout=RolloutConfig(),
-        video=WAN_VIDEO,
-        transformer_file=folder / "transformer",
-        decoder=WAN_DECODER,
-        decoder_file=folder / "vae",
-        text=UMT5_XXL,
-        text_file=folder / "text_encoder",
-        tokenizer_file=folder / "tokenizer",
-        dtype="bfloat16",
-    )
+    student = find_student(folder, Layout.DIFFUSERS, preset)
+    return _of_layout(folder, Layout.DIFFUSERS, transformer, student)
 
 
-def _read_original(folder: Path) -> Manifest:
+def _read_original(folder: Path, preset: str | None) -> Manifest:
     source = folder / "config.json"
-    config = _read_json(source)
+    config = read_json(source)
     try:
         transformer = TransformerConfig(
             **{key: config[key] for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "in_dim")},
@@ -161,18 +239,35 @@ def _read_original(folder: Path) -> Manifest:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
+    student = find_student(folder, Layout.ORIGINAL, preset)
+    return _of_layout(folder, Layout.ORIGINAL, transformer, student)
+
+
+_PARTS = {
+    Layout.ORIGINAL: ("Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl"),
+    Layout.DIFFUSERS: ("vae", "text_encoder", "tokenizer"),
+}
+"""Decoder, text encoder and tokenizer in the layouts that people have."""
+
+
+def _of_layout(folder: Path, layout: Layout, transformer: TransformerConfig, student: Student) -> Manifest:
+    decoder, text, tokenizer = (folder / part for part in _PARTS[layout])
+    preset = student.choice.preset
     return Manifest(
         name=folder.name,
-        description="original Wan layout",
+        description=f"{preset.title}, {layout} layout",
+        preset=preset.name,
         transformer=transformer,
-        rollout=RolloutConfig(),
+        rollout=student.choice.rollout,
         video=WAN_VIDEO,
-        transformer_file=_student_file(folder),
+        transformer_file=student.file,
+        transformer_key=student.key,
+        loras=student.loras,
         decoder=WAN_DECODER,
-        decoder_file=folder / "Wan2.1_VAE.pth",
+        decoder_file=decoder,
         text=UMT5_XXL,
-        text_file=folder / "models_t5_umt5-xxl-enc-bf16.pth",
-        tokenizer_file=folder / "google" / "umt5-xxl",
+        text_file=text,
+        tokenizer_file=tokenizer,
         dtype="bfloat16",
     )
 
@@ -183,61 +278,12 @@ def _wan_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: config.get(key, default) for key, default in defaults.items()}
 
 
-def _student_file(folder: Path) -> Path:
-    """The distilled transformer: ``hiar.pt``, a Self-Forcing ``.pt``, or a safetensors export."""
-    kinds = ("*.pt", "*.safetensors.index.json", "*.safetensors")
-    others = [file for kind in kinds for file in sorted(folder.glob(kind))]
-    preferred = [folder / "hiar.pt", *others]
-    found = next((file for file in preferred if file.is_file() and file.name not in TAEHV_FILES), None)
-    if found is None:
-        raise StartError(f"{folder} holds no transformer: needed hiar.pt, another .pt, or .safetensors")
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StartError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise StartError(f"{path} holds no JSON object")
-    return content
-
-
-def _section(kind: type[Section], content: dict[str, Any], name: str, source: Path) -> Section:
-    if name not in content:
-        raise StartError(f"{source}: section {name!r} is missing")
-    values = content.pop(name)
-    if not isinstance(values, dict):
-        raise StartError(f"{source}: section {name!r} is no object")
-    return _checked(kind, values, source, name)
-
-
-def _checked(kind: type[Section], values: Mapping[str, Any], source: Path, section: str = "manifest") -> Section:
-    """Build a config from JSON values: lists become tuples, words become enums, unknown keys are refused."""
-    assert dataclasses.is_dataclass(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise StartError(f"{source}: {section} has unknown keys {', '.join(unknown)}")
-    try:
-        return kind(**{key: _convert(key, value) for key, value in values.items()})
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise StartError(f"{source}: {section}: {error}") from error
-
-
-def _convert(key: str, value: Any) -> Any:
-    if key == "kind":
-        return DecoderKind(value)
-    if key == "order":
-        return Order(value)
-    if isinstance(value, list):
-        return tuple(_convert("", item) for item in value)
-    return value
-
-
 def _inside(folder: Path, name: Any, source: Path) -> Path:
-    """A file the manifest names; it must stay inside the model's folder."""
-    if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(folder.resolve()):
+    """A file the manifest names; its name must stay inside the model's folder.
+
+    What lies there may be a link to elsewhere, as in the hub's own cache.
+    """
+    path = PurePosixPath(name) if isinstance(name, str) and name else None
+    if path is None or path.is_absolute() or ".." in path.parts:
         raise StartError(f"{source}: file {name!r} is outside the model's folder")
-    return folder / name
+    return folder / path

@@ -18,6 +18,7 @@ examples:
   hiar-server --new-key alice --keys keys.txt      make a key and print it once
   hiar-server --model models/hiar --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt --allowed-hosts gpu-box
   hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
+  hiar-server --preset longlive --plan --assume rtx4090       the same before the model is downloaded
 
 two hosts, the first at 10.9.0.1; requests go to the first:
   hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt
@@ -32,7 +33,7 @@ SIGTERM or Ctrl-C ends running videos at the end of their block; a second one en
 
 
 def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
-    """The command line. All values stay text, None where not given.
+    """The command line. All values stay text, or lists of texts where a flag repeats, None where not given.
 
     ``defaults``: by name, of the options that say none themselves; help shows them.
     """
@@ -49,13 +50,15 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         help="print what each worker would hold in memory and the expected speed, and serve nothing; exit status 0 if "
         "it fits, 3 if not, with the flags that make it fit in the last line",
     )
+    parser.add_argument("--list-presets", action="store_true", help="print the known checkpoints and serve nothing")
     for option in OPTIONS:
         help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
         shown = help_text.replace("%", "%%")
         if option.is_switch:
             parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=shown)
-        else:
-            parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=shown)
+            continue
+        action = "append" if option.repeats else "store"
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, action=action, help=shown)
     return parser
 
 

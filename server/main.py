@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from types import FrameType
 
 import uvicorn
 
-from engine import Engine, EngineConfig, Manifest, StartError, read_manifest
+from engine import Engine, EngineConfig, StartError
 from server.app import create_app, metrics_route
 from server.errors import ApiError
 from server.http.access_log import tell_refused
@@ -28,7 +27,9 @@ from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
 from server.metrics.recorder import Recorder
+from server.model import model_of, roll_out_words
 from server.plan import print_plan
+from server.presets import print_presets
 from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
 
@@ -76,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the server; exits the process."""
     try:
         settings = settings_from_process(sys.argv[1:] if arguments is None else arguments)
+        if settings.list_presets:
+            print_presets(sys.stdout)
+            sys.exit(0)
         if settings.new_key is not None:
             sys.stdout.write(new_key(settings.new_key, settings.keys))
             sys.exit(0)
@@ -110,6 +114,7 @@ async def _serve(
     http = HttpConfig(app, settings.transport, refused, settings.trusted_proxies)
     server = DrainingServer(http, engine, settings.drain_timeout_s)
     _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
+    _log.info(roll_out_words(config.manifest, settings))
     for listener in listeners:
         _log.info("listening on %s", address_of(listener))
     async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
@@ -191,19 +196,8 @@ async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:
 
 
 def engine_config(settings: Settings) -> EngineConfig:
-    """What the engine is told, with the model that the settings name. Raises ``StartError``."""
-    manifest = read_manifest(settings.model, settings.decoder)
-    return EngineConfig(manifest=_with_sizes(manifest, settings.sizes), **vars(settings.engine))
-
-
-def _with_sizes(manifest: Manifest, sizes: tuple[tuple[int, int], ...] | None) -> Manifest:
-    """The model for these picture sizes only."""
-    if sizes is None:
-        return manifest
-    foreign = [f"{width}x{height}" for width, height in sizes if (width, height) not in manifest.video.sizes]
-    if foreign:
-        _log.warning("%s was not trained for %s: expect worse pictures", manifest.name, ", ".join(foreign))
-    return replace(manifest, video=replace(manifest.video, sizes=sizes))
+    """What the engine is told, with the model that the settings name. Raises ``StartError`` or ``SettingError``."""
+    return EngineConfig(manifest=model_of(settings), **vars(settings.engine))
 
 
 def _metrics_listeners(settings: Settings, *, is_open: bool) -> list[Listener]:

@@ -18,10 +18,12 @@ class Option:
     default: str | None = None
     """What the help says in place of the default's value."""
     of: type | None = None
-    """The engine's record that holds it; None is ``Settings``."""
+    """The record that holds it; None is ``Settings``."""
     named: str | None = None
     """Its name there, where that is another."""
 
+    repeats: bool = False
+    """Whether the flag may be given several times, each with one or more values of a list."""
     is_switch: bool = False
     """Given alone, without a value, it means yes."""
 

@@ -3,6 +3,7 @@
 Knows neither where a setting is used nor which was given, only which record holds it.
 """
 
+from math import isfinite
 from pathlib import Path
 
 from engine import (
@@ -10,11 +11,15 @@ from engine import (
     DTYPES,
     MAX_MASTER_PORT,
     NARROW_DTYPES,
+    PRESETS,
     SIDE_STEP_PX,
     DecoderKind,
     EngineOptions,
+    Lora,
     Nodes,
+    Order,
     Precision,
+    RolloutChanges,
     is_device,
 )
 from server.access_options import ACCESS_OPTIONS
@@ -22,6 +27,7 @@ from server.option import Option, not_negative, one_of, positive, whole, word
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SIDE_PX = 4096
+MAX_STEP = 1000
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -43,6 +49,28 @@ def _sizes(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(sizes)
 
 
+def _steps(text: str) -> tuple[int, ...]:
+    steps = tuple(int(step) for step in text.split(","))
+    if not all(0 < step <= MAX_STEP for step in steps) or list(steps) != sorted(set(steps), reverse=True):
+        raise ValueError(text)
+    return steps
+
+
+def _loras(text: str) -> tuple[Lora, ...]:
+    return tuple(_lora(word(part)) for part in text.split(","))
+
+
+def _lora(text: str) -> Lora:
+    """``FILE``, or ``FILE:SCALE``."""
+    file, colon, scale = text.rpartition(":")
+    if not colon:
+        return Lora(file=Path(text))
+    value = float(scale)
+    if not file or not isfinite(value):
+        raise ValueError(text)
+    return Lora(file=Path(file), scale=value)
+
+
 def _text_device(text: str) -> str:
     name = text.strip()
     if name != "auto" and not is_device(name):
@@ -52,6 +80,69 @@ def _text_device(text: str) -> str:
 
 OPTIONS = (
     Option(name="model", read=lambda text: Path(word(text)), expected="a folder", help="folder of the model to serve"),
+    Option(
+        name="preset",
+        read=one_of(tuple(PRESETS)),
+        expected=f"one of {', '.join(PRESETS)}",
+        help="the public checkpoint that the model is, or was trained as: it says the order, the steps and the window; "
+        "--list-presets tells more",
+        default="default: what the folder tells",
+    ),
+    Option(
+        name="steps",
+        of=RolloutChanges,
+        named="denoising_steps",
+        read=_steps,
+        expected=f"a falling list like 1000,750,500,250, each 1..{MAX_STEP}",
+        help="denoising steps in place of the preset's, as its own configuration would write them",
+        default="default: the preset's",
+    ),
+    Option(
+        name="shift",
+        of=RolloutChanges,
+        named="timestep_shift",
+        read=positive,
+        expected="a number above 0",
+        help="how far noise levels are shifted, in place of the preset's",
+        default="default: the preset's",
+    ),
+    Option(
+        name="window",
+        of=RolloutChanges,
+        named="window_latent_frames",
+        read=whole(1, 10_000),
+        expected="1..10000 latent frames, whole blocks",
+        help="latent frames that a block attends to, its own and sinks included, in place of the preset's",
+        default="default: the preset's",
+    ),
+    Option(
+        name="sink",
+        of=RolloutChanges,
+        named="sink_latent_frames",
+        read=whole(0, 10_000),
+        expected="0..10000 latent frames, whole blocks",
+        help="first latent frames that stay in the window for ever, in place of the preset's",
+        default="default: the preset's",
+    ),
+    Option(
+        name="order",
+        of=RolloutChanges,
+        read=lambda text: Order(one_of(tuple(Order))(text)),
+        expected=" or ".join(Order),
+        help="whether all steps of a block come before the next block, or the same step of all blocks before the next "
+        "step, in place of the preset's",
+        default="default: the preset's",
+    ),
+    Option(
+        name="lora",
+        named="loras",
+        read=_loras,
+        expected="a list of FILE or FILE:SCALE",
+        help="low-rank changes to merge into the transformer, as FILE or FILE:SCALE; several by several flags or "
+        "commas",
+        default="default: the preset's alone",
+        repeats=True,
+    ),
     Option(
         name="decoder",
         read=one_of(tuple(DecoderKind)),

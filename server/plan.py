@@ -20,10 +20,11 @@ from engine import (
     gpu_site,
     host_site,
     judge,
-    read_manifest,
     room_for_videos,
     settled,
 )
+from server.model import model_of, roll_out_words
+from server.presets import aligned
 from server.settings import SettingError, Settings
 
 FITS, FITS_NOT = 0, 3
@@ -44,19 +45,19 @@ def print_plan(settings: Settings, config: EngineConfig, out: TextIO) -> int:
         config = settled(config)
         site = host_site(config, tiny_decoder)
     verdict = judge(config, site)
-    _print(config, site, verdict, out)
+    _print(config, site, verdict, roll_out_words(config.manifest, settings), out)
     return FITS if verdict.fits else FITS_NOT
 
 
-def _print(config: EngineConfig, site: Site, verdict: Verdict, out: TextIO) -> None:
+def _print(config: EngineConfig, site: Site, verdict: Verdict, roll_out: str, out: TextIO) -> None:
     memory, video = verdict.memory, config.manifest.video
     kinds = " + ".join(dict.fromkeys(device.kind for device in site.devices))
     out.write(
         f"{config.manifest.name} on {len(site.devices)} x {kinds}, {config.dtype_name}, "
-        f"{config.max_videos} videos at once, sizes {', '.join(video.size_names)}\n"
+        f"{config.max_videos} videos at once, sizes {', '.join(video.size_names)}, {roll_out}\n"
         "Memory in GB, planned from sizes. Contexts, graphs, slack and totals are estimates; nothing was measured.\n\n"
     )
-    for line in _aligned(memory.table):
+    for line in aligned(memory.table):
         out.write(line + "\n")
     width_px, height_px = video.sizes[0]
     room = room_for_videos(config, memory)
@@ -74,15 +75,10 @@ def _print(config: EngineConfig, site: Site, verdict: Verdict, out: TextIO) -> N
         out.write(f"these flags, behind the same command, make it fit:\n{verdict.flags}\n")
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
 def _tiny_variant(settings: Settings) -> Manifest | None:
     """The model with the tiny decoder, if its folder holds that."""
     try:
-        return read_manifest(settings.model, "tiny")
+        return model_of(settings, "tiny")
     except StartError:
         return None
 

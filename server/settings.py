@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import MAX_MASTER_PORT, EngineOptions, Nodes, Precision
+from engine import MAX_MASTER_PORT, NO_CHANGES, EngineOptions, Lora, Nodes, Precision, RolloutChanges
 from server.command_line import parser_of
 from server.option import Option
 from server.options import OPTIONS, ROOT
@@ -41,6 +41,12 @@ class Settings:
     """What an operator can choose."""
 
     model: Path = ROOT / "models" / "tiny"
+    preset: str | None = None
+    """What the model is; None is what its folder tells."""
+    changes: RolloutChanges = NO_CHANGES
+    """In place of the values of the model's roll-out."""
+    loras: tuple[Lora, ...] = ()
+    """Merged behind the preset's own."""
     decoder: str | None = None
     """``wan`` or ``tiny``; None is the model's own."""
     sizes: tuple[tuple[int, int], ...] | None = None
@@ -57,6 +63,8 @@ class Settings:
     """GPUs that a plan is made for; None is those that are here."""
     plan: bool = False
     """Print a plan and serve nothing."""
+    list_presets: bool = False
+    """Print the presets and serve nothing."""
     keys: Path | None = None
     """File of API keys; None is that no key is asked for."""
     new_key: str | None = None
@@ -97,15 +105,20 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     chosen: dict[str, Any] = {}
     for option in OPTIONS:
         if flags[option.name] is not None:
-            chosen[option.name] = _read(option, option.flag, flags[option.name])
+            given = flags[option.name]
+            text = ",".join(given) if option.repeats else given
+            chosen[option.name] = _read(option, option.flag, text)
         elif option.env in environment:
             chosen[option.name] = _read(option, option.env, environment[option.env])
-    return _settings(_with_nodes(chosen, environment), plan=flags["plan"])
+    chosen = _with_nodes(chosen, environment)
+    return _settings(chosen, plan=flags["plan"], list_presets=flags["list_presets"])
 
 
-def _settings(chosen: Mapping[str, Any], *, plan: bool) -> Settings:
+def _settings(chosen: Mapping[str, Any], *, plan: bool, list_presets: bool) -> Settings:
     """Put what was chosen into the records that hold it. Raises ``SettingError`` where that does not go together."""
-    held: dict[type | None, dict[str, Any]] = {None: {}, EngineOptions: {}, Precision: {}, Nodes: {}}
+    held: dict[type | None, dict[str, Any]] = {
+        record: {} for record in (None, EngineOptions, Precision, Nodes, RolloutChanges)
+    }
     for name, value in chosen.items():
         option = _BY_NAME[name]
         held[option.of][option.field] = value
@@ -114,7 +127,8 @@ def _settings(chosen: Mapping[str, Any], *, plan: bool) -> Settings:
         engine = EngineOptions(**held[EngineOptions], precision=Precision(**held[Precision]), nodes=nodes)
     except ValueError as error:
         raise SettingError(str(error)) from error
-    return Settings(**held[None], engine=engine, plan=plan)
+    changes = RolloutChanges(**held[RolloutChanges])
+    return Settings(**held[None], changes=changes, engine=engine, plan=plan, list_presets=list_presets)
 
 
 def _with_nodes(chosen: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -13,10 +13,12 @@ ROOT = Path(__file__).parents[1]
 OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
 LEAF_NAMES = ("config", "engine_config", "errors", "messages", "observe", "request", "trace")
 PURE = {"engine.law", *(f"engine.{name}" for name in LEAF_NAMES)}
-LEAVES = PURE - {"engine.law"} | {"engine.manifest"}
+FOLDERS = {"engine.json_sections", "engine.students", "engine.manifest"}
+LEAVES = PURE - {"engine.law"} | FOLDERS
 MODEL = {"engine.model", "kernels", *PURE}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(LEAVES, PURE),
+    **dict.fromkeys(FOLDERS, FOLDERS | PURE),
     "engine.law": {"engine.law", "engine.config", "engine.engine_config"},
     "engine.machine": {"engine.errors"},
     "engine.forecast": {"engine.machine", *PURE},

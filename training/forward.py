@@ -206,7 +206,7 @@ def _joined(x_GLHK: Tensor, num_samples: int) -> Tensor:
 
 def _no_pages(num_segments: int, device: torch.device) -> PageTable:
     zeros_G = torch.zeros(num_segments, dtype=torch.int32, device=device)
-    return PageTable(zeros_G[:, None], zeros_G, zeros_G - 1)
+    return PageTable(zeros_G[:, None], zeros_G[:, None], zeros_G, zeros_G - 1)
 
 
 def _no_cache(model: CausalWan, inputs: ForwardInputs) -> PagedCache:

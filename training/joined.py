@@ -53,7 +53,7 @@ def denoise_joined(
         timesteps_G=torch.stack([context_timesteps_B, timesteps_B], dim=1).repeat_interleave(num_blocks, 1).flatten(),
         starts_G=torch.arange(num_blocks, device=device).repeat(2 * num_samples) * inputs_BNFCYX.shape[2],
         text=text,
-        pages=page_table([()] * num_segments, (), device),
+        pages=page_table([()] * num_segments, (), device, page_tokens=1),
         num_cache=0,
     )
     no_pages = torch.empty(model.config.num_layers, 0, 0, 0, 0, device=device)

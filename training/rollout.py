@@ -210,7 +210,7 @@ def _forward(
         timesteps_G=timesteps.repeat_interleave(run.num_samples),
         starts_G=blocks.repeat_interleave(run.num_samples) * plan.rollout.latent_frames_per_block,
         text=_repeated(text, num_passes),
-        pages=page_table(lists, write_pages, device),
+        pages=page_table(lists, write_pages, device, page_tokens=run.cache.keys_NPLHK.shape[2]),
         num_cache=len(write_pages),
     )
     return model.compute(inputs, run.cache, grouped_attention).to(inputs.latents_GFCYX.dtype)
@@ -226,7 +226,8 @@ def grouped_attention(
 ) -> Tensor:
     """``kernels.attention.formula.paged_attention`` with one call for all segments that read equally many pages.
 
-    It has gradients for queries, keys and values on every device; pages are read as they are.
+    All tokens of a page count. There are gradients for queries, keys and values on every device; pages are read as they
+    are.
     """
     groups: dict[int, list[int]] = {}
     for segment, count in enumerate(table.num_pages_G.tolist()):

@@ -139,7 +139,7 @@ def make_operands(bench: Bench, num_segments: int, num_blocks: int) -> Operands:
         v_GLHK,
         k_pages_PLHK,
         v_pages_PLHK,
-        page_table(page_lists, (), bench.device),
+        page_table(page_lists, (), bench.device, page_tokens=q_GLHK.shape[1]),
         q_GHLK=q_GLHK.transpose(1, 2).contiguous(),
         k_GHTK=contiguous(k_pages_PLHK, k_GLHK),
         v_GHTK=contiguous(v_pages_PLHK, v_GLHK),
@@ -181,7 +181,7 @@ def _works(bench: Bench, operands: Operands) -> dict[str, Callable[[], Tensor]]:
         from kernels.attention.triton_specialised import paged_attention_specialised  # noqa: PLC0415 - for sm_90 only
 
         own, pool = (operands.q_GLHK, operands.k_GLHK, operands.v_GLHK), (operands.k_pages_PLHK, operands.v_pages_PLHK)
-        return paged_attention_specialised(*own, *pool, operands.table.pages_GW, operands.table.num_pages_G)
+        return paged_attention_specialised(*own, *pool, operands.table)
 
     def through(backend: SDPBackend) -> Tensor:
         with sdpa_kernel(backend):

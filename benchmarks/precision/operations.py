@@ -39,7 +39,7 @@ class Scene:
     @property
     def table(self) -> PageTable:
         """All pages, in order."""
-        return page_table([tuple(range(NUM_PAGES))], (), CPU)
+        return page_table([tuple(range(NUM_PAGES))], (), CPU, page_tokens=self.own[0].shape[1])
 
     def to(self, dtype: torch.dtype) -> "Scene":
         """The same numbers in another type."""

@@ -18,6 +18,7 @@ from benchmarks.true_shapes.names import (
 )
 from benchmarks.true_shapes.sizes import ModelSizes
 from benchmarks.true_shapes.tokenizer import tokenizer_json
+from engine import PRESET_NAME
 
 PREFIX = "model."
 """Of the student's names in a trainer's checkpoint."""
@@ -92,7 +93,8 @@ def diffusers(sizes: ModelSizes) -> Layout:
         "transformer/config.json": _text(_transformer_config(sizes)),
     }
     manifest = _manifest(sizes, "transformer", "vae", "text_encoder", "tokenizer")
-    return Layout(weights=[*students, decoder, *encoders], texts=texts | manifest)
+    roll_out = manifest or {PRESET_NAME: _text({"preset": "hiar"})}
+    return Layout(weights=[*students, decoder, *encoders], texts=texts | roll_out)
 
 
 def _shards(

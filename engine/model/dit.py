@@ -242,7 +242,7 @@ class CausalWan(nn.Module):
             The flow of the denoise passes only [G - num_cache_passes, F, C, Y, X], in batch order. The pages of the
             cache passes hold their keys and values afterwards. In the last layer cache passes stop there.
         """
-        return self.compute(lay_out(batch), cache)
+        return self.compute(lay_out(batch, self.config.patch_px), cache)
 
     def compute(self, inputs: ForwardInputs, cache: PagedCache, attention: PagedAttention | None = None) -> Tensor:
         """``forward`` on a batch that is laid out: on a GPU it never waits for the host."""

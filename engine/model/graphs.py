@@ -87,7 +87,7 @@ class GraphedWan:
         device = model.device
         self._timesteps_G = torch.zeros(max_segments, device=device)
         self._starts_G = torch.zeros(max_segments, dtype=torch.int64, device=device)
-        self._pages = page_table([()] * max_segments, (), device, width=window_pages)
+        self._pages = page_table([()] * max_segments, (), device, page_tokens=1, width=window_pages)
         self._text = TextBuffers(model.config, max_segments, device, model.dtype)
         self._latents: dict[torch.Size, Tensor] = {}
         """By the size of a block [F, C, Y, X]."""
@@ -153,7 +153,9 @@ class GraphedWan:
         self._compute(self._fill(batch), cache, is_full=self._is_full(batch))
 
     def _is_full(self, batch: SegmentBatch) -> bool:
-        return all(len(pages) == self._window_pages for pages in batch.page_lists)
+        num_tokens = batch.num_tokens(self.config.patch_px)
+        has_shorter = any(count < num_tokens for counts in batch.token_lists for count in counts)
+        return not has_shorter and all(len(pages) == self._window_pages for pages in batch.page_lists)
 
     def _compute(self, inputs: ForwardInputs, cache: PagedCache, *, is_full: bool) -> Tensor:
         return self.model.compute(inputs, cache, self.attention.full if is_full else self.attention.growing)
@@ -165,7 +167,14 @@ class GraphedWan:
             most = len(self._timesteps_G)
             self._latents[block_shape] = batch.latents_GFCYX.new_zeros(most, *block_shape)
         self._text.fill(batch.contexts)
-        table = page_table(batch.page_lists, batch.write_pages, self.device, width=self._window_pages)
+        table = page_table(
+            batch.page_lists,
+            batch.write_pages,
+            self.device,
+            page_tokens=batch.num_tokens(self.config.patch_px),
+            token_lists=batch.token_lists,
+            width=self._window_pages,
+        )
         inputs = ForwardInputs(
             latents_GFCYX=self._latents[block_shape][:count],
             timesteps_G=self._timesteps_G[:count],

@@ -42,13 +42,18 @@ class SegmentBatch:
     write_pages: tuple[int, ...]
     """Page each cache pass writes. Its length is the number of cache passes; the rest are denoise passes."""
     token_lists: tuple[tuple[int, ...], ...] = ()
-    """Tokens of each page that a segment attends to; empty where all pages have as many as the segments."""
+    """How many tokens each page in ``page_lists`` holds, at most those of a segment; empty where all hold so many."""
 
     def __post_init__(self) -> None:
         """Check that the fields speak of the same segments."""
         count = len(self.latents_GFCYX)
         lengths = {count, len(self.timesteps_G), len(self.starts_G), len(self.contexts), len(self.page_lists)}
         assert lengths == {count} and len(self.write_pages) <= count, f"segments disagree: {lengths}"
+
+    def num_tokens(self, patch_px: int) -> int:
+        """Tokens of a segment."""
+        _, num_frames, _, height, width = self.latents_GFCYX.shape
+        return num_frames * (height // patch_px) * (width // patch_px)
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,24 @@ class ForwardInputs:
     """Cache passes; they are the first segments."""
 
 
-def lay_out(batch: SegmentBatch) -> ForwardInputs:
-    """Put a batch into tensors, once for all layers."""
+def lay_out(batch: SegmentBatch, patch_px: int) -> ForwardInputs:
+    """Put a batch into tensors, once for all layers.
+
+    Raises:
+        ValueError: ``token_lists`` does not suit ``page_lists``.
+    """
     return ForwardInputs(
         latents_GFCYX=batch.latents_GFCYX,
         timesteps_G=batch.timesteps_G,
         starts_G=batch.starts_G,
         text=stack_text(batch.contexts),
-        pages=page_table(batch.page_lists, batch.write_pages, batch.latents_GFCYX.device),
+        pages=page_table(
+            batch.page_lists,
+            batch.write_pages,
+            batch.latents_GFCYX.device,
+            page_tokens=batch.num_tokens(patch_px),
+            token_lists=batch.token_lists,
+        ),
         num_cache=len(batch.write_pages),
     )
 

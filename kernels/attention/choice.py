@@ -50,7 +50,7 @@ class Candidate:
     name: str
     attend: PagedAttention
     takes_any_table: bool = True
-    """False: right only where every segment reads all W pages of its row."""
+    """False: right only where every segment reads all W pages of its row, and L tokens of each."""
     apart_first: bool = False
     """Whether it is tried in a process of its own first, because it could stand still."""
 
@@ -80,9 +80,9 @@ class Choice:
     name: str
     """Of the way taken where tables are full, which is all but the first blocks of a video."""
     full: PagedAttention
-    """The fastest of all: for tables of which every segment reads all W pages."""
+    """The fastest of all: for tables of which every segment reads all W pages, and L tokens of each."""
     growing: PagedAttention
-    """The fastest of those that take any table; the same object as ``full`` if that takes any."""
+    """The fastest of those that take any table, shorter pages too; the same object as ``full`` if that takes any."""
     trials: tuple[Trial, ...] = ()
 
     @property
@@ -159,15 +159,15 @@ def choose_attention(
     if known:
         candidates = [replace(one, apart_first=False) for one in candidates if one.name in known]
     shape = (num_tokens, num_heads, head_dim)
-    full, growing = scenes(device, dtype, shape, num_segments, num_pages, fp8_pages=fp8_pages, int8=int8)
+    tried_on = scenes(device, dtype, shape, num_segments, num_pages, fp8_pages=fp8_pages, int8=int8)
 
     def tried(one: Candidate) -> Trial:
         refusal = refusal_apart(one.name, device, dtype, shape, num_segments, num_pages) if one.apart_first else None
-        return check(one, (full, growing)) if refusal is None else Trial(one.name, refusal=refusal)
+        return check(one, tried_on) if refusal is None else Trial(one.name, refusal=refusal)
 
     trials = {one.name: tried(one) for one in candidates}
     sound = [one for one in candidates if trials[one.name].refusal is None]
-    seconds = timed({one.name: partial(one.attend, *full.arguments) for one in sound})
+    seconds = timed({one.name: partial(one.attend, *tried_on[0].arguments) for one in sound})
     for one in sound:
         trials[one.name] = Trial(one.name, trials[one.name].error, seconds[one.name])
     by_speed = sorted(sound, key=lambda one: seconds[one.name])
@@ -197,9 +197,9 @@ def kernels_on(
     found = []
     for tiling in tilings_on(capability, dtype, fp8_pages=fp8_pages, int8=int8):
         loads = "float32" if dtype == torch.float32 else "tma" if tiling.descriptors else "pointers"
-        found.append(Candidate(f"{name}-{loads}", _taking_a_table(partial(kernel, tiling=tiling))))
+        found.append(Candidate(f"{name}-{loads}", partial(kernel, tiling=tiling)))
     if capability == CAPABILITY and dtype in (torch.bfloat16, torch.float16) and not fp8_pages and not int8:
-        found.append(Candidate("triton-specialised", _taking_a_table(paged_attention_specialised), apart_first=True))
+        found.append(Candidate("triton-specialised", paged_attention_specialised, apart_first=True))
     return found
 
 
@@ -215,7 +215,8 @@ def gathered_attention(
 ) -> Tensor:
     """Copy each segment's pages and own tokens together, and attend with one of torch's backends.
 
-    Reads all W pages of each row, whatever ``num_pages_G`` says. The copy takes (W + 1) * L rows a segment and layer.
+    Reads L tokens of all W pages of each row, whatever the table says of their numbers. The copy takes (W + 1) * L rows
+    a segment and layer.
     Pages have the type of the queries.
 
     Raises:
@@ -257,18 +258,17 @@ def seconds_by_clock(works: Mapping[str, Work]) -> dict[str, float]:
     return {name: median(times) for name, times in runs.items()}
 
 
-def check(candidate: Candidate, full_and_growing: tuple[Scene, Scene]) -> Trial:
-    """Compare a candidate with the formula, in growing windows only if it takes any table; not timed."""
-    full, _ = full_and_growing
+def check(candidate: Candidate, tried_on: Sequence[Scene]) -> Trial:
+    """Compare a candidate with the formula, on more than the first scene only if it takes any table; not timed."""
     try:
         errors = [
             scene.error(candidate.attend(*scene.arguments))
-            for scene in (full_and_growing if candidate.takes_any_table else (full,))
+            for scene in (tried_on if candidate.takes_any_table else tried_on[:1])
         ]
     except _refusals() as error:
         sentence = str(error).strip().partition("\n")[0]
         return Trial(candidate.name, refusal=f"{type(error).__name__}: {sentence}")
-    gate, worst = GATES[full.dtype], max(errors, key=lambda error: (math.isnan(error), error))
+    gate, worst = GATES[tried_on[0].dtype], max(errors, key=lambda error: (math.isnan(error), error))
     wrong = None if worst <= gate else f"relative error {worst:.1e}, {gate:.1e} is allowed"
     return Trial(candidate.name, worst, refusal=wrong)
 
@@ -280,23 +280,6 @@ def _refusals() -> tuple[type[Exception], ...]:
     from triton.errors import TritonError  # noqa: PLC0415 - Triton loads only where it runs
 
     return RuntimeError, ValueError, TritonError
-
-
-def _taking_a_table(kernel: PagedAttention) -> PagedAttention:
-    """A kernel takes the columns of a page table one by one."""
-
-    def attend(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        k_pages: Tensor,
-        v_pages: Tensor,
-        table: PageTable,
-        *scales: PageScales,
-    ) -> Tensor:
-        return kernel(q, k, v, k_pages, v_pages, table.pages_GW, table.num_pages_G, *scales)
-
-    return attend
 
 
 def _gather(own_GLHK: Tensor, pages_PLHK: Tensor, pages_GW: Tensor) -> Tensor:

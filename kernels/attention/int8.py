@@ -5,7 +5,7 @@ mean of the segment's own keys is subtracted from every key it sees, its pages' 
 leave the digits to what differs (Zhang et al., SageAttention, arXiv 2410.02367, section 4.2, smooths with the mean of
 all keys). Each token of each head has a scale of its own. Weights and values are multiplied in the type they have.
 
-Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool,
+Letters: G segments, L tokens of a segment (and of a page at most), H heads, K channels of a head, P pages of the pool,
 T keys of a segment.
 """
 
@@ -32,8 +32,7 @@ def paged_attention_int8(
         return paged_attention_int8_reference(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table, scales)
     from kernels.attention.triton_int8 import int8_attention_triton  # noqa: PLC0415 - Triton loads only where it runs
 
-    listed = (table.pages_GW, table.num_pages_G)
-    return int8_attention_triton(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, *listed, scales)
+    return int8_attention_triton(q_GLHK, k_GLHK, v_GLHK, k_pages_PLHK, v_pages_PLHK, table, scales)
 
 
 def paged_attention_int8_reference(

@@ -1,6 +1,6 @@
 """What ways to compute paged attention are tried on: random numbers, and some rows of what they should give.
 
-Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool,
+Letters: G segments, L tokens of a segment (and of a page at most), H heads, K channels of a head, P pages of the pool,
 W columns of a page table, T keys of a segment, R checked queries.
 """
 
@@ -43,16 +43,19 @@ def scenes(
     *,
     fp8_pages: bool,
     int8: bool,
-) -> tuple[Scene, Scene]:
-    """Random numbers under a full table, and under one whose rows have different lengths. An unlisted page is NaN."""
+) -> tuple[Scene, Scene, Scene]:
+    """Random numbers under a full table, under one whose rows have different lengths, and under a full one whose rows
+    begin with a page of which a third of the tokens count. An unlisted page, and what does not count, is NaN."""
     generator = torch.Generator(device).manual_seed(0)
 
     def random(count: int) -> Tensor:
         return torch.randn(count, *shape_LHK, generator=generator, device=device).to(dtype)
 
     q_GLHK, k_GLHK, v_GLHK = (random(num_segments) for _ in range(3))
-    pools = [random(num_segments * num_pages + 1) for _ in range(2)]
+    pools = [random(num_segments * num_pages + 2) for _ in range(2)]
+    short_page, short_tokens = num_segments * num_pages, max(1, shape_LHK[0] // 3)
     for pool in pools:
+        pool[short_page, short_tokens:] = torch.nan
         pool[-1] = torch.nan
     held, scales = _in_8_bits(pools) if fp8_pages else (pools, None)
     meant = pools if scales is None else _meant(held, scales)
@@ -60,15 +63,17 @@ def scenes(
     order = range(num_segments * num_pages - 1, -1, -1)
     full = [tuple(order[segment::num_segments]) for segment in range(num_segments)]
     growing = [pages[: len(pages) * segment // num_segments] for segment, pages in enumerate(full)]
+    uneven = [(short_page, *pages[1:])[: len(pages)] for pages in full]
     rows_R = torch.linspace(0, shape_LHK[0] - 1, min(CHECKED_ROWS, shape_LHK[0]), device=device).long()
     means_GHK = mean_keys(k_GLHK) if int8 else None
 
     def scene(page_lists: list[tuple[int, ...]]) -> Scene:
-        table = page_table(page_lists, (), device, width=num_pages)
+        counts = [[short_tokens if page == short_page else shape_LHK[0] for page in pages] for pages in page_lists]
+        table = page_table(page_lists, (), device, page_tokens=shape_LHK[0], token_lists=counts, width=num_pages)
         expected = []
-        for segment, pages in enumerate(page_lists):
+        for segment, pages in enumerate(table.lists()):
             keys, values = (
-                torch.cat([*(pool[page].float() for page in pages), own[segment].float()])
+                torch.cat([*(pool[page, :count].float() for page, count in pages), own[segment].float()])
                 for pool, own in zip(meant, (k_GLHK, v_GLHK), strict=True)
             )
             queries = q_GLHK[segment, rows_R].float()
@@ -78,7 +83,7 @@ def scenes(
         scaled = () if scales is None else (scales,)
         return Scene((q_GLHK, k_GLHK, v_GLHK, *held, table, *scaled), dtype, rows_R, torch.stack(expected))
 
-    return scene(full), scene(growing)
+    return scene(full), scene(growing), scene(uneven)
 
 
 def _in_8_bits(pools_PLHK: Sequence[Tensor]) -> tuple[list[Tensor], PageScales]:

@@ -4,8 +4,8 @@ An online softmax in float32 and base 2 (Dao et al., FlashAttention-2, arXiv 230
 may be of a narrower type than what is computed with, with a scale a row: a key's scale is applied to its logits, a
 value's to its weights, which rounds nothing that was not rounded before.
 
-Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool; inside
-kernels M queries and N keys of a tile, K padded to a power of two.
+Letters: G segments, L tokens of a segment (and of a page at most), H heads, K channels of a head, P pages of the pool;
+inside kernels M queries and N keys of a tile, K padded to a power of two.
 """
 
 import math
@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from kernels.attention.formula import PageTable
 from kernels.dispatch import is_interpreted
 from kernels.numbers import FP8
 
@@ -48,6 +49,9 @@ NARROW_SINGLE_TILING = Tiling(queries=128, keys=32, num_warps=8, num_stages=1)
 FLOAT32_TILING = Tiling(queries=32, keys=32, num_warps=8, num_stages=2)
 """Exact products, without tensor cores: for comparisons, not for speed."""
 
+REST_N = tl.constexpr(32)
+"""Rows of the tiles that take what is left of a shorter page. Few, so that its code takes no more registers than that
+of the full tiles, and never through a descriptor, which would read on to the end of a tile."""
 _LOG2_E = tl.constexpr(math.log2(math.e))
 
 
@@ -59,13 +63,13 @@ def tail_rows(num_rows, block_rows, descriptors):
 
 @triton.jit
 def load_rows(
-    source, page, row, head, num_valid, page_stride, row_stride,
+    source, page, row, head, inside_N, page_stride, row_stride,
     K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     MASKED: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """One head of ``BLOCK_N`` rows of a page, [N, K]. If masked, rows from ``num_valid`` on are zeros and are not read.
+    """One head of ``BLOCK_N`` rows of a page, [N, K]. If masked, rows outside ``inside_N`` are zeros and are not read.
 
-    With a descriptor the hardware does that always: the descriptor ends where a page's tokens do.
+    With a descriptor the hardware reads all rows but those outside the descriptor, which it takes for zeros.
     """
     if DESCRIPTORS:
         rows_NK = source.load([page, row, head * K]).reshape(BLOCK_N, BLOCK_K)
@@ -74,7 +78,7 @@ def load_rows(
         start = source + page.to(tl.int64) * page_stride + row * row_stride + head * K
         addresses_NK = start + n[:, None] * row_stride + k[None, :]
         if MASKED:
-            rows_NK = tl.load(addresses_NK, mask=(n < num_valid)[:, None] & (k < K)[None, :], other=0.0)
+            rows_NK = tl.load(addresses_NK, mask=inside_N[:, None] & (k < K)[None, :], other=0.0)
         elif K != BLOCK_K:
             rows_NK = tl.load(addresses_NK, mask=(k < K)[None, :], other=0.0)
         else:
@@ -89,16 +93,28 @@ def at_scales(scales_ptr, page, head, row, page_stride, head_stride):
 
 
 @triton.jit
-def _load_scales(scales_ptr, num_valid, BLOCK_N: tl.constexpr, MASKED: tl.constexpr):
-    """The scales of a tile's rows. If masked, those from ``num_valid`` on are not read."""
+def _load_scales(scales_ptr, inside_N, BLOCK_N: tl.constexpr, MASKED: tl.constexpr):
+    """The scales of a tile's rows. If masked, those outside ``inside_N`` are not read."""
     n = tl.arange(0, BLOCK_N)
-    return tl.load(scales_ptr + n, mask=n < num_valid, other=1.0) if MASKED else tl.load(scales_ptr + n)
+    return tl.load(scales_ptr + n, mask=inside_N, other=1.0) if MASKED else tl.load(scales_ptr + n)
+
+
+@triton.jit
+def long_and_short(num_tokens_ptr, num_pages, L: tl.constexpr):
+    """How many pages of a row come before the first one of which fewer than L tokens count, and how many of that one
+    do; 0 if there is no such page. It costs one load a program: 32 pages are looked at together."""
+    num_long = num_pages
+    for start in range(0, num_pages, 32):
+        slot_W = start + tl.arange(0, 32)
+        is_short_W = tl.load(num_tokens_ptr + slot_W, mask=slot_W < num_pages, other=L) < L
+        num_long = tl.minimum(num_long, tl.min(tl.where(is_short_W, slot_W, num_pages), 0))
+    return num_long, tl.load(num_tokens_ptr + num_long, mask=num_long < num_pages, other=0)
 
 
 @triton.jit
 def attend_rows(
     q_MK, q_scale_M, keys, key_page, key_scales, values, value_page, value_scales,
-    row, head, num_valid, offset_N,
+    row, head, inside_N, offset_N,
     k_page_stride, k_row_stride, v_page_stride, v_row_stride,
     largest_M, total_M, sum_MK,
     K: tl.constexpr, BLOCK_N: tl.constexpr, KIND: tl.constexpr, MASKED: tl.constexpr, DESCRIPTORS: tl.constexpr,
@@ -106,17 +122,17 @@ def attend_rows(
     """Take one tile of keys into the running softmax. Returns its new largest logit, total and weighted sum.
 
     ``q_scale_M``, ``key_scales`` and ``value_scales`` (addresses of the scales of the tile's first row) are None where
-    numbers are what they are. Values are multiplied as ``KIND``. If masked, ``offset_N`` is added to the products of
-    queries and keys, before the scale: -inf takes a key out.
+    numbers are what they are. Values are multiplied as ``KIND``. If masked, rows outside ``inside_N`` are not read, and
+    ``offset_N`` is added to the products of queries and keys, before the scale: -inf takes a key out.
     """
     BLOCK_K: tl.constexpr = q_MK.shape[1]
     SCALE: tl.constexpr = _LOG2_E / K**0.5
     k_NK = load_rows(
-        keys, key_page, row, head, num_valid, k_page_stride, k_row_stride, K, BLOCK_K, BLOCK_N, MASKED, DESCRIPTORS
+        keys, key_page, row, head, inside_N, k_page_stride, k_row_stride, K, BLOCK_K, BLOCK_N, MASKED, DESCRIPTORS
     ).to(q_MK.dtype)
     logits_MN = tl.dot(q_MK, tl.trans(k_NK), input_precision="ieee")
     if key_scales is not None:
-        logits_MN = logits_MN.to(tl.float32) * _load_scales(key_scales, num_valid, BLOCK_N, MASKED)[None, :]
+        logits_MN = logits_MN.to(tl.float32) * _load_scales(key_scales, inside_N, BLOCK_N, MASKED)[None, :]
     if MASKED:
         logits_MN += offset_N[None, :]
     # The scale is applied within the exponent, where it makes one multiply-add with the subtraction.
@@ -131,10 +147,10 @@ def attend_rows(
     total_M = total_M * shrink_M + tl.sum(weights_MN, 1)
     sum_MK = sum_MK * shrink_M[:, None]
     v_NK = load_rows(
-        values, value_page, row, head, num_valid, v_page_stride, v_row_stride, K, BLOCK_K, BLOCK_N, MASKED, DESCRIPTORS
+        values, value_page, row, head, inside_N, v_page_stride, v_row_stride, K, BLOCK_K, BLOCK_N, MASKED, DESCRIPTORS
     ).to(KIND)
     if value_scales is not None:
-        weights_MN *= _load_scales(value_scales, num_valid, BLOCK_N, MASKED)[None, :]
+        weights_MN *= _load_scales(value_scales, inside_N, BLOCK_N, MASKED)[None, :]
     sum_MK = tl.dot(weights_MN.to(KIND), v_NK, sum_MK, input_precision="ieee")
     return new_largest_M, total_M, sum_MK
 
@@ -196,9 +212,9 @@ def pointer_tiling(capability: tuple[int, int], *, fp8_pages: bool, int8: bool) 
     """The tiling for half types without descriptors.
 
     A thread has 255 registers at most. For bfloat16, 4680 tokens and heads of 128, Triton 3.7.1 and its assembler take
-    on 8.0, 8.9, 9.0 and 12.0: of pages in 16 bits 255, 255, 178 and 255; of pages in 8 bits 254, 160 and 250 from 8.9
-    on; of products in 8 bits 174, 176, 204 and 181. None of it spills, and at most 96 KiB of shared memory are taken
-    but for 128 KiB on 9.0. With 64 keys a thread spills 56 bytes on 12.0, or 144 of pages in 8 bits, which spill 56
+    on 8.0, 8.9, 9.0 and 12.0: of pages in 16 bits 255, 255, 194 and 255; of pages in 8 bits 255, 170 and 254 from 8.9
+    on; of products in 8 bits 255, 254, 227 and 254. None of it spills, and at most 96 KiB of shared memory are taken
+    but for 128 KiB on 9.0. With 64 keys a thread spills 64 bytes on 12.0, or 160 of pages in 8 bits, which spill 88
     with 32 keys and two stages too. Which of the tilings that do not spill is the fastest was not measured.
     """
     is_short_of_registers = capability[0] == 12
@@ -214,6 +230,14 @@ def choose_tiling(q: Tensor, *sources: Tensor) -> Tiling:
     fp8_pages, int8 = (any(x.dtype == kind for x in sources) for kind in (FP8, torch.int8))
     by_pointers, *by_descriptors = tilings_on(capability_of(q.device), q.dtype, fp8_pages=fp8_pages, int8=int8)
     return by_descriptors[0] if by_descriptors and all(map(suits_descriptors, sources)) else by_pointers
+
+
+def columns(table: PageTable) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What a kernel reads of a page table: pages, tokens of each, number of pages, and the stride of the first two."""
+    read = (table.pages_GW, table.num_tokens_GW, table.num_pages_G)
+    assert all(column.dtype == torch.int32 for column in read) and table.num_pages_G.is_contiguous()
+    assert table.pages_GW.stride() == table.num_tokens_GW.stride() and table.pages_GW.stride(1) == 1
+    return (*read, table.pages_GW.stride(0))
 
 
 def descriptor(x_PLHK: Tensor, num_tokens: int, tiling: Tiling) -> TensorDescriptor:

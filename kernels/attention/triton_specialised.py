@@ -5,9 +5,10 @@ While one group takes exponents the other one's matrix products run, as in Flash
 (``kernels`` spec section 3.1): one flat loop, no ``if``, four warps, operands through descriptors that are made on
 the device. It drops the split silently otherwise; ``tests/kernels/test_compile.py`` watches that. Hence every tile is
 masked, and a segment's own tokens, which are no page of the pool, take a second kernel that goes on from the softmax of
-the first.
+the first. Tiles behind the tokens that count of a page are masked as a whole; only the last page of a row, where
+``page_table`` puts a shorter one, has none.
 
-Letters: G segments, L tokens of a segment (and of a page), H heads, K channels of a head, P pages of the pool,
+Letters: G segments, L tokens of a segment (and of a page at most), H heads, K channels of a head, P pages of the pool,
 W columns of a page table; inside kernels M queries and N keys of a tile.
 """
 
@@ -19,11 +20,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.attention.formula import PageTable
 from kernels.attention.triton_softmax import (
     HOPPER_TILING,
     Tiling,
     attend_rows,
     begin,
+    columns,
     constants,
     descriptor,
     grid,
@@ -42,10 +45,12 @@ SCRATCH_BYTES = 16 * 2**20
 _LOG2_E = tl.constexpr(math.log2(math.e))
 
 
-@triton.jit(do_not_specialize=["pages_ptr", "num_pages_ptr", "table_stride", "num_rows", "pool_pages"])
+@triton.jit(
+    do_not_specialize=["pages_ptr", "num_tokens_ptr", "num_pages_ptr", "table_stride", "num_rows", "pool_pages"]
+)
 def pages_kernel(
     q_ptr, k_pages_ptr, v_pages_ptr, mean_ptr, log_total_ptr,
-    pages_ptr, num_pages_ptr, table_stride, num_rows, pool_pages,
+    pages_ptr, num_tokens_ptr, num_pages_ptr, table_stride, num_rows, pool_pages,
     q_row_stride, page_stride, page_row_stride,
     L: tl.constexpr, H: tl.constexpr, K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, AS_FLOAT32: tl.constexpr,
@@ -67,18 +72,26 @@ def pages_kernel(
         v_pages_ptr, [pool_pages, L, H * K], [page_stride, page_row_stride, 1], [1, BLOCK_N, K]
     )
     pages_ptr += segment * table_stride
+    num_tokens_ptr += segment * table_stride
 
     q_MK = queries.load([segment * L + first_row, head * K])
     if AS_FLOAT32:
         q_MK = q_MK.to(tl.float32)
     largest_M = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total_M, sum_MK = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M, K], tl.float32)
-    for tile in tl.range(0, tl.load(num_pages_ptr + segment) * TILES, warp_specialize=True):
-        page, row = tl.load(pages_ptr + tile // TILES), tile % TILES * BLOCK_N
+    num_pages = tl.load(num_pages_ptr + segment)
+    last_tokens = tl.load(num_tokens_ptr + num_pages - 1, mask=num_pages > 0, other=0)
+    num_tiles = tl.maximum(num_pages - 1, 0) * TILES + tl.cdiv(last_tokens, BLOCK_N)
+    for tile in tl.range(0, num_tiles, warp_specialize=True):
+        page, num_tokens = tl.load(pages_ptr + tile // TILES), tl.load(num_tokens_ptr + tile // TILES)
+        # A tile that would reach behind the tokens that count begins earlier, and what others took is masked. A row
+        # before the page, where there are fewer tokens than rows, reads as zeros: a descriptor ends on both sides.
+        first = tile % TILES * BLOCK_N
+        row = tl.minimum(first, num_tokens - BLOCK_N)
         k_NK = keys.load([page, row, head * K]).reshape(BLOCK_N, K).to(q_MK.dtype)
         v_NK = values.load([page, row, head * K]).reshape(BLOCK_N, K).to(q_MK.dtype)
         logits_MN = tl.dot(q_MK, tl.trans(k_NK))
-        logits_MN = tl.where((tl.arange(0, BLOCK_N) < L - row)[None, :], logits_MN, float("-inf"))
+        logits_MN = tl.where((tl.arange(0, BLOCK_N) >= first - row)[None, :], logits_MN, float("-inf"))
         new_largest_M = tl.maximum(largest_M, tl.max(logits_MN, 1) * SCALE)
         weights_MN = tl.math.exp2(logits_MN * SCALE - new_largest_M[:, None])
         shrink_M = tl.math.exp2(largest_M - new_largest_M)
@@ -123,10 +136,11 @@ def own_tokens_kernel(
             largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, False, True,
         )  # fmt: skip
     if TAIL > 0:
-        offset_N = tl.where(tl.arange(0, BLOCK_N) < TAIL, 0.0, float("-inf"))
+        inside_N = tl.arange(0, BLOCK_N) < TAIL
+        offset_N = tl.where(inside_N, 0.0, float("-inf"))
         largest_M, total_M, sum_MK = attend_rows(
             q_MK, None, k_own, segment, None, v_own, segment, None,
-            FULL * BLOCK_N, head, TAIL, offset_N, None, None, None, None,
+            FULL * BLOCK_N, head, inside_N, offset_N, None, None, None, None,
             largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, True, True,
         )  # fmt: skip
     store(out_ptr, sum_MK / total_M[:, None], L, H, K)
@@ -138,22 +152,20 @@ def paged_attention_specialised(
     v_GLHK: Tensor,
     k_pages_PLHK: Tensor,
     v_pages_PLHK: Tensor,
-    pages_GW: Tensor,
-    num_pages_G: Tensor,
+    table: PageTable,
     *,
     pages_tiling: Tiling = PAGES_TILING,
     own_tiling: Tiling = HOPPER_TILING,
 ) -> Tensor:
-    """Let each segment's queries see every token of its pages and its own tokens, densely.
+    """Let each segment's queries see every token that counts of its pages, and its own tokens, densely.
 
     Args:
         q_GLHK: queries; bfloat16 or float16, packed. K is a power of two, at least 16.
         k_GLHK: the segments' own keys; the last two axes lie packed, rows start at multiples of 16 bytes.
         v_GLHK: the segments' own values, as the keys.
-        k_pages_PLHK: keys of the pool; a page may hold more tokens than L, the first L count, the others are not read.
+        k_pages_PLHK: keys of the pool; rows of a page behind the tokens that count are not read.
         v_pages_PLHK: values of the pool, laid out as the keys are.
-        pages_GW: int32, each segment's pages; entries from ``num_pages_G`` on are not read.
-        num_pages_G: int32, 0 .. W.
+        table: each segment's pages, and how many tokens of each count; entries from ``num_pages_G`` on are not read.
         pages_tiling: of the kernel over pages.
         own_tiling: of the kernel over own tokens.
 
@@ -171,8 +183,6 @@ def paged_attention_specialised(
     assert q_GLHK.is_contiguous()
     assert all(x.stride()[2:] == (width, 1) for x in (k_GLHK, v_GLHK, k_pages_PLHK)), "heads must lie packed"
     assert k_pages_PLHK.shape[1] >= num_tokens and k_pages_PLHK.stride() == v_pages_PLHK.stride()
-    assert pages_GW.dtype == num_pages_G.dtype == torch.int32
-    assert pages_GW.stride(1) == 1 and num_pages_G.is_contiguous()
     mean_GLHK = torch.empty(q_GLHK.shape, dtype=torch.float32, device=q_GLHK.device)
     log_total_GLH = torch.empty(q_GLHK.shape[:3], dtype=torch.float32, device=q_GLHK.device)
     out_GLHK = torch.empty_like(q_GLHK)
@@ -184,9 +194,7 @@ def paged_attention_specialised(
         v_pages_PLHK,
         mean_GLHK,
         log_total_GLH,
-        pages_GW,
-        num_pages_G,
-        pages_GW.stride(0),
+        *columns(table),
         num_segments * num_tokens,
         len(k_pages_PLHK),
         q_GLHK.stride(1),

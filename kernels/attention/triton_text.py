@@ -43,7 +43,7 @@ def text_attention_kernel(
         bias_N = tl.load(bias_ptr + row_N, mask=row_N < num_rows, other=float("-inf")).to(tl.float32)
         largest_M, total_M, sum_MK = attend_rows(
             q_MK, None, k_ptr, segment, None, v_ptr, segment, None,
-            row, head, num_rows - row, bias_N * K**0.5,
+            row, head, row_N < num_rows, bias_N * K**0.5,
             k_segment_stride, k_row_stride, v_segment_stride, v_row_stride,
             largest_M, total_M, sum_MK, K, BLOCK_N, q_MK.dtype, True, False,
         )  # fmt: skip

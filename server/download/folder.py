@@ -2,6 +2,7 @@
 
     FOLDER/.hiar-download.lock   held by the process that downloads; empty
     FOLDER/.hiar-download/       files under way; while it exists, ``hiar-server`` refuses the folder
+    FOLDER/hiar.json             which preset it is of; a person may change it
     FOLDER/.complete             what was downloaded, as JSON; while it names a source, that is not fetched again
 
 A file appears under its own name only when its checksum is right. Knows no hub.
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine import PARTIAL_NAME
+from engine import PARTIAL_NAME, PRESET_NAME
 from server.download.hub import DownloadError, HubFile, Source
 
 LOCK_NAME = ".hiar-download.lock"
@@ -75,15 +76,28 @@ class ModelFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         self.partial(file).replace(target)
 
+    def tells(self, preset: str) -> bool:
+        """Whether the folder says that it is of that preset, with or without changes."""
+        try:
+            content = json.loads((self.path / PRESET_NAME).read_text())
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+            return False
+        return isinstance(content, dict) and content.get("preset") == preset
+
+    def tell(self, preset: str) -> None:
+        """Say which preset the folder is of; what it says of that one already stays."""
+        if self.tells(preset):
+            return
+        draft = self.path / f".{PRESET_NAME}.part"
+        _write_json(draft, {"preset": preset})
+        draft.replace(self.path / PRESET_NAME)
+
     def finish(self, downloads: Sequence[tuple[Source, Sequence[HubFile]]]) -> None:
         """Mark the folder as complete."""
         records = {_key(record): record for record in self._records()}
         records |= {_asked(source): _record(source, files) for source, files in downloads}
         draft = self._partial / COMPLETE_NAME
-        with draft.open("w") as out:
-            json.dump({"downloads": list(records.values())}, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
+        _write_json(draft, {"downloads": list(records.values())})
         draft.replace(self.path / COMPLETE_NAME)
         shutil.rmtree(self._partial)
 
@@ -110,6 +124,14 @@ def readable(num_bytes: int) -> str:
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
     return f"{num_bytes} bytes"
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    with file.open("w") as out:
+        json.dump(content, out, indent=1)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _record(source: Source, files: Sequence[HubFile]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class InfoRoutes:
             created=self._created,
             owned_by="hiar",
             description=manifest.description,
+            preset=manifest.preset,
             sizes=manifest.video.size_names,
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,

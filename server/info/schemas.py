@@ -16,6 +16,7 @@ class ModelAnswer(BaseModel):
     created: int = Field(description="When its folder last changed: seconds of Unix time.")
     owned_by: str
     description: str
+    preset: str | None = Field(description="The known checkpoint whose roll-out it has; null for the model's own.")
     sizes: list[str] = Field(description="WIDTHxHEIGHT in pixels; the first is the default.")
     fps: int = Field(description="Default frames a second.")
     max_fps: int

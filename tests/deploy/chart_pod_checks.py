@@ -56,6 +56,7 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "port": (found.port, ours["port"]),
         "metrics_port": (found.metrics_port, values["metrics"]["port"]),
         "model": (found.model, Path("/models") / model["name"] if model["name"] else Settings.model),
+        "preset": (found.preset, model["preset"] or None),
         "decoder": (found.decoder, model["decoder"] or None),
         "kv_dtype": (found.engine.precision.kv_dtype, model["kvDtype"]),
         "linear_dtype": (found.engine.precision.linear_dtype, model["linearDtype"]),

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from engine.config import DecoderKind, Manifest, Order, RolloutConfig, TransformerConfig
+from engine.config import (
+    DecoderKind,
+    Lora,
+    Manifest,
+    Order,
+    PromptChange,
+    RolloutConfig,
+    SinkPositions,
+    TransformerConfig,
+    Transition,
+)
 from engine.errors import StartError
 from engine.manifest import TAEHV_DECODER, UMT5_XXL, WAN_DECODER, read_manifest
 
@@ -124,14 +134,84 @@ def test_files_stay_in_the_folder(tmp_path: Path, content: dict[str, Any], name:
         read(tmp_path, content)
 
 
-def test_links_out_of_the_folder_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_files_may_be_links_as_in_the_hubs_cache(tmp_path: Path, content: dict[str, Any]) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    (tmp_path / "secret").write_text("")
-    (folder / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "blob").write_text("")
+    (folder / "link").symlink_to(tmp_path / "blob")
     content["files"]["text"] = "link"
-    with pytest.raises(StartError, match="file 'link' is outside"):
-        read(folder, content)
+    assert read(folder, content).text_file == folder / "link"
+
+
+def test_loras_and_the_key_of_our_manifest(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {
+        "transformer_key": "generator",
+        "loras": [{"file": "a.safetensors"}, {"file": "b.pt", "scale": 2, "alpha": 8}],
+    }
+    manifest = read(tmp_path, content)
+    assert manifest.transformer_key == "generator"
+    assert manifest.loras == (Lora(file=tmp_path / "a.safetensors"), Lora(file=tmp_path / "b.pt", scale=2.0, alpha=8.0))
+
+
+@pytest.mark.parametrize(
+    ("loras", "named"),
+    [
+        ("a.pt", "loras is no list of objects"),
+        (["a.pt"], "loras is no list of objects"),
+        ([{"file": "../a.pt"}], r"file '\.\./a\.pt' is outside"),
+        ([{"file": "a.pt", "weight": 1}], "loras has unknown keys weight"),
+        ([{"scale": 1}], "file"),
+        ([{"file": "a.pt", "scale": float("inf")}], "loras: scale=inf"),
+    ],
+)
+def test_wrong_loras_are_named(tmp_path: Path, content: dict[str, Any], loras: Any, named: str) -> None:
+    content["loras"] = loras
+    with pytest.raises(StartError, match=named):
+        read(tmp_path, content)
+
+
+def test_our_manifest_needs_no_preset(tmp_path: Path, content: dict[str, Any]) -> None:
+    assert read(tmp_path, content).preset is None
+    with pytest.raises(StartError, match=r"tells the model's own roll-out; leave --preset hiar out"):
+        read_manifest(tmp_path, preset="hiar")
+    (tmp_path / "hiar.json").write_text('{"preset": "hiar"}')
+    with pytest.raises(StartError, match=r"tells the model's own roll-out; remove hiar\.json"):
+        read_manifest(tmp_path)
+
+
+def test_words_of_a_roll_out_become_what_they_mean(tmp_path: Path, content: dict[str, Any]) -> None:
+    words = {"transition": "ode", "sink_positions": "window", "prompt_change": "re_encode_all", "order": "block_first"}
+    content["transformer"] |= {"position_frames": None}
+    content["rollout"] |= words | {"raw_steps": True, "first_block_steps": [1000, 500], "timestep_shift": 8}
+    rollout = read(tmp_path, content).rollout
+    assert rollout.transition is Transition.ODE and rollout.order is Order.BLOCK_FIRST
+    assert rollout.sink_positions is SinkPositions.WINDOW and rollout.prompt_change is PromptChange.RE_ENCODE_ALL
+    assert rollout.first_block_steps == (1000, 500) and rollout.raw_steps is True
+    assert type(rollout.timestep_shift) is float
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("rollout", "raw_steps", "no", 'raw_steps is "no"; expected true or false'),
+        ("rollout", "raw_steps", 1, "raw_steps is 1; expected true or false"),
+        ("rollout", "context_timestep", True, "context_timestep is true; expected a whole number"),
+        ("rollout", "timestep_shift", "5", 'timestep_shift is "5"; expected a number'),
+        ("rollout", "transition", "sde", 'transition is "sde"; expected re_noise or ode'),
+        ("rollout", "denoising_steps", 1000, "denoising_steps is 1000; expected a list"),
+        ("rollout", "denoising_steps", [1000, 0.5], "expected a list, each item a whole number"),
+        ("rollout", "first_block_steps", [None], "expected a list, each item a whole number, or null"),
+        ("transformer", "num_layers", 2.5, "num_layers is 2.5; expected a whole number"),
+        ("video", "sizes", [[128]], "each item a list of 2"),
+    ],
+)
+def test_values_of_another_type_are_refused(
+    tmp_path: Path, content: dict[str, Any], section: str, key: str, value: Any, told: str
+) -> None:
+    content[section][key] = value
+    with pytest.raises(StartError) as caught:
+        read(tmp_path, content)
+    assert told in str(caught.value) and str(caught.value).startswith(f"{tmp_path / 'manifest.json'}: {section}: ")
 
 
 def test_missing_name_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -145,7 +225,7 @@ def test_missing_name_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
     [
         ("transformer", "num_heads", 5, "num_heads=5"),
         ("transformer", "num_heads", 0, "transformer"),
-        ("transformer", "dim", "wide", "transformer"),
+        ("transformer", "dim", "wide", 'dim is "wide"; expected a whole number'),
         ("transformer", "position_frames", 0, "position_frames=0 is empty"),
         ("transformer", "position_frames", 5, "position_frames=5 splits a block"),
         ("rollout", "window_latent_frames", 20, "window_latent_frames=20"),
@@ -200,9 +280,10 @@ def test_folder_of_nothing_known(tmp_path: Path) -> None:
 
 def test_diffusers_layout(tmp_path: Path) -> None:
     write_json(tmp_path / "transformer" / "config.json", DIFFUSERS)
-    manifest = read_manifest(tmp_path)
+    manifest = read_manifest(tmp_path, preset="self-forcing-diffusers")
     assert manifest.transformer == PUBLISHED
-    assert manifest.rollout == RolloutConfig()
+    assert manifest.rollout == RolloutConfig(order=Order.BLOCK_FIRST)
+    assert (manifest.preset, manifest.transformer_key) == ("self-forcing-diffusers", None)
     assert manifest.text == UMT5_XXL
     assert manifest.video.sizes[0] == (832, 480)
     assert manifest.dtype == "bfloat16"
@@ -214,7 +295,7 @@ def test_diffusers_layout(tmp_path: Path) -> None:
 
 def test_wan_latent_statistics(tmp_path: Path) -> None:
     write_json(tmp_path / "transformer" / "config.json", DIFFUSERS)
-    decoder = read_manifest(tmp_path).decoder
+    decoder = read_manifest(tmp_path, preset="hiar").decoder
     assert decoder is not None
     golden = TINY.parents[1] / "tests" / "data" / "golden" / "public-vae" / "config.json"
     recorded = json.loads(golden.read_text())
@@ -239,31 +320,6 @@ def test_original_layout(tmp_path: Path) -> None:
     assert manifest.decoder_file == tmp_path / "Wan2.1_VAE.pth"
     assert manifest.text_file == tmp_path / "models_t5_umt5-xxl-enc-bf16.pth"
     assert manifest.tokenizer_file == tmp_path / "google" / "umt5-xxl"
-
-
-@pytest.mark.parametrize(
-    ("present", "chosen"),
-    [
-        (["self_forcing_dmd.pt"], "self_forcing_dmd.pt"),
-        (["student.safetensors"], "student.safetensors"),
-        (
-            ["w-00001-of-00002.safetensors", "w-00002-of-00002.safetensors", "w.safetensors.index.json"],
-            "w.safetensors.index.json",
-        ),
-        (["a_base.safetensors", "student.pt"], "student.pt"),
-    ],
-)
-def test_student_of_the_original_layout(tmp_path: Path, present: list[str], chosen: str) -> None:
-    write_json(tmp_path / "config.json", ORIGINAL)
-    for name in present:
-        (tmp_path / name).touch()
-    assert read_manifest(tmp_path).transformer_file == tmp_path / chosen
-
-
-def test_original_layout_without_a_student(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", ORIGINAL)
-    with pytest.raises(StartError, match=r"holds no transformer: needed hiar\.pt"):
-        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -293,10 +349,12 @@ def test_what_a_config_leaves_out_is_as_wan_has_it(tmp_path: Path, layout: dict[
     (tmp_path / "hiar.pt").touch()
     left_out = {"text_dim", "freq_dim", "eps"}
     write_json(tmp_path / where, {key: value for key, value in layout.items() if key not in left_out})
-    assert read_manifest(tmp_path).transformer == PUBLISHED
+    assert read_manifest(tmp_path, preset="hiar").transformer == PUBLISHED
     stated = {"text_dim": 2048, "freq_dim": 128, "eps": 1e-5}
     write_json(tmp_path / where, layout | stated)
-    assert read_manifest(tmp_path).transformer == replace(PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5)
+    assert read_manifest(tmp_path, preset="hiar").transformer == replace(
+        PUBLISHED, text_dim=2048, freq_dim=128, eps=1e-5
+    )
 
 
 @LAYOUTS
@@ -337,9 +395,9 @@ def wan_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["taew2_1.pth", "taew2_1.safetensors"])
 def test_the_tiny_decoder_beside_the_wan_vae(wan_folder: Path, file: str) -> None:
     (wan_folder / file).touch()
-    own, tiny = read_manifest(wan_folder), read_manifest(wan_folder, "tiny")
+    own, wan, tiny = (read_manifest(wan_folder, decoder, preset="hiar") for decoder in (None, "wan", "tiny"))
     assert own.decoder == WAN_DECODER
-    assert own == read_manifest(wan_folder, "wan")
+    assert own == wan
     assert (tiny.decoder, tiny.decoder_file) == (TAEHV_DECODER, wan_folder / file)
     assert TAEHV_DECODER.widths == (256, 128, 64, 64)
     assert replace(tiny, decoder=own.decoder, decoder_file=own.decoder_file) == own
@@ -347,7 +405,7 @@ def test_the_tiny_decoder_beside_the_wan_vae(wan_folder: Path, file: str) -> Non
 
 def test_a_tiny_decoder_that_is_not_there(wan_folder: Path) -> None:
     with pytest.raises(StartError) as caught:
-        read_manifest(wan_folder, "tiny")
+        read_manifest(wan_folder, "tiny", preset="hiar")
     files = "taew2_1.safetensors or taew2_1.pth"
     assert str(caught.value) == f"{wan_folder} has no tiny decoder; put {files} there, or use wan"
 
@@ -356,12 +414,3 @@ def test_the_small_model_has_its_own_decoder_only() -> None:
     assert read_manifest(TINY, "tiny") == read_manifest(TINY)
     with pytest.raises(StartError, match=r"models/tiny has no wan decoder; it has tiny only$"):
         read_manifest(TINY, "wan")
-
-
-def test_the_tiny_decoder_is_no_student(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", ORIGINAL)
-    (tmp_path / "taew2_1.safetensors").touch()
-    with pytest.raises(StartError, match="holds no transformer"):
-        read_manifest(tmp_path)
-    (tmp_path / "the_student.safetensors").touch()
-    assert read_manifest(tmp_path).transformer_file == tmp_path / "the_student.safetensors"

@@ -14,9 +14,10 @@ from tests.kernels.compiled import Case
 
 TOKENS, HEADS = 4680, 12
 STRIDES = ("q_segment_stride", "q_row_stride", "k_segment_stride", "k_row_stride", "v_segment_stride", "v_row_stride")
+TABLE = ("pages_ptr", "num_tokens_ptr", "num_pages_ptr")
 PAGE_STRIDES = ("page_stride", "page_row_stride")
 SCALE_STRIDES = ("scale_page_stride", "scale_head_stride")
-FLOAT32_SPILL_BYTES = 1000
+FLOAT32_SPILL_BYTES = 1500
 """Float32 products run without tensor cores and keep whole rows of operands; nothing that must be fast uses them."""
 
 
@@ -40,13 +41,15 @@ def paged(
     def rows(held: str) -> str:
         return f"tensordesc<{held}[1, {keys}, {width}]>" if descriptors else f"*{held}"
 
-    sources, scales = ("k_own", "v_own", "k_pages", "v_pages"), ("k_scales_ptr", "v_scales_ptr")
+    sources, pools = ("k_own", "v_own", "k_pages", "v_pages"), ("k_pages_ptr", "v_pages_ptr")
+    scales = ("k_scales_ptr", "v_scales_ptr")
     signature: Mapping[str, str] = {
         **dict.fromkeys(("q_ptr", "out_ptr"), f"*{kind}"),
         **dict.fromkeys(sources[:2], rows(kind)),
         **dict.fromkeys(sources[2:], rows("fp8e4nv" if fp8_pages else kind)),
+        **dict.fromkeys(pools, "*fp8e4nv" if fp8_pages else f"*{kind}"),
         **(dict.fromkeys(scales, "*fp32") if fp8_pages else {}),
-        **dict.fromkeys(("pages_ptr", "num_pages_ptr"), "*i32"),
+        **dict.fromkeys(TABLE, "*i32"),
         **dict.fromkeys(("table_stride", *STRIDES, *PAGE_STRIDES, *SCALE_STRIDES), "i32"),
     }
     whole = (*scales, *SCALE_STRIDES[:1]) if fp8_pages else ()
@@ -61,7 +64,7 @@ def paged(
         },
         num_warps=num_warps,
         num_stages=num_stages,
-        aligned=("q_ptr", "out_ptr", *STRIDES, *PAGE_STRIDES, *whole, *(() if descriptors else sources)),
+        aligned=("q_ptr", "out_ptr", *pools, *STRIDES, *PAGE_STRIDES, *whole, *(() if descriptors else sources)),
         targets=targets,
         max_spill_bytes=max_spill_bytes,
     )
@@ -82,7 +85,7 @@ def int8(
         return f"tensordesc<{held}[1, {keys}, 128]>" if descriptors else f"*{held}"
 
     sources, v_strides = ("k_ints", "v_own", "v_pages"), ("v_segment_stride", "v_row_stride")
-    whole = ("q_ptr", "out_ptr", "k_scales_ptr", *STRIDES[:2], *v_strides, *PAGE_STRIDES)
+    whole = ("q_ptr", "out_ptr", "k_ints_ptr", "v_pages_ptr", "k_scales_ptr", *STRIDES[:2], *v_strides, *PAGE_STRIDES)
     if fp8_pages:
         whole = (*whole, "v_scales_ptr", "scale_page_stride")
     return Case(
@@ -94,8 +97,10 @@ def int8(
             "k_scales_ptr": "*fp32",
             "v_own": rows(kind),
             "v_pages": rows("fp8e4nv" if fp8_pages else kind),
+            "k_ints_ptr": "*i8",
+            "v_pages_ptr": "*fp8e4nv" if fp8_pages else f"*{kind}",
             **({"v_scales_ptr": "*fp32"} if fp8_pages else {}),
-            **dict.fromkeys(("pages_ptr", "num_pages_ptr"), "*i32"),
+            **dict.fromkeys(TABLE, "*i32"),
             **dict.fromkeys(("table_stride", "num_slots", *STRIDES[:2], *v_strides, *PAGE_STRIDES), "i32"),
             **dict.fromkeys(SCALE_STRIDES, "i32"),
         },
@@ -122,7 +127,7 @@ def smooth_keys(kind: str, targets: tuple[int, ...], *, fp8_pages: bool = False)
             **({"k_scales_ptr": "*fp32"} if fp8_pages else {}),
             **dict.fromkeys(("mean_ptr", "int_scales_ptr"), "*fp32"),
             "ints_ptr": "*i8",
-            **dict.fromkeys(("pages_ptr", "num_pages_ptr"), "*i32"),
+            **dict.fromkeys(TABLE, "*i32"),
             **dict.fromkeys(("table_stride", "segment_stride", "row_stride", *PAGE_STRIDES, *SCALE_STRIDES), "i32"),
         },
         constants={
@@ -167,7 +172,7 @@ def specialised_pages(kind: str, width: int = 128) -> Case:
         signature={
             **dict.fromkeys(tensors, f"*{kind}"),
             **dict.fromkeys(results, "*fp32"),
-            **dict.fromkeys(("pages_ptr", "num_pages_ptr"), "*i32"),
+            **dict.fromkeys(TABLE, "*i32"),
             **dict.fromkeys(("table_stride", "num_rows", "pool_pages", *strides), "i32"),
         },
         constants=_constants(width, queries, keys),

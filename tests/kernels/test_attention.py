@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention.formula import (
+    PageTable,
     page_table,
     paged_attention,
     paged_attention_reference,
@@ -32,7 +33,7 @@ CPU = torch.device("cpu")
 DEVICE = torch.device("cuda") if ON_GPU else CPU
 NUM_PAGES, HEADS = 7, 2
 UNLISTED = 10**6
-"""A page that would be far outside the pool."""
+"""A page that would be far outside the pool, and as many tokens."""
 
 
 @pytest.fixture
@@ -54,19 +55,47 @@ class Scene:
     dtype: torch.dtype = torch.float32
     spare_rows: int = 0
     """Rows of a page beyond the tokens."""
+    shorter: tuple[tuple[int, int], ...] = ()
+    """Pages of which fewer tokens count, and how many do."""
     scale: float = 1.0
     """Of queries and keys."""
     queries: int = 32
     keys: int = 32
     descriptors: bool = False
 
+    @property
+    def token_lists(self) -> list[list[int]]:
+        """How many tokens count of each listed page."""
+        shorter = dict(self.shorter)
+        return [[shorter.get(page, self.num_tokens) for page in pages] for pages in self.page_lists]
+
+    def table(self, device: torch.device, num_segments: int | None = None, width: int = 1) -> PageTable:
+        """That of all segments or the first ones; what it has behind a row is far outside the pool."""
+        lists, tokens = self.page_lists[:num_segments], self.token_lists[:num_segments]
+        table = page_table(lists, (), device, page_tokens=self.num_tokens, token_lists=tokens, width=width)
+        for column in (table.pages_GW, table.num_tokens_GW):
+            for row, pages in zip(column, lists, strict=True):
+                row[len(pages) :] = UNLISTED
+        return table
+
     def __str__(self) -> str:
         pages = "+".join(str(len(pages)) for pages in self.page_lists)
+        pages += "".join(f"-of-{count}" for _, count in self.shorter)
         return f"{self.num_tokens}x{self.width}-pages-{pages}-{str(self.dtype).removeprefix('torch.')}-by-{self.keys}"
 
 
+UNEVEN = [
+    Scene(130, ((1, 2), (2, 1, 4), (1,)), spare_rows=3, shorter=((1, 43),)),  # a full tile and a rest
+    Scene(96, ((1, 2), ()), shorter=((1, 32),)),  # full tiles alone
+    Scene(96, ((0, 1, 2, 3),), shorter=((1, 1),)),
+    Scene(77, ((3, 1, 2), (5, 3)), shorter=((1, 76), (3, 33), (2, 10), (5, 64))),  # more than one in a row
+    Scene(20, ((1, 2), (2,)), shorter=((2, 7),)),  # less than a tile
+]
+"""Pages of which different numbers of tokens count."""
+
+
 def tensors(scene: Scene) -> list[Tensor]:
-    """Queries, own keys and values, pages; pages that nobody lists and the rows behind the tokens are NaN."""
+    """Queries, own keys and values, pages; pages that nobody lists and the rows behind what counts are NaN."""
     random = torch.Generator().manual_seed(3)
     own = (len(scene.page_lists), scene.num_tokens, HEADS, scene.width)
     pool = (NUM_PAGES, scene.num_tokens + scene.spare_rows, HEADS, scene.width)
@@ -75,6 +104,8 @@ def tensors(scene: Scene) -> list[Tensor]:
     for pages in (k_pages, v_pages):
         pages[unlisted] = torch.nan
         pages[:, scene.num_tokens :] = torch.nan
+        for page, count in scene.shorter:
+            pages[page, count:] = torch.nan
     return [x.to(scene.dtype) for x in (q * scene.scale, k * scene.scale, v, k_pages * scene.scale, v_pages)]
 
 
@@ -83,13 +114,10 @@ def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
     from kernels.attention.triton import Tiling, paged_attention_triton  # noqa: PLC0415 - not in the tests' process
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=scene.descriptors)
-    lists = scene.page_lists[:num_segments]
-    table = page_table(lists, (), DEVICE)
-    for row, pages in zip(table.pages_GW, lists, strict=True):
-        row[len(pages) :] = UNLISTED
+    table = scene.table(DEVICE, num_segments)
     q, k, v, *pool = (x.to(DEVICE) for x in tensors(scene))
     own = (x[:num_segments] for x in (q, k, v))
-    return paged_attention_triton(*own, *pool, table.pages_GW, table.num_pages_G, tiling=tiling).double().cpu()
+    return paged_attention_triton(*own, *pool, table, tiling=tiling).double().cpu()
 
 
 def attend_text(num_rows: tuple[int, ...], dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +142,7 @@ def call_public() -> tuple[float, float, bool]:
     """Largest error of the functions that callers use, and whether they went through the kernels."""
     scene = Scene(20, ((1, 3), ()), width=12, spare_rows=2)
     q, k, v, k_pages, v_pages = (x.to(DEVICE) for x in tensors(scene))
-    table = page_table(scene.page_lists, (), DEVICE)
+    table = page_table(scene.page_lists, (), DEVICE, page_tokens=scene.num_tokens)
     paged = paged_attention(q, k, v, k_pages, v_pages, table)
     bias, count = torch.linspace(-1, 3, 40, device=DEVICE).view(2, 20), torch.tensor([20, 3], dtype=torch.int32)
     text = text_attention(q, k, v, bias, count.to(DEVICE))
@@ -135,7 +163,9 @@ def tilings() -> list[tuple[int, int, int, int]]:
 
 
 def expected_of(scene: Scene) -> Tensor:
-    return paged_attention_reference(*(x.double() for x in tensors(scene)), page_table(scene.page_lists, (), CPU))
+    lists, tokens = scene.page_lists, scene.token_lists
+    table = page_table(lists, (), CPU, page_tokens=scene.num_tokens, token_lists=tokens)
+    return paged_attention_reference(*(x.double() for x in tensors(scene)), table)
 
 
 def error(out: Tensor, expected: Tensor) -> float:
@@ -158,6 +188,8 @@ def error(out: Tensor, expected: Tensor) -> float:
         Scene(40, ((1, 0, 4), (3,)), dtype=torch.bfloat16, spare_rows=8),
         Scene(130, ((3,),), queries=128, keys=128, dtype=torch.bfloat16, width=128),
         Scene(50, ((1, 2),), queries=16, keys=64),
+        *UNEVEN,
+        Scene(130, ((3, 1), (0,)), queries=128, keys=128, dtype=torch.bfloat16, width=128, shorter=((3, 43),)),
     ],
     ids=str,
 )
@@ -206,12 +238,15 @@ def test_full_window_of_the_published_model(name: str) -> None:
     q, k, v = (torch.randn(2, 4680, 12, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
     k_pages, v_pages = (torch.randn(8, 4736, 12, 128, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
     lists = ((0, 1, 2, 3, 4, 5), (7, 6, 1))
-    table = page_table(lists, (), DEVICE)
-    listed = (table.pages_GW, table.num_pages_G)
-    out = shipped.paged_attention_triton(q, k, v, k_pages, v_pages, *listed, tiling=tiling)
-    for segment, pages in enumerate(lists):
+    tokens = ((4680,) * 6, (4680, 1560, 4680))
+    k_pages[6, 1560:] = v_pages[6, 1560:] = torch.nan
+    table = page_table(lists, (), DEVICE, page_tokens=4680, token_lists=tokens)
+    out = shipped.paged_attention_triton(q, k, v, k_pages, v_pages, table, tiling=tiling)
+    for segment, pages in enumerate(zip(lists, tokens, strict=True)):
         keys, values = (
-            torch.cat([*(pool[page, :4680] for page in pages), own[segment]]).float().transpose(0, 1)[None]
+            torch.cat([*(pool[page, :count] for page, count in zip(*pages, strict=True)), own[segment]])
+            .float()
+            .transpose(0, 1)[None]
             for pool, own in ((k_pages, k), (v_pages, v))
         )
         expected = scaled_dot_product_attention(q[segment].float().transpose(0, 1)[None], keys, values)
@@ -233,7 +268,7 @@ def test_compiled_tilings_are_those_that_are_shipped(compiling: Call) -> None:
 def test_cpu_tensors_do_not_load_triton() -> None:
     program = (
         "import sys, torch, kernels.attention.formula as a; x = torch.zeros(1, 3, 2, 8);"
-        "a.paged_attention(x, x, x, x, x, a.page_table(((0,),), (), x.device));"
+        "a.paged_attention(x, x, x, x, x, a.page_table(((0,),), (), x.device, page_tokens=3));"
         "a.text_attention(x, x, x, torch.zeros(1, 3), torch.tensor([2], dtype=torch.int32));"
         "assert 'triton' not in sys.modules"
     )
@@ -245,7 +280,52 @@ def test_cpu_tensors_do_not_load_triton() -> None:
 
 
 def test_page_table_pads_short_lists() -> None:
-    table = page_table(((3, 1), (), (5,)), (4,), CPU)
+    table = page_table(((3, 1), (), (5,)), (4,), CPU, page_tokens=7)
     assert table.pages_GW.tolist() == [[3, 1], [0, 0], [5, 0]] and table.num_pages_G.tolist() == [2, 0, 1]
     assert table.write_pages_G.tolist() == [4, -1, -1]
-    assert page_table(((), ()), (), CPU, width=6).pages_GW.shape == (2, 6)
+    assert table.num_tokens_GW.tolist() == [[7, 7], [0, 0], [7, 0]]
+    assert page_table(((), ()), (), CPU, page_tokens=7, width=6).num_tokens_GW.shape == (2, 6)
+
+
+def test_page_table_puts_shorter_pages_last() -> None:
+    """The kernels' fast loop ends at the first one; pages of one length stay in the order they came in."""
+    table = page_table(((3, 1, 2, 6), (5,)), (), CPU, page_tokens=7, token_lists=((4, 7, 5, 7), (2,)))
+    assert table.lists() == [[(1, 7), (6, 7), (2, 5), (3, 4)], [(5, 2)]]
+    assert table.behind(1).lists() == [[(5, 2)]]
+
+
+@pytest.mark.parametrize("token_lists", [((7,), ()), ((7, 7),), ((7, 8), ()), ((0, 7), ())], ids=str)
+def test_page_table_refuses_tokens_that_do_not_suit_the_pages(token_lists: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="token_lists"):
+        page_table(((3, 1), ()), (), CPU, page_tokens=7, token_lists=token_lists)
+
+
+@pytest.mark.parametrize("scene", UNEVEN, ids=str)
+def test_the_twin_reads_what_counts(scene: Scene) -> None:
+    """One softmax over the rows that are left when the others are cut off."""
+    q, k, v, k_pages, v_pages = (x.double() for x in tensors(scene))
+    for segment, pages in enumerate(zip(scene.page_lists, scene.token_lists, strict=True)):
+        keys, values = (
+            torch.cat([own[segment], *(pool[page, :count] for page, count in zip(*pages, strict=True))])
+            for pool, own in ((k_pages, k), (v_pages, v))
+        )
+        weights = (torch.einsum("lhk,thk->hlt", q[segment], keys) * scene.width**-0.5).softmax(-1)
+        torch.testing.assert_close(expected_of(scene)[segment], torch.einsum("hlt,thk->lhk", weights, values))
+
+
+def attend_shuffled(scene: Scene) -> Tensor:
+    """What the kernel gives for a table whose rows are turned round, shorter pages first."""
+    from kernels.attention.triton import Tiling, paged_attention_triton  # noqa: PLC0415 - not in the tests' process
+
+    table = scene.table(DEVICE)
+    for column in (table.pages_GW, table.num_tokens_GW):
+        for row, count in zip(column, table.num_pages_G.tolist(), strict=True):
+            row[:count] = row[:count].flip(0)
+    tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2)
+    return paged_attention_triton(*(x.to(DEVICE) for x in tensors(scene)), table, tiling=tiling).double().cpu()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", [UNEVEN[0], UNEVEN[3]], ids=str)
+def test_kernel_is_right_in_any_order(scene: Scene, run: Call) -> None:
+    assert error(run(attend_shuffled, scene), expected_of(scene)) <= TOLERANCE[scene.dtype]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from kernels.attention.choice import GATES, Work, candidates_on, choose_attention
-from kernels.attention.formula import page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
 from kernels.attention.int8 import paged_attention_int8, paged_attention_int8_reference
 from kernels.fp8.formula import PageScales, quantise_rows_reference
 from tests.kernels.conftest import Call
-from tests.kernels.test_attention import CPU, DEVICE, ON_GPU, TOLERANCE, UNLISTED, Scene, error, tensors
+from tests.kernels.test_attention import CPU, DEVICE, ON_GPU, TOLERANCE, UNEVEN, Scene, error, tensors
 
 WAYS = [(True, False), (False, True), (True, True)]
 """Pages in 8 bits, products in 8 bits."""
@@ -47,23 +47,19 @@ def attend(scene: Scene, fp8_pages: bool, int8: bool, num_segments: int | None =
     from kernels.attention.triton_softmax import Tiling  # noqa: PLC0415
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=scene.descriptors)
-    lists = scene.page_lists[:num_segments]
-    table = page_table(lists, (), DEVICE, width=3)
-    for row, pages in zip(table.pages_GW, lists, strict=True):
-        row[len(pages) :] = UNLISTED
+    table = scene.table(DEVICE, num_segments, width=3)
     (q, k, v, *pool), scales = operands(scene, fp8_pages)
     own = [x[:num_segments].to(DEVICE) for x in (q, k, v)]
     on_device = [PageScales(one.keys_PHL.to(DEVICE), one.values_PHL.to(DEVICE)) for one in scales]
     kernel = int8_attention_triton if int8 else paged_attention_triton
-    listed = (table.pages_GW, table.num_pages_G)
-    return kernel(*own, *(x.to(DEVICE) for x in pool), *listed, *on_device, tiling=tiling).double().cpu()
+    return kernel(*own, *(x.to(DEVICE) for x in pool), table, *on_device, tiling=tiling).double().cpu()
 
 
 def formula(scene: Scene, fp8_pages: bool, int8: bool) -> Tensor:
     (q, k, v, *pool), scales = operands(scene, fp8_pages)
     twin = paged_attention_int8_reference if int8 else paged_attention_reference
     pool = pool if fp8_pages else [x.float() for x in pool]
-    return twin(q.float(), k.float(), v.float(), *pool, page_table(scene.page_lists, (), CPU), *scales).double()
+    return twin(q.float(), k.float(), v.float(), *pool, scene.table(CPU), *scales).double()
 
 
 @pytest.mark.slow
@@ -77,6 +73,8 @@ def formula(scene: Scene, fp8_pages: bool, int8: bool) -> Tensor:
         Scene(45, ((5, 2),), spare_rows=2, descriptors=True),
         Scene(20, ((1, 0, 4), (3,)), width=12, spare_rows=1, queries=16, keys=16),
         Scene(40, ((1,), ()), dtype=torch.bfloat16, spare_rows=8),
+        *UNEVEN,
+        *(replace(scene, descriptors=True) for scene in UNEVEN),
     ],
     ids=str,
 )
@@ -96,7 +94,7 @@ def test_a_segment_does_not_see_its_batch(fp8_pages: bool, int8: bool, run: Call
 def test_rounding_costs_a_few_percent(fp8_pages: bool, int8: bool) -> None:
     """Of random numbers, which the formula takes apart least: each page is read, and none of it twice."""
     scene = Scene(60, ((1, 4), (2,)), width=64)
-    exact = paged_attention_reference(*tensors(scene), page_table(scene.page_lists, (), CPU)).double()
+    exact = paged_attention_reference(*tensors(scene), scene.table(CPU)).double()
     assert 1e-3 < error(formula(scene, fp8_pages, int8), exact) < (0.04 if fp8_pages else 0.02)
 
 
@@ -106,7 +104,7 @@ def test_what_all_keys_have_in_common_costs_nothing() -> None:
     q, k, v, k_pages, v_pages = tensors(scene)
     offset_HK = torch.zeros(2, 64)
     offset_HK[:, 5] = 50.0
-    table = page_table(scene.page_lists, (), CPU)
+    table = scene.table(CPU)
     exact = paged_attention_reference(*(x.double() for x in (q, k, v, k_pages, v_pages)), table)
     out = paged_attention_int8(q, k + offset_HK, v, k_pages + offset_HK, v_pages, table)
     assert error(out.double(), exact) < 0.02
@@ -147,6 +145,6 @@ def test_a_gpu_gives_the_formula(fp8_pages: bool, int8: bool, descriptors: bool)
     capability = torch.cuda.get_device_capability()
     if (fp8_pages and capability < (8, 9)) or (descriptors and capability[0] not in (9, 10)):
         pytest.skip("not on this GPU")
-    scene = Scene(300, ((1, 4), (2,), (0, 3, 5)), width=128, dtype=torch.bfloat16, queries=128)
+    scene = Scene(300, ((1, 4), (2,), (0, 3, 5)), width=128, dtype=torch.bfloat16, queries=128, shorter=((3, 155),))
     scene = replace(scene, keys=128 if descriptors else 64, descriptors=descriptors)
     assert error(attend(scene, fp8_pages, int8), formula(scene, fp8_pages, int8)) <= TOLERANCE[torch.bfloat16]

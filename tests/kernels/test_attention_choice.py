@@ -196,7 +196,7 @@ def test_gathered_pages_give_what_pages_give() -> None:
     for pages in (k_pages, v_pages):
         pages[:, TOKENS:] = torch.nan
         pages[3] = torch.nan
-    arguments = (q, k, v, k_pages, v_pages, page_table(((5, 1), (1, 0)), (), CPU))
+    arguments = (q, k, v, k_pages, v_pages, page_table(((5, 1), (1, 0)), (), CPU, page_tokens=TOKENS))
     torch.testing.assert_close(MATH(*arguments), right(*arguments), rtol=1e-5, atol=1e-6)
 
 
@@ -299,7 +299,7 @@ def test_a_gpu_chooses_a_way_for_the_published_model() -> None:
     assert all(trial.refusal is None for trial in choice.trials if trial.name.startswith("triton")), choice.trials
     q, k, v = (torch.randn(2, 4680, 12, 128, device=device, dtype=torch.bfloat16) for _ in range(3))
     k_pages, v_pages = (torch.randn(7, 4680, 12, 128, device=device, dtype=torch.bfloat16) for _ in range(2))
-    table = page_table(((0, 1, 2, 3, 4, 5), (6, 5, 4, 3, 2, 1)), (), device)
+    table = page_table(((0, 1, 2, 3, 4, 5), (6, 5, 4, 3, 2, 1)), (), device, page_tokens=4680)
     for attend in (choice.full, choice.growing):
         expected = attend(q, k, v, k_pages, v_pages, table)
         graph = torch.cuda.CUDAGraph()

@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.attention.formula import page_table
 from kernels.attention.scene import scenes
 from tests.kernels.attention_cases import SPECIALISED
 from tests.kernels.conftest import Call
-from tests.kernels.test_attention import CPU, TOLERANCE, UNLISTED, Scene, error, expected_of, tensors
+from tests.kernels.test_attention import CPU, TOLERANCE, UNEVEN, Scene, error, expected_of, tensors
 
 
 def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
@@ -24,15 +23,10 @@ def attend(scene: Scene, num_segments: int | None = None) -> Tensor:
     from kernels.attention.triton_specialised import paged_attention_specialised  # noqa: PLC0415
 
     tiling = Tiling(scene.queries, scene.keys, num_warps=4, num_stages=2, descriptors=True)
-    lists = scene.page_lists[:num_segments]
-    table = page_table(lists, (), CPU)
-    for row, pages in zip(table.pages_GW, lists, strict=True):
-        row[len(pages) :] = UNLISTED
     q, k, v, k_pages, v_pages = tensors(scene)
     q, k, v = (x[:num_segments] for x in (q, k, v))
-    out = paged_attention_specialised(
-        q, k, v, k_pages, v_pages, table.pages_GW, table.num_pages_G, pages_tiling=tiling, own_tiling=tiling
-    )
+    table = scene.table(CPU, num_segments)
+    out = paged_attention_specialised(q, k, v, k_pages, v_pages, table, pages_tiling=tiling, own_tiling=tiling)
     return out.double()
 
 
@@ -86,6 +80,8 @@ def shipped() -> tuple[int, int, int, int]:
         Scene(40, ((1, 0, 4), (3,)), scale=30.0),
         Scene(40, ((1, 0, 4), (3,)), dtype=torch.float16, spare_rows=8),
         Scene(130, ((3,), ()), queries=128, keys=128, dtype=torch.bfloat16, width=128),
+        *UNEVEN,
+        Scene(130, ((3, 1),), queries=128, keys=128, dtype=torch.bfloat16, width=128, shorter=((3, 43),)),
     ],
     ids=str,
 )

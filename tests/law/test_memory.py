@@ -127,7 +127,7 @@ def test_a_forward_at_true_shapes_takes_what_is_planned(gathers: bool, mix: tupl
             page_lists=((),) * count,
             write_pages=tuple(range(num_cache)),
         )
-        inputs = lay_out(batch)
+        inputs = lay_out(batch, sizes.patch_px)
     model.attention = gathered(WAN.rollout.window_blocks) if gathers else fused_meta.attend
     with torch.inference_mode(), fused_meta.fused(), META, LiveBytes() as counted:
         model.compute(inputs, cache)

@@ -183,6 +183,24 @@ def test_fused_cache_and_denoise_passes_with_history(model: CausalWan, prompt: T
     assert bool(pool.cache.keys_NPLHK[:, 1, NUM_TOKENS:].isnan().all())
 
 
+def test_a_first_block_of_fewer_latent_frames_is_read_as_it_is(model: CausalWan, prompt: Tensor) -> None:
+    """Its page has room for more tokens, which hold nothing that may be read."""
+    short, num_tokens = latents(0)[:1], NUM_TOKENS // 3
+    _, first = oracle_pass(model, short, LEVELS[1], 0, [], prompt)
+    _, second = oracle_pass(model, latents(1), LEVELS[1], 1, [first], prompt)
+    expected, _ = oracle_pass(model, latents(2), LEVELS[0], 2, [first, second], prompt)
+    pool, context = make_pool(model, 3), model.encode_context(prompt[:7])
+    model(make_batch([(short, LEVELS[1], 0, ())], [context], (2,)), pool.cache)
+    for layer, (keys, values) in enumerate(as_in_pages(first, GRID)):
+        assert error_of(pool.cache.keys_NPLHK[layer, 2, :num_tokens], keys) < 1e-5
+        assert error_of(pool.cache.values_NPLHK[layer, 2, :num_tokens], values) < 1e-5
+    assert bool(pool.cache.keys_NPLHK[:, 2, num_tokens:].isnan().all())
+    assert bool(pool.cache.values_NPLHK[:, 2, num_tokens:].isnan().all())
+    segments = [(latents(1), LEVELS[1], 1, (2,)), (latents(2), LEVELS[0], 2, (2, 1))]
+    batch = replace(make_batch(segments, [context] * 2, (1,)), token_lists=((num_tokens,), (num_tokens, NUM_TOKENS)))
+    assert error_of(model(batch, pool.cache)[0], expected) < 1e-5
+
+
 def test_history_matters(model: CausalWan, prompt: Tensor) -> None:
     _, own = oracle_pass(model, latents(0), LEVELS[1], 0, [], prompt)
     alone, _ = oracle_pass(model, latents(1), LEVELS[0], 1, [], prompt)

@@ -11,6 +11,8 @@ from engine.model.capture import Captured, Captures
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan, TextBuffers
 from engine.model.segments import PagedCache, SegmentBatch
+from kernels.attention.choice import Choice
+from kernels.attention.formula import paged_attention_reference
 from tests.stage import micro
 
 CPU = torch.device("cpu")
@@ -35,7 +37,12 @@ def pool(seed: int) -> PagedCache:
     return PagedCache(torch.randn(shape, generator=random), torch.randn(shape, generator=random))
 
 
-def batch(seed: int, page_lists: tuple[tuple[int, ...], ...], writes: tuple[int, ...]) -> SegmentBatch:
+def batch(
+    seed: int,
+    page_lists: tuple[tuple[int, ...], ...],
+    writes: tuple[int, ...],
+    token_lists: tuple[tuple[int, ...], ...] = (),
+) -> SegmentBatch:
     random = torch.Generator().manual_seed(seed)
     count, model = len(page_lists), micro.model()
     shape = (count, 3, micro.TRANSFORMER.in_dim, micro.HEIGHT, micro.WIDTH)
@@ -47,6 +54,7 @@ def batch(seed: int, page_lists: tuple[tuple[int, ...], ...], writes: tuple[int,
         contexts=tuple(map(model.encode_context, prompts)),
         page_lists=page_lists,
         write_pages=writes,
+        token_lists=token_lists,
     )
 
 
@@ -56,6 +64,7 @@ BATCHES = [
     batch(3, ((2,),), ()),
     batch(4, ((3, 4), (1,)), (7, 2)),
     batch(5, ((4,), (3, 2, 1)), (0,)),
+    batch(6, ((0, 1), (0, 1, 5)), (5,), ((micro.TOKENS // 3, micro.TOKENS), (1, 2, micro.TOKENS))),
 ]
 
 
@@ -122,6 +131,21 @@ def test_shapes_share_their_buffers() -> None:
     graphed = graphed_wan(micro.model(), Counter())
     addresses = {graphed._fill(one).latents_GFCYX.data_ptr() for one in BATCHES}
     assert len(addresses) == 1
+
+
+@torch.inference_mode()
+def test_a_full_window_with_a_shorter_page_takes_the_attention_that_takes_any() -> None:
+    def refuse(*_: object) -> Tensor:
+        raise AssertionError("it would read all tokens of every page")
+
+    model, full = micro.model(), ((0, 1, 2), (3, 4, 5))
+    only_full = Choice("only full", refuse, paged_attention_reference)
+    graphed = GraphedWan(model, window_pages=WINDOW, max_segments=4, captures=Captures(Counter()), attention=only_full)
+    shorter = batch(7, full, (), ((micro.TOKENS - 1, *[micro.TOKENS] * 2), (micro.TOKENS,) * 3))
+    torch.testing.assert_close(graphed(shorter, pool(9)), model(shorter, pool(9)))
+    for even in (batch(7, full, ()), batch(7, full, (), ((micro.TOKENS,) * 3,) * 2)):
+        with pytest.raises(AssertionError, match="all tokens of every page"):
+            graphed(even, pool(9))
 
 
 def graphed_wan(model: CausalWan, counter: Counter) -> GraphedWan:

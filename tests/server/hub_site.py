@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE_BYTES = 1000
@@ -65,7 +66,7 @@ class _Answer(BaseHTTPRequestHandler):
             self._list(path.removeprefix("/api/models/"))
         elif "/resolve/" in path:
             repo, _, rest = path[1:].partition("/resolve/")
-            self._send_file(repo, rest.partition("/")[2])
+            self._send_file(repo, unquote(rest.partition("/")[2]))
         else:
             self._send(404, b"")
 

@@ -51,9 +51,14 @@ class Planned:
 
 
 def run(model: Path, count: int, kind: str, flags: str = "") -> Planned:
-    """Ask the command."""
+    """Ask the command of the model in a folder."""
+    return planned(["--model", str(model)], count, kind, flags)
+
+
+def planned(subject: Sequence[str], count: int, kind: str, flags: str = "") -> Planned:
+    """Ask the command of what some flags name."""
     devices = ",".join(f"cuda:{index}" for index in range(count))
-    arguments = ["--model", str(model), "--devices", devices, "--plan", "--assume", kind, *flags.split()]
+    arguments = [*subject, "--devices", devices, "--plan", "--assume", kind, *flags.split()]
     out = io.StringIO()
     try:
         with redirect_stdout(out):

@@ -1,10 +1,10 @@
 """``hiar-server`` on workers that need no process: first seconds a block or ``broken``/``failing``, then its flags."""
 
 import sys
-from pathlib import Path
 
 import server.main
 from engine import EngineConfig, Manifest, Observer, WeightsError, WorkerLost
+from server.settings import Settings
 from tests.instant import MANIFEST, Behaviour, InstantEngine
 
 
@@ -24,11 +24,11 @@ def main() -> None:
     def engine(config: EngineConfig, observer: Observer) -> InstantEngine:
         return InstantEngine(config, wanted, observer)
 
-    def read_manifest(path: Path, decoder: object) -> Manifest:
+    def model_of(settings: Settings) -> Manifest:
         return MANIFEST
 
     server.main.Engine = engine  # type: ignore[assignment, misc]
-    server.main.read_manifest = read_manifest
+    server.main.model_of = model_of  # type: ignore[assignment]
     server.main.main(sys.argv[2:])
 
 

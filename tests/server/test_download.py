@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from engine import StartError, read_manifest
+from engine import BASE_FILES, PRESETS, Layout, Preset, StartError, read_manifest
 from server.download import command
 from server.download.hub import SAFE_SUFFIXES
 from tests.server.hub_site import COMMIT, HubSite, hub_site
@@ -100,10 +100,69 @@ def test_a_model_that_can_be_served(site: HubSite, run: Run) -> None:
 def test_hiar_comes_from_two_repositories(site: HubSite, run: Run) -> None:
     folder = run("hiar")
     wan = {"config.json", "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json"}
-    assert names_in(folder) == {".complete", "hiar.pt", *wan}
+    assert names_in(folder) == {".complete", "hiar.json", "hiar.pt", *wan}
     manifest = read_manifest(folder)
     assert manifest.transformer_file == folder / "hiar.pt"
     assert manifest.tokenizer_file is not None and (manifest.tokenizer_file / "tokenizer.json").is_file()
+
+
+def repos_of(preset: Preset) -> dict[str, dict[str, bytes]]:
+    """All that the preset's repositories would hold, with other files beside it."""
+    config = {**WAN_CONFIG, "text_len": 512}
+    layout = {"attention_head_dim": 128, "num_attention_heads": 12, "in_channels": 16, "text_dim": 4096}
+    texts = {"config.json": config, "transformer/config.json": {**config, **layout}}
+    students = (preset.file, *(lora.file for lora in preset.loras))
+    if preset.layout is Layout.DIFFUSERS:
+        students = (*students, "transformer/config.json")
+    repos: dict[str, dict[str, bytes]] = {preset.hub_id: {"other.pt": WEIGHTS}, preset.base_hub_id: {}}
+    for repo, patterns in ((preset.hub_id, students), (preset.base_hub_id, BASE_FILES[preset.layout])):
+        for name in (pattern.replace("*", "x") for pattern in patterns):
+            repos[repo][name] = json.dumps(texts[name]).encode() if name in texts else name.encode() * 100
+    return repos
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
+def test_a_preset_comes_with_its_base_and_tells_its_roll_out(site: HubSite, run: Run, preset: Preset) -> None:
+    site.repos.update(repos_of(preset))
+    folder = run(preset.name)
+    assert json.loads((folder / "hiar.json").read_text()) == {"preset": preset.name}
+    assert "other.pt" not in names_in(folder) and not (folder / ".hiar-download").exists()
+    manifest = read_manifest(folder)
+    assert (manifest.preset, manifest.rollout) == (preset.name, preset.rollout)
+    parts = (manifest.transformer_file, manifest.decoder_file, manifest.text_file, manifest.tokenizer_file)
+    assert all(part is not None and part.exists() for part in (*parts, *(lora.file for lora in manifest.loras)))
+
+
+def test_what_a_person_wrote_of_the_roll_out_stays(site: HubSite, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    site.repos.update(repos_of(PRESETS["longlive"]))
+    folder = run("longlive")
+    own = {"preset": "longlive", "rollout": {"window_latent_frames": 15}}
+    (folder / "hiar.json").write_text(json.dumps(own))
+    (folder / ".complete").unlink()
+    assert json.loads((run("longlive") / "hiar.json").read_text()) == own
+    fetched = len(site.served)
+    run("longlive-infinity")
+    assert read_manifest(folder).preset == "longlive-infinity" and len(site.served) == fetched
+    assert "preset longlive-infinity: LongLive, positions relative" in capsys.readouterr().out
+
+
+def test_the_roll_out_is_told_of_a_folder_that_was_filled_before(site: HubSite, run: Run) -> None:
+    folder = run("hiar")
+    (folder / "hiar.json").unlink()
+    fetched = len(site.served)
+    run("hiar")
+    assert read_manifest(folder).preset == "hiar" and len(site.served) == fetched
+
+
+def test_the_roll_out_is_told_last(site: HubSite, run: Run, tmp_path: Path) -> None:
+    site.refusals["/Wan-AI/Wan2.1-T2V-1.3B/resolve"] = (503, {})
+    assert "answered 503" in refusal(run, "hiar")
+    assert not (tmp_path / "model" / "hiar.json").exists()
+
+
+def test_a_repository_of_a_model_trained_as_a_preset(site: HubSite, run: Run) -> None:
+    folder = run("someone/small", "--preset", "self-forcing")
+    assert json.loads((folder / "hiar.json").read_text()) == {"preset": "self-forcing"}
 
 
 def test_the_small_decoder_joins_a_model(site: HubSite, run: Run) -> None:
@@ -224,6 +283,11 @@ def test_no_file_leaves_the_folder(site: HubSite, run: Run) -> None:
         (["someone/small", "--revision", "v9"], "someone/small has no revision 'v9'"),
         (["someone/small", "--only", "x.json"], "someone/small has no x.json; it has manifest.json, w.safetensors"),
         (["not a/name"], "'not a/name' is no hub id like owner/name"),
+        (["krea", "--revision", "v1"], "'krea' is no hub id like owner/name and none of the presets hiar, self-f"),
+        (["someone/small", "--preset", "krea"], "there is no preset 'krea'; there are hiar, self-forcing, "),
+        (["hiar", "--preset", "causvid"], "hiar is a preset itself; leave --preset causvid out"),
+        (["gdhe17/Self-Forcing"], "name its preset in its place, self-forcing or self-forcing-sid"),
+        (["wlsaidhi/SFWan2.1-T2V-1.3B-Diffusers"], "name its preset in its place, self-forcing-diffusers"),
         (["hiar", "--revision", "v1"], "--only and --revision go with a repository, such as jackyhate/HiAR"),
     ],
 )

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine import EngineOptions, Nodes, Precision
+from engine import PRESETS, EngineOptions, Lora, Nodes, Order, Precision, RolloutChanges
 from server.main import engine_config
+from server.model import roll_out_words
 from server.options import OPTIONS
 from server.settings import SettingError, Settings, read_settings
 
 CHART_VALUES = Path(__file__).parents[2] / "deploy" / "helm" / "hiar-server" / "values.yaml"
-OF_THE_ENGINE = [option for option in OPTIONS if option.of is not None]
+OF_THE_ENGINE = [option for option in OPTIONS if option.of not in (None, RolloutChanges)]
 BY_NAME = {option.name: option for option in OPTIONS}
 IN_THE_CHART = {
     "max_videos": "server.maxVideos",
@@ -39,7 +40,13 @@ IN_THE_CHART = {
 def value_of(settings: Settings, name: str) -> object:
     """What a setting is, by its option's name, wherever it is held."""
     engine, option = settings.engine, BY_NAME[name]
-    holders = {None: settings, EngineOptions: engine, Precision: engine.precision, Nodes: engine.nodes}
+    holders = {
+        None: settings,
+        RolloutChanges: settings.changes,
+        EngineOptions: engine,
+        Precision: engine.precision,
+        Nodes: engine.nodes,
+    }
     return getattr(holders[option.of], option.field)
 
 
@@ -82,6 +89,54 @@ def test_every_setting_of_the_engine_reaches_it() -> None:
     config = engine_config(settings)
     assert {name: getattr(config, name) for name in vars(settings.engine)} == vars(settings.engine)
     assert config.nodes == Nodes(num_nodes=2, rank=1, master_addr="a", master_port=8)
+
+
+def test_what_the_model_is_and_what_changes() -> None:
+    changes = "--steps 1000,600,200 --shift 3 --window 12 --sink 3 --order Block_First"
+    settings = read_settings(f"--preset LongLive {changes} --lora a.pt --lora b.safetensors:0.5,c:d:-2".split(), {})
+    assert settings == Settings(
+        preset="longlive",
+        changes=RolloutChanges(
+            denoising_steps=(1000, 600, 200),
+            timestep_shift=3.0,
+            window_latent_frames=12,
+            sink_latent_frames=3,
+            order=Order.BLOCK_FIRST,
+        ),
+        loras=(
+            Lora(file=Path("a.pt")),
+            Lora(file=Path("b.safetensors"), scale=0.5),
+            Lora(file=Path("c:d"), scale=-2.0),
+        ),
+    )
+    environment = {"HIAR_PRESET": "hiar", "HIAR_LORA": "x.pt, y.pt:2", "HIAR_WINDOW": "9"}
+    assert read_settings([], environment) == Settings(
+        preset="hiar",
+        changes=RolloutChanges(window_latent_frames=9),
+        loras=(Lora(file=Path("x.pt")), Lora(file=Path("y.pt"), scale=2.0)),
+    )
+    assert read_settings(["--lora", "z.pt"], environment).loras == (Lora(file=Path("z.pt")),)
+
+
+def test_changes_reach_the_model_and_are_told() -> None:
+    settings = read_settings(["--window", "9", "--steps", "1000,500"], {})
+    manifest = engine_config(settings).manifest
+    assert (manifest.rollout.window_latent_frames, manifest.rollout.num_stages) == (9, 2)
+    assert roll_out_words(manifest, settings) == "roll-out of model tiny with --steps 1000,500 --window 9"
+
+
+def test_a_plan_of_a_preset_needs_no_folder_and_a_server_does() -> None:
+    settings = read_settings(["--preset", "longlive", "--plan", "--decoder", "tiny", "--sizes", "480x480"], {})
+    manifest = engine_config(settings).manifest
+    assert (manifest.name, manifest.rollout) == ("longlive", PRESETS["longlive"].rollout)
+    assert manifest.decoder is not None and manifest.decoder.kind == "tiny"
+    assert manifest.video.sizes == ((480, 480),)
+    assert roll_out_words(manifest, settings) == "roll-out of preset longlive"
+    with pytest.raises(SettingError) as caught:
+        engine_config(read_settings(["--preset", "longlive"], {}))
+    assert str(caught.value) == (
+        "--preset longlive needs the folder of the model by --model DIR; hiar-download longlive --to DIR makes one"
+    )
 
 
 def test_defaults() -> None:
@@ -146,6 +201,19 @@ def test_the_environment_is_read_and_a_flag_wins() -> None:
         ("LOG_LEVEL", "loud", "debug or info"),
         ("HOST", " ", "a host name"),
         ("MODEL", "", "a folder"),
+        ("PRESET", "krea", "one of hiar, self-forcing"),
+        ("STEPS", "250,500", "a falling list like 1000,750,500,250"),
+        ("STEPS", "1000,1000", "a falling list"),
+        ("STEPS", "1000,0", "each 1..1000"),
+        ("STEPS", "", "a falling list"),
+        ("SHIFT", "0", "above 0"),
+        ("WINDOW", "0", "1..10000"),
+        ("SINK", "-3", "0..10000"),
+        ("ORDER", "diagonal", "step_first or block_first"),
+        ("LORA", "a.pt:big", "FILE or FILE:SCALE"),
+        ("LORA", "a.pt:nan", "FILE or FILE:SCALE"),
+        ("LORA", "a.pt,,b.pt", "FILE or FILE:SCALE"),
+        ("LORA", ":2", "FILE or FILE:SCALE"),
         ("STAGE_TIMEOUT", "0", "above 0"),
         ("RECOVERY_GRACE", "-1", "above 0"),
         ("LEAD_TARGET", "soon", "above 0"),

@@ -158,7 +158,7 @@ def test_grouped_attention_is_the_twin_s() -> None:
     generator = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn(4, 3, 2, 8, generator=generator) for _ in range(3))
     pools = [torch.randn(5, 3, 2, 8, generator=generator) for _ in range(2)]
-    table = page_table([(0, 4), (), (2, 1), (3,)], (), CPU)
+    table = page_table([(0, 4), (), (2, 1), (3,)], (), CPU, page_tokens=q.shape[1])
     want = paged_attention_reference(q, k, v, *pools, table)
     torch.testing.assert_close(grouped_attention(q, k, v, *pools, table), want, atol=1e-6, rtol=1e-5)
 

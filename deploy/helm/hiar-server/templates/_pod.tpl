@@ -139,6 +139,9 @@ readinessProbe:
 {{- if $values.model.name }}
 - {name: HIAR_MODEL, value: {{ include "hiar.modelFolder" .root | quote }}}
 {{- end }}
+{{- with $values.model.preset }}
+- {name: HIAR_PRESET, value: {{ . | quote }}}
+{{- end }}
 {{- with $values.model.decoder }}
 - {name: HIAR_DECODER, value: {{ . | quote }}}
 {{- end }}
