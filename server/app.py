@@ -27,6 +27,7 @@ from server.metrics.readings import Readings
 from server.player.routes import PlayerRoutes
 from server.settings import Settings
 from server.videos.idempotency import HEADER, KEY_LENGTH_MAX
+from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.query import LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
@@ -87,7 +88,8 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     """
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens())
-    videos = VideoRoutes(engine, settings, families, access)
+    owned = Ownership(engine, access.keys, settings.max_per_client)
+    videos = VideoRoutes(engine, settings, families, owned, access.tokens)
     _add_making_routes(app, videos)
     _add_resource_routes(app, videos)
     _add_reading_routes(app, videos)
@@ -95,7 +97,7 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     _add_player(app, PlayerRoutes())
     if settings.metrics_port is None:
         app.add_api_route(PATH, metrics_route(settings, engine, families).metrics, include_in_schema=False)
-    _add_guards(app, settings, access)
+    _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)
     app.add_middleware(Envelope)
@@ -104,9 +106,10 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     return app
 
 
-def _add_guards(app: FastAPI, settings: Settings, access: Access) -> None:
+def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownership) -> None:
     """What a request passes before a route sees it, the last first."""
     app.add_middleware(BodyLimit, limits=settings.transport)
+    app.add_middleware(OwnVideosOnly, owned=owned, video_path=_A_VIDEO)
     app.add_middleware(Callers, access=access, open_paths=OPEN, video_path=_A_VIDEO)
     app.add_middleware(Origins, allowed=settings.cors_origins, exempt=PROBED)
     app.add_middleware(Hosts, known=KnownHosts(settings.host, settings.allowed_hosts), exempt=PROBED)

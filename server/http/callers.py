@@ -5,6 +5,7 @@ oversight.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ def caller_of(scope: Scope) -> Caller:
     return caller
 
 
+def below(path: str) -> re.Pattern[str]:
+    """What matches the addresses of a route and all below it."""
+    return re.compile(compile_path(path)[0].pattern.removesuffix("$"))
+
+
 def key_name(scope: Scope) -> str | None:
     """The name of the key that asks, for logs; None without one, and where nobody was found."""
     caller = scope.get(_CALLER_KEY)
@@ -67,7 +73,7 @@ class Callers:
         """``open_paths``: routes that need nothing. Below ``video_path`` a token is enough to read."""
         self._app, self._keys, self._tokens = app, access.keys, access.tokens
         self._open = [compile_path(path)[0] for path in open_paths]
-        self._video = compile_path(video_path + "{rest:path}")[0]
+        self._video = below(video_path)
         self._rates = Rates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,7 +30,7 @@ def exchange_of(scope: Scope) -> Exchange:
 
 
 def note_video(scope: Scope, video_id: str) -> None:
-    """The request made this video, or is about it."""
+    """The request made this video, or is about it. An id from an address may be any text."""
     exchange_of(scope).video_id = video_id
 
 

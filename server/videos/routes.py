@@ -13,9 +13,10 @@ from starlette.responses import Response, StreamingResponse
 
 from engine import BlockGone, Engine, RequestError, VideoHandle
 from server.http.body import body_of
-from server.http.callers import Access, caller_of
+from server.http.callers import caller_of
 from server.http.exchange import note_video
 from server.http.rates import Rates
+from server.http.tokens import ViewerTokens
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
 from server.settings import Settings
@@ -35,12 +36,14 @@ _log = logging.getLogger(__name__)
 class VideoRoutes:
     """All addresses of videos."""
 
-    def __init__(self, engine: Engine, settings: Settings, families: Families, access: Access) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, families: Families, owned: Ownership, tokens: ViewerTokens
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._families = families
-        self._tokens = access.tokens
-        self._owned = Ownership(engine, access.keys, settings.max_per_client)
+        self._tokens = tokens
+        self._owned = owned
         self._repeats = Repeats(MemoryReceipts(), engine.video)
         self._prompt_changes = Rates()
 
@@ -99,10 +102,7 @@ class VideoRoutes:
 
     async def retrieve(self, video_id: str, request: Request) -> VideoAnswer:
         """Tell how a video is."""
-        return self._answer(request, self._video(request, video_id))
-
-    def _video(self, request: Request, video_id: str) -> VideoHandle:
-        return self._owned.video(caller_of(request.scope), video_id)
+        return self._answer(request, self._engine.video(video_id))
 
     def _answer(self, request: Request, video: VideoHandle) -> VideoAnswer:
         caller = caller_of(request.scope)
@@ -112,10 +112,10 @@ class VideoRoutes:
     # --- steering ---
 
     async def change_prompt(
-        self, video_id: str, request: Request, body: Annotated[PromptChange, Depends(body_of(PromptChange))]
+        self, video_id: str, body: Annotated[PromptChange, Depends(body_of(PromptChange))]
     ) -> PromptChanged:
         """Change what a running video shows, from the returned block on."""
-        video = self._video(request, video_id)
+        video = self._engine.video(video_id)
         self._prompt_changes.take(
             video_id,
             burst=PROMPT_CHANGES,
@@ -127,24 +127,24 @@ class VideoRoutes:
 
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""
-        video = self._video(request, video_id)
+        video = self._engine.video(video_id)
         await video.cancel()
         return self._answer(request, video)
 
-    async def delete(self, video_id: str, request: Request) -> VideoDeleted:
+    async def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and forget it."""
-        await self._video(request, video_id).forget()
+        await self._engine.video(video_id).forget()
         return VideoDeleted(id=video_id)
 
     # --- reading ---
 
     async def stream(self, video_id: str, request: Request) -> Response:
         """Read a video from a block on, while it is made: an init segment, then fragments."""
-        return self._stream(self._video(request, video_id), from_block(request), is_callers=False)
+        return self._stream(self._engine.video(video_id), from_block(request), is_callers=False)
 
-    async def content(self, video_id: str, request: Request) -> Response:
+    async def content(self, video_id: str) -> Response:
         """Read a whole video: what was made if it has ended, else as it is made."""
-        video = self._video(request, video_id)
+        video = self._engine.video(video_id)
         if not video.is_ended or video.init_segment is None:
             return self._stream(video, 0, is_callers=False)
         if video.kept.start > 0:

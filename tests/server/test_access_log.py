@@ -92,11 +92,11 @@ def test_what_was_no_request_is_told_too(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_line_for_people(live: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
-    request_id = httpx.get(f"{live.url}/v1/%0d%0a%22?x").headers["x-request-id"]
+    request_id = httpx.get(f"{live.url}/v1/videos/%0d%0a%22?x").headers["x-request-id"]
     lines(caplog, 1)
     (text,) = [record.getMessage() for record in caplog.records if record.name == LOG]
     start, _, end = text.partition(" ms ")
-    assert start.rpartition(" ")[0] == f"{request_id} - GET /v1/%0d%0a%22 404 -"
+    assert start.rpartition(" ")[0] == f"{request_id} - GET /v1/videos/%0d%0a%22 404 -"
     assert end.endswith(" B not_found")
 
 

@@ -99,6 +99,7 @@ def test_a_key_sees_its_own_videos_only(clean: LiveServer) -> None:
         ("POST", "/prompt"),
         ("GET", "/stream"),
         ("GET", "/content"),
+        ("GET", "/whatever/a%0Alater%0Aroute"),
     ):
         address = f"{clean.url}/v1/videos/{made['id']}{rest}"
         body = {"prompt": "y"} if rest == "/prompt" else None
@@ -158,3 +159,19 @@ def test_the_owner_of_a_video_is_with_its_request(clean: LiveServer) -> None:
     create(clean, ALICE)
     video: VideoHandle = clean.engine.opened[-1]
     assert video.request.owner == "key alice"
+
+
+def test_a_route_that_knows_of_no_owner_is_guarded_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(line("alice", ALICE) + line("bob", BOB))
+
+    async def later(video_id: str) -> str:
+        return video_id
+
+    with serving(keys=tmp_path / "keys") as live:
+        live.app.add_api_route("/v1/videos/{video_id}/later", later, methods=["GET", "POST"])
+        made = create(live, ALICE).json()
+        address, token = f"{live.url}/v1/videos/{made['id']}/later", made["urls"]["content"].partition("?")[2]
+        assert httpx.get(address, headers=bearer(ALICE)).json() == made["id"]
+        assert httpx.get(f"{address}?{token}").json() == made["id"]
+        assert [httpx.get(address, headers=bearer(BOB)).status_code, httpx.get(address).status_code] == [404, 401]
+        assert httpx.post(f"{address}?{token}").status_code == 401
