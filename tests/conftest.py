@@ -1,12 +1,24 @@
 """What all tests share."""
 
+import gc
+import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
+gc.disable()  # until all tests are imported, which makes garbage of nothing
+# Loading certificates takes each new HTTP client 20 ms, and nearly each request here makes one. No server here has any.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 torch.set_num_threads(1)  # tensors here are tiny; threads that wait for each other are slow beside busy servers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ from engine.config import TransformerConfig
 from engine.model.dit import Block, CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
 from kernels.attention.choice import PagedAttention
-from kernels.attention.formula import PageTable
+from kernels.attention.table import PageTable
 from kernels.elementwise.formula import rms_norm
 
 WINDOW_BLOCKS = 7

@@ -18,7 +18,7 @@ from torch.nn import functional
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
 from kernels.attention.choice import PagedAttention
-from kernels.attention.formula import PageTable, page_table
+from kernels.attention.table import PageTable, page_table
 from training.forward import attend
 
 

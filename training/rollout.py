@@ -25,7 +25,7 @@ from engine.law.window import attended_blocks
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, TextRows
 from engine.stage.noise import KeyedNoise
-from kernels.attention.formula import PageTable, page_table
+from kernels.attention.table import PageTable, page_table
 from training.forward import Mask, joined_attention
 
 Cell = tuple[int, int]

@@ -18,8 +18,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu.record import Bar, Headline, Panel, Section, Table
 from benchmarks.gpu.timing import Bench, Timing
-from kernels.attention.formula import PageTable, page_table, paged_attention
+from kernels.attention.formula import paged_attention
 from kernels.attention.int8 import paged_attention_int8
+from kernels.attention.table import PageTable, page_table
 from kernels.fp8.formula import PageScales, quantise_rows_reference
 
 OURS, SPECIALISED = "ours", "ours, warp-specialised"

@@ -59,7 +59,7 @@ DRY = Sizes(
     size_px=(64, 32),
     decoders={
         "Wan VAE": DecoderConfig(
-            kind=DecoderKind.WAN, dim=8, latents_mean=WAN_DECODER.latents_mean, latents_std=WAN_DECODER.latents_std
+            kind=DecoderKind.WAN, dim=4, latents_mean=WAN_DECODER.latents_mean, latents_std=WAN_DECODER.latents_std
         ),
         "tiny decoder": DecoderConfig(kind=DecoderKind.TINY, widths=(16, 16, 16, 16)),
     },

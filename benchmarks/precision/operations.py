@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from kernels.attention.formula import PageTable, page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
 from kernels.attention.int8 import paged_attention_int8_reference
+from kernels.attention.table import PageTable, page_table
 from kernels.fp8.formula import PageScales, fp8_linear, quantise_rows_reference
 from kernels.numbers import FP8, FP8_MAX
 

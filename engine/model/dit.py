@@ -22,7 +22,8 @@ from engine.model.fp8_linear import Fp8Linear
 from engine.model.rope import rotations
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows, lay_out
 from kernels.attention.choice import PagedAttention
-from kernels.attention.formula import PageTable, paged_attention, text_attention
+from kernels.attention.formula import paged_attention, text_attention
+from kernels.attention.table import PageTable
 from kernels.elementwise.formula import (
     gated_residual,
     gated_residual_norm,

@@ -25,7 +25,7 @@ from engine.model.capture import Captured, Captures
 from engine.model.dit import CausalWan
 from engine.model.segments import ForwardInputs, PagedCache, SegmentBatch, TextContext, TextRows
 from kernels.attention.choice import UNTRIED, Choice
-from kernels.attention.formula import PageTable, page_table
+from kernels.attention.table import PageTable, page_table
 
 Rows = TypeVar("Rows", TextRows, PageTable)
 

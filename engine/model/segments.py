@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kernels.attention.formula import PageTable, page_table
+from kernels.attention.table import PageTable, page_table
 from kernels.fp8.formula import PageScales
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 
 LIMIT_S = 90
-"""Seconds for imports, for compiling and for a few runs; nothing of it was measured on a GPU."""
+"""Whole seconds for imports, for compiling and for a few runs; nothing of it was measured on a GPU."""
 GRACE_S = 5
 """A process that is not ended by its own alarm gets so many seconds more."""
+PACKAGES = Path(__file__).parents[2]
+"""Where programs run, so that they find what they import."""
 
 
 def refusal_apart(
@@ -27,8 +29,6 @@ def refusal_apart(
     shape_LHK: tuple[int, int, int],
     num_segments: int,
     num_pages: int,
-    *,
-    limit_s: int = LIMIT_S,
 ) -> str | None:
     """Why a candidate failed its check in a process of its own; None if it passed.
 
@@ -39,20 +39,21 @@ def refusal_apart(
         shape_LHK: of a segment.
         num_segments: segments of the trial.
         num_pages: pages of a full window.
-        limit_s: whole seconds that the process may take.
     """
     kind = str(dtype).removeprefix("torch.")
-    numbers = map(str, (*shape_LHK, num_segments, num_pages, limit_s))
-    program = [sys.executable, "-m", "kernels.attention.trial", name, str(device), kind, *numbers]
-    return outcome_of(program, limit_s + GRACE_S)
+    program = trial_program(name, str(device), kind, *shape_LHK, num_segments, num_pages, LIMIT_S)
+    return outcome_of(program, LIMIT_S + GRACE_S)
+
+
+def trial_program(*arguments: str | int) -> list[str]:
+    """The command line of ``kernels.attention.trial`` with its arguments; it runs from the root of the packages."""
+    return [sys.executable, "-m", "kernels.attention.trial", *map(str, arguments)]
 
 
 def outcome_of(program: Sequence[str], limit_s: float) -> str | None:
     """Run a program that writes a refusal to its standard output, or nothing; returns what is wrong, if anything is."""
     try:
-        ended = subprocess.run(
-            program, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=limit_s
-        )
+        ended = subprocess.run(program, cwd=PACKAGES, capture_output=True, text=True, check=False, timeout=limit_s)
     except subprocess.TimeoutExpired:
         return f"stood still for {limit_s:g} s in a process of its own"
     if ended.returncode < 0:

@@ -25,9 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention.apart import refusal_apart
-from kernels.attention.formula import PageTable, paged_attention, paged_attention_reference
+from kernels.attention.formula import paged_attention, paged_attention_reference
 from kernels.attention.int8 import paged_attention_int8_reference
 from kernels.attention.scene import Scene, scenes
+from kernels.attention.table import PageTable
 from kernels.dispatch import uses_triton
 from kernels.fp8.formula import PageScales
 

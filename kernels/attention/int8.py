@@ -12,7 +12,8 @@ T keys of a segment.
 import torch
 from torch import Tensor
 
-from kernels.attention.formula import PageTable, attend, mean_keys, visible_rows
+from kernels.attention.formula import attend, mean_keys, visible_rows
+from kernels.attention.table import PageTable
 from kernels.dispatch import uses_triton
 from kernels.fp8.formula import PageScales
 from kernels.numbers import FLOOR, INT8_MAX

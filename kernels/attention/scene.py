@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.attention.formula import PageTable, mean_keys, page_table
+from kernels.attention.formula import mean_keys
 from kernels.attention.int8 import rounded
+from kernels.attention.table import PageTable, page_table
 from kernels.fp8.formula import PageScales, load_page, quantise_rows_reference
 
 CHECKED_ROWS = 64

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.formula import PageTable
+from kernels.attention.table import PageTable
 from kernels.attention.triton_softmax import (
     REST_N,
     Tiling,

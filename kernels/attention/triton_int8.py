@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.formula import PageTable, mean_keys
+from kernels.attention.formula import mean_keys
+from kernels.attention.table import PageTable
 from kernels.attention.triton_softmax import (
     REST_N,
     Tiling,

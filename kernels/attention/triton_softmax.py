@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from kernels.attention.formula import PageTable
+from kernels.attention.table import PageTable
 from kernels.dispatch import is_interpreted
 from kernels.numbers import FP8
 

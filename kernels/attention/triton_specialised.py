@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.formula import PageTable
+from kernels.attention.table import PageTable
 from kernels.attention.triton_softmax import (
     HOPPER_TILING,
     Tiling,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from benchmarks.true_shapes import folder
 from benchmarks.true_shapes.folder import LAYOUTS, apparent_bytes, disk_bytes, make_folder
@@ -28,6 +29,7 @@ from benchmarks.true_shapes.sizes import MICRO, PUBLISHED
 from benchmarks.true_shapes.tokenizer import END, tokenizer_json
 from engine import Manifest, StartError, read_manifest
 from engine.config import DecoderConfig, TextConfig, TransformerConfig
+from engine.model import reading
 from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.names import text_names, transformer_names, vae_names
@@ -54,6 +56,12 @@ def shapes_of(network: nn.Module) -> Shapes:
 
 def shapes_in(path: Path) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+
+
+def headers_alone(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, without numbers: at the first look at each the system reads megabytes ahead."""
+    with safe_open(path, "pt") as file:
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in sorted(file.keys())}
 
 
 def wanted(transformer: TransformerConfig, decoder: DecoderConfig, text: TextConfig) -> tuple[Shapes, Shapes, Shapes]:
@@ -110,7 +118,10 @@ def test_random_numbers_depend_on_the_name_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_real_folder_has_every_tensor_and_takes_no_disk(tmp_path: Path, layout: str) -> None:
+def test_a_real_folder_has_every_tensor_and_takes_no_disk(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "load_file", headers_alone)
     lines = make(tmp_path, layout=layout)
     assert disk_bytes(tmp_path) < 50e6
     manifest = read_manifest(tmp_path)

@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,12 @@ REQUEST = VideoRequest(
     output=Output.LATENTS,
 )
 ENDLESS = replace(REQUEST, seconds=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def text_encoder_is_imported_once() -> None:
+    """Have workers forked from a process that holds it: one that other tests' engines had made would not."""
+    forkserver._forkserver._stop()
 
 
 def running(max_videos: int = 2, max_queue: int = 8) -> AbstractAsyncContextManager[Engine]:

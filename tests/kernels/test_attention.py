@@ -16,13 +16,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention.formula import (
-    PageTable,
-    page_table,
     paged_attention,
     paged_attention_reference,
     text_attention,
     text_attention_reference,
 )
+from kernels.attention.table import PageTable, page_table
 from tests.kernels.attention_cases import FLOAT32, HALF, HOPPER
 from tests.kernels.conftest import Call
 
@@ -267,8 +266,8 @@ def test_compiled_tilings_are_those_that_are_shipped(compiling: Call) -> None:
 @pytest.mark.slow
 def test_cpu_tensors_do_not_load_triton() -> None:
     program = (
-        "import sys, torch, kernels.attention.formula as a; x = torch.zeros(1, 3, 2, 8);"
-        "a.paged_attention(x, x, x, x, x, a.page_table(((0,),), (), x.device, page_tokens=3));"
+        "import sys, torch, kernels.attention.formula as a, kernels.attention.table as t; x = torch.zeros(1, 3, 2, 8);"
+        "a.paged_attention(x, x, x, x, x, t.page_table(((0,),), (), x.device, page_tokens=3));"
         "a.text_attention(x, x, x, torch.zeros(1, 3), torch.tensor([2], dtype=torch.int32));"
         "assert 'triton' not in sys.modules"
     )

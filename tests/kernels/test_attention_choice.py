@@ -27,7 +27,8 @@ from kernels.attention.choice import (
     seconds_by_clock,
     seconds_by_events,
 )
-from kernels.attention.formula import PageTable, page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
+from kernels.attention.table import PageTable, page_table
 from kernels.dispatch import uses_triton
 from tests.kernels.conftest import Call
 from tests.stage import micro

@@ -1,7 +1,7 @@
 """Loads a network and tells, as JSON, what that took: memory of the process's own, and pages of the file.
 
 To be run as a process of its own, ``python -m tests.model.measured_load PART FILE TYPE...``, with one number set for
-each type in turn; PART is a key of ``LOADERS``.
+each type in turn; PART is a name that ``loader_of`` knows.
 """
 
 import ctypes
@@ -19,7 +19,6 @@ import torch
 
 from engine.config import DecoderConfig, DecoderKind, Lora, TextConfig, TransformerConfig
 from engine.model.dit import CausalWan
-from engine.model.text import load_encoder
 from engine.model.weights import load_decoder, load_transformer
 
 TRANSFORMER = TransformerConfig(dim=512, ffn_dim=2048, num_heads=4, num_layers=4, text_dim=64, text_len=16, freq_dim=64)
@@ -36,12 +35,17 @@ def load_changed(path: Path, *args: Any, **options: Any) -> CausalWan:
     return load_transformer(TRANSFORMER, path, *args, loras=[Lora(file=path.with_name(LORA_NAME))], **options)
 
 
-LOADERS: dict[str, Callable[..., object]] = {
-    "transformer": partial(load_transformer, TRANSFORMER),
-    "changed transformer": load_changed,
-    "decoder": partial(load_decoder, DECODER),
-    "text": partial(load_encoder, TEXT),
-}
+def loader_of(part: str) -> Callable[..., object]:
+    """What loads the transformer, the decoder or the text encoder, with all that it imports."""
+    if part == "transformer":
+        return partial(load_transformer, TRANSFORMER)
+    if part == "changed transformer":
+        return load_changed
+    if part == "decoder":
+        return partial(load_decoder, DECODER)
+    from engine.model.text import load_encoder  # noqa: PLC0415 - slow to import; two parts of three do not need it
+
+    return partial(load_encoder, TEXT)
 
 
 def anonymous_bytes() -> int:
@@ -84,12 +88,12 @@ class Peak(threading.Thread):
         return self.peak - self.before
 
 
-def measure(part: str, path: Path, dtype: torch.dtype) -> dict[str, int]:
+def measure(load: Callable[..., object], path: Path, dtype: torch.dtype) -> dict[str, int]:
     """Load once; all numbers in bytes."""
     gc.collect()
     cached, peak = cached_bytes(path), Peak()
     peak.start()
-    model = LOADERS[part](path, torch.device("cpu"), dtype, on_read=peak.sample)
+    model = load(path, torch.device("cpu"), dtype, on_read=peak.sample)
     assert isinstance(model, torch.nn.Module)
     anonymous = peak.end()
     sizes = [parameter.nbytes for parameter in model.parameters()]
@@ -98,5 +102,5 @@ def measure(part: str, path: Path, dtype: torch.dtype) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    network, file = sys.argv[1], Path(sys.argv[2])
-    json.dump([measure(network, file, getattr(torch, name)) for name in sys.argv[3:]], sys.stdout)
+    loader, file = loader_of(sys.argv[1]), Path(sys.argv[2])
+    json.dump([measure(loader, file, getattr(torch, name)) for name in sys.argv[3:]], sys.stdout)

@@ -3,9 +3,9 @@
 import sys
 from dataclasses import replace
 
-import server.main
 from engine import Engine, EngineConfig, Observer
 from engine.engine_config import Fault, FaultKind, Rehearsal
+from engine.fleet import supervisor
 
 
 def fault(text: str) -> Fault:
@@ -14,6 +14,8 @@ def fault(text: str) -> Fault:
 
 
 def main() -> None:
+    import server.main  # noqa: PLC0415 - every worker imports this file, and none has a use for the rest of a server
+
     split = sys.argv.index("--")
     pass_s, *faults = sys.argv[1:split]
     rehearsal = Rehearsal(pass_s=float(pass_s), decode_s=float(pass_s), faults=tuple(map(fault, faults)))
@@ -21,6 +23,9 @@ def main() -> None:
     def engine(config: EngineConfig, observer: Observer) -> Engine:
         return Engine(replace(config, rehearsal=rehearsal, poison_pages=True), observer=observer)
 
+    supervisor.PAUSES_S = tuple(
+        pause_s / 10 for pause_s in supervisor.PAUSES_S
+    )  # nothing here is out of order for long
     server.main.Engine = engine  # type: ignore[assignment, misc]
     server.main.main(sys.argv[split + 1 :])
 

@@ -224,21 +224,20 @@ def test_nan_stays_within_its_video(max_segments: int, stage: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_two_thousand_blocks_in_flat_memory() -> None:
+def test_a_thousand_blocks_in_flat_memory() -> None:
     config = micro.rollout()
     bench = Bench(config, num_pages=pages_per_video(config))
     bench.open("a")
     process, resident_bytes = psutil.Process(), {}
-    for block in range(2_000):
+    for block in range(1_000):
         bench.block("a", block)
         if block % 4 == 3:
             bench.run()
             assert torch.isfinite(bench.latents["a", block]).all()
             bench.latents.clear()
             bench.tickets.clear()
-        if block in {499, 1_999}:
+        if block in {499, 999}:
             gc.collect()
             resident_bytes[block] = process.memory_info().rss
     assert bench.pool.num_used < pages_per_video(config)
-    assert resident_bytes[1_999] - resident_bytes[499] < 1.5 * 2**20  # a KiB a block
+    assert resident_bytes[999] - resident_bytes[499] < 500 * 2**10  # a KiB a block

@@ -17,7 +17,8 @@ from engine.model.segments import TextRows, stack_text
 from engine.oracle import KeysValues, forward
 from engine.oracle import roll_out as oracle_roll_out
 from engine.stage.noise import KeyedNoise
-from kernels.attention.formula import page_table, paged_attention_reference
+from kernels.attention.formula import paged_attention_reference
+from kernels.attention.table import page_table
 from tests.stage.micro import CPU, HEIGHT, TRANSFORMER, WIDTH, embedding, model, rollout
 from training.rollout import Context, Plan, SelfRollout, exit_x0, grouped_attention, roll_out, sample_noise
 
