@@ -25,7 +25,8 @@ examples:
   hiar status
   hiar models --url http://gpu-box:8000
 
-The server is --url, else HIAR_URL, else http://127.0.0.1:8000. Ctrl-C stops; what has been written stays playable.
+The server is --url, else HIAR_URL, else http://127.0.0.1:8000; HIAR_KEY is the key, if it asks for one.
+Ctrl-C stops; what has been written stays playable.
 """
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits the process."""
     options = _parser().parse_args(arguments)
     try:
-        with HiarClient(options.url) as client:
+        with HiarClient(options.url, os.environ.get("HIAR_KEY")) as client:
             sys.exit(options.run(client, options))
     except HiarError as error:
         sys.exit(f"hiar: {_one_line(error)}")
@@ -122,7 +123,7 @@ def _status(client: HiarClient, _options: argparse.Namespace) -> int:
 
 def _models(client: HiarClient, _options: argparse.Namespace) -> int:
     for model in client.models():
-        print(f"{model['name']}: {', '.join(model['sizes'])} at {model['fps']} frames/s (at most {model['max_fps']})")
+        print(f"{model['id']}: {', '.join(model['sizes'])} at {model['fps']} frames/s (at most {model['max_fps']})")
         if model["description"]:
             print(f"  {model['description']}")
     return 0

@@ -135,14 +135,16 @@ class Video:
 class HiarClient:
     """One server. All methods raise ``HiarError``."""
 
-    def __init__(self, base_url: str = DEFAULT_URL) -> None:
+    def __init__(self, base_url: str = DEFAULT_URL, key: str | None = None) -> None:
+        """``key``: where the server asks for one."""
         if urlsplit(base_url).scheme not in ("http", "https"):
             raise HiarError("bad_url", f"{base_url!r} is not an address such as {DEFAULT_URL}")
         timeout = httpx.Timeout(10.0, read=_READ_TIMEOUT_S)
         # A proxy from the environment cannot reach this machine's own loopback.
         trust_env = not _is_loopback(base_url)
         self.base_url = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=self.base_url, timeout=timeout, trust_env=trust_env)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout, trust_env=trust_env)
 
     def __enter__(self) -> Self:
         return self
@@ -218,7 +220,7 @@ class HiarClient:
 
     def models(self) -> list[dict[str, Any]]:
         """List the models that can be asked for."""
-        models: list[dict[str, Any]] = self._object("GET", "/v1/models")["models"]
+        models: list[dict[str, Any]] = self._object("GET", "/v1/models")["data"]
         return models
 
     def capabilities(self) -> dict[str, Any]:

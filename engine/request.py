@@ -74,6 +74,8 @@ class VideoRequest:
     priority: int = 0
     """Higher classes are served first; videos of one class share by deadline."""
     output: Output = Output.FRAGMENTS
+    owner: str = ""
+    """Who asked. The engine does not look at it; it is here so that it lives as long as the video."""
     initial: tuple[TensorBytes, ...] = ()
     """Latents of the first blocks, which are given, a tensor [F, C, Y, X] each: the video goes on from them."""
     remixed_from: str | None = None

@@ -15,12 +15,13 @@ examples:
   hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
   hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
   hiar-server --port 9000 --max-videos 1           one video at a time
-  hiar-server --model models/hiar --devices cuda:0,cuda:1,cuda:2,cuda:3 --host 0.0.0.0
+  hiar-server --new-key alice --keys keys.txt      make a key and print it once
+  hiar-server --model models/hiar --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt --allowed-hosts gpu-box
   hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
   hiar-server --preset longlive --plan --assume rtx4090       the same before the model is downloaded
 
 two hosts, the first at 10.9.0.1; requests go to the first:
-  hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0
+  hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt
   hiar-server --nnodes 2 --node-rank 1 --master-addr 10.9.0.1 --devices cuda:0,cuda:1
 
 Each flag can be given as an environment variable too: HIAR_PORT=9000 means --port 9000; a flag wins.
@@ -52,13 +53,12 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
     parser.add_argument("--list-presets", action="store_true", help="print the known checkpoints and serve nothing")
     for option in OPTIONS:
         help_text = f"{option.help} ({option.default or _shown(defaults[option.name])})"
-        parser.add_argument(
-            option.flag,
-            dest=option.name,
-            metavar=option.metavar,
-            action="append" if option.repeats else "store",
-            help=help_text.replace("%", "%%"),
-        )
+        shown = help_text.replace("%", "%%")
+        if option.is_switch:
+            parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=shown)
+            continue
+        action = "append" if option.repeats else "store"
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, action=action, help=shown)
     return parser
 
 

@@ -38,6 +38,9 @@ ERROR_KEY = "hiar.error"
 class Rejection(StrEnum):
     """Why a request for a video was refused, as metrics call it."""
 
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    CLIENT_LIMIT = "client_limit"
     QUEUE_FULL = "queue_full"
     QUEUE_TIMEOUT = "queue_timeout"
     DRAINING = "draining"
@@ -78,19 +81,31 @@ class ErrorRow:
     retry_s: float | None = None
     """Seconds after which asking again makes sense, where the error does not say so itself. None: never."""
 
+    @property
+    def type(self) -> str:
+        """Its class, in the words of OpenAI's clients."""
+        return "server_error" if self.status >= 500 else _TYPES.get(self.status, "invalid_request_error")
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 # The row with a type's own code is also that of its subclasses without a row, and of codes of its without one.
 ERRORS = (
     INVALID_REQUEST := ErrorRow("invalid_request", 400, RequestError, rejected=Rejection.VALIDATION),
+    UNAUTHORIZED := ErrorRow("unauthorized", 401, rejected=Rejection.UNAUTHORIZED),
+    FORBIDDEN := ErrorRow("forbidden", 403, rejected=Rejection.FORBIDDEN),
     REQUEST_TIMEOUT := ErrorRow("request_timeout", 408, rejected=Rejection.TIMEOUT),
     TOO_LARGE := ErrorRow("payload_too_large", 413, rejected=Rejection.TOO_LARGE),
     CLIENT_LEFT := ErrorRow("client_left", 499),
     UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
     METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
     NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
+    CONFLICT := ErrorRow("conflict", 409, rejected=Rejection.VALIDATION),
     GONE := ErrorRow("gone", 410, BlockGone),
     RANGE_NOT_SATISFIABLE := ErrorRow("range_not_satisfiable", 416),
+    UNKNOWN_HOST := ErrorRow("unknown_host", 421, rejected=Rejection.FORBIDDEN),
     TOO_EARLY := ErrorRow("too_early", 425, BlockTooEarly, retry_s=1),
+    RATE_LIMITED := ErrorRow("rate_limited", 429, rejected=Rejection.CLIENT_LIMIT, retry_s=10),
     QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
     NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, retry_s=10),
     PROMPT_REPLACED := ErrorRow("prompt_replaced", 429, PromptReplaced, retry_s=1),
@@ -128,7 +143,7 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """The JSON body, in ASCII: a lone surrogate in a field name must not break the answer."""
-        error = {"code": self.row.code, "message": self.message, "param": self.param}
+        error = {"code": self.row.code, "message": self.message, "param": self.param, "type": self.row.type}
         return json.dumps({"error": error}).encode("ascii")
 
     def response(self) -> Response:

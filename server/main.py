@@ -7,7 +7,6 @@ keeps it from serving is one sentence on stderr and exit status 1.
 import asyncio
 import logging
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -18,8 +17,12 @@ import uvicorn
 
 from engine import Engine, EngineConfig, StartError
 from server.app import create_app, metrics_route
-from server.http.listener import address_of, listen
+from server.errors import ApiError
+from server.http.access_log import tell_refused
+from server.http.keys import new_key, read_keys
+from server.http.listener import Listener, address_of, listen
 from server.http.protocol import HttpConfig
+from server.logs import configure_logging
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
@@ -77,37 +80,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if settings.list_presets:
             print_presets(sys.stdout)
             sys.exit(0)
-        _configure_logging(settings.log_level)
+        if settings.new_key is not None:
+            sys.stdout.write(new_key(settings.new_key, settings.keys))
+            sys.exit(0)
+        _configure_logging(settings.log_level, settings.log_format)
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
         if config.nodes is not None and config.nodes.rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
-        listener = listen(settings.host, settings.port)
-        metrics_listener = _metrics_listener(settings)
+        if settings.keys is not None:
+            read_keys(settings.keys)  # what is wrong with them is told before anything is loaded
+        is_open = settings.insecure or settings.keys is not None
+        listeners = listen(settings.host, settings.port, is_open=is_open)
+        metrics_listeners = _metrics_listeners(settings, is_open=is_open)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
-    sys.exit(asyncio.run(_serve(settings, config, listener, metrics_listener)))
+    sys.exit(asyncio.run(_serve(settings, config, listeners, metrics_listeners)))
 
 
 async def _serve(
-    settings: Settings, config: EngineConfig, listener: socket.socket, metrics_listener: socket.socket | None
+    settings: Settings, config: EngineConfig, listeners: list[Listener], metrics_listeners: list[Listener]
 ) -> int:
     """Serve until told to stop. Returns the exit status."""
     families = Families(config.manifest.rollout.num_stages)
     engine = Engine(config, observer=Recorder(families))
     app = create_app(settings, engine, families)
-    http = HttpConfig(
-        app, settings.transport, lambda error: families.engine.errors.labels("http", error.row.code).inc()
-    )
+
+    def refused(error: ApiError) -> None:
+        families.engine.errors.labels("http", error.row.code).inc()
+        tell_refused(error)
+
+    http = HttpConfig(app, settings.transport, refused, settings.trusted_proxies)
     server = DrainingServer(http, engine, settings.drain_timeout_s)
     _log.info("loading %s on %s", config.manifest.name, ", ".join(config.devices))
     _log.info(roll_out_words(config.manifest, settings))
-    _log.info("listening on %s", address_of(listener))
-    async with measuring(families), _metrics_beside(settings, engine, families, metrics_listener):
-        starting = asyncio.create_task(_start(engine, server, address_of(listener)))
+    for listener in listeners:
+        _log.info("listening on %s", address_of(listener))
+    async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
+        starting = asyncio.create_task(_start(engine, server, address_of(listeners[0])))
         try:
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[*listeners])
         finally:
             starting.cancel()
             await engine.stop()
@@ -118,16 +131,17 @@ async def _serve(
 
 @asynccontextmanager
 async def _metrics_beside(
-    settings: Settings, engine: Engine, families: Families, listener: socket.socket | None
+    settings: Settings, engine: Engine, families: Families, listeners: list[Listener]
 ) -> AsyncIterator[None]:
     """Serve `/metrics` on its own port, if it has one, while the body runs."""
-    if listener is None:
+    if not listeners:
         yield
         return
     app = metrics_app(metrics_route(settings, engine, families))
     server = SideServer(HttpConfig(app, settings.transport))
-    _log.info("metrics on %s/metrics", address_of(listener))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    for listener in listeners:
+        _log.info("metrics on %s/metrics", address_of(listener))
+    serving = asyncio.create_task(server.serve(sockets=[*listeners]))
     try:
         yield
     finally:
@@ -186,14 +200,12 @@ def engine_config(settings: Settings) -> EngineConfig:
     return EngineConfig(manifest=model_of(settings), **vars(settings.engine))
 
 
-def _metrics_listener(settings: Settings) -> socket.socket | None:
-    return None if settings.metrics_port is None else listen(settings.host, settings.metrics_port)
+def _metrics_listeners(settings: Settings, *, is_open: bool) -> list[Listener]:
+    return [] if settings.metrics_port is None else listen(settings.host, settings.metrics_port, is_open=is_open)
 
 
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+def _configure_logging(level: str, form: str) -> None:
+    configure_logging(level, form)
     logging.getLogger("uvicorn.error").addFilter(HideAborts())
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

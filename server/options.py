@@ -3,11 +3,8 @@
 Knows neither where a setting is used nor which was given, only which record holds it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from engine import (
     ASSUMED,
@@ -25,74 +22,14 @@ from engine import (
     RolloutChanges,
     is_device,
 )
+from server.access_options import ACCESS_OPTIONS
+from server.option import Option, not_negative, one_of, positive, whole, word
 
-ENV_PREFIX = "HIAR_"
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SIDE_PX = 4096
 MAX_STEP = 1000
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One setting: how its text is read and what to tell when it cannot be."""
-
-    name: str
-    read: Callable[[str], Any]
-    expected: str
-    help: str
-    default: str | None = None
-    """What the help says in place of the default's value."""
-    of: type | None = None
-    """The record that holds it; None is ``Settings``."""
-    named: str | None = None
-    """Its name there, where that is another."""
-    repeats: bool = False
-    """Whether the flag may be given several times, each with one or more values of a list."""
-
-    @property
-    def field(self) -> str:
-        """Its name in the record that holds it."""
-        return self.named or self.name
-
-    @property
-    def flag(self) -> str:
-        """As on the command line."""
-        return "--" + self.name.removesuffix("_s").replace("_", "-")
-
-    @property
-    def metavar(self) -> str:
-        """What stands for the value in the help."""
-        return "SECONDS" if self.name.endswith("_s") else self.name.rpartition("_")[2].upper()
-
-    @property
-    def env(self) -> str:
-        """As an environment variable."""
-        return ENV_PREFIX + self.name.removesuffix("_s").upper()
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(text)
-        return value
-
-    return read
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
+LOG_FORMATS = ("text", "json")
 
 
 def _devices(text: str) -> tuple[str, ...]:
@@ -120,7 +57,7 @@ def _steps(text: str) -> tuple[int, ...]:
 
 
 def _loras(text: str) -> tuple[Lora, ...]:
-    return tuple(_lora(_word(part)) for part in text.split(","))
+    return tuple(_lora(word(part)) for part in text.split(","))
 
 
 def _lora(text: str) -> Lora:
@@ -141,26 +78,11 @@ def _text_device(text: str) -> str:
     return name
 
 
-def _word(text: str) -> str:
-    if not text.strip():
-        raise ValueError(text)
-    return text.strip()
-
-
-def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(text)
-        return text.lower()
-
-    return read
-
-
 OPTIONS = (
-    Option(name="model", read=lambda text: Path(_word(text)), expected="a folder", help="folder of the model to serve"),
+    Option(name="model", read=lambda text: Path(word(text)), expected="a folder", help="folder of the model to serve"),
     Option(
         name="preset",
-        read=_one_of(tuple(PRESETS)),
+        read=one_of(tuple(PRESETS)),
         expected=f"one of {', '.join(PRESETS)}",
         help="the public checkpoint that the model is, or was trained as: it says the order, the steps and the window; "
         "--list-presets tells more",
@@ -179,7 +101,7 @@ OPTIONS = (
         name="shift",
         of=RolloutChanges,
         named="timestep_shift",
-        read=_positive,
+        read=positive,
         expected="a number above 0",
         help="how far noise levels are shifted, in place of the preset's",
         default="default: the preset's",
@@ -188,7 +110,7 @@ OPTIONS = (
         name="window",
         of=RolloutChanges,
         named="window_latent_frames",
-        read=_whole(1, 10_000),
+        read=whole(1, 10_000),
         expected="1..10000 latent frames, whole blocks",
         help="latent frames that a block attends to, its own and sinks included, in place of the preset's",
         default="default: the preset's",
@@ -197,7 +119,7 @@ OPTIONS = (
         name="sink",
         of=RolloutChanges,
         named="sink_latent_frames",
-        read=_whole(0, 10_000),
+        read=whole(0, 10_000),
         expected="0..10000 latent frames, whole blocks",
         help="first latent frames that stay in the window for ever, in place of the preset's",
         default="default: the preset's",
@@ -205,7 +127,7 @@ OPTIONS = (
     Option(
         name="order",
         of=RolloutChanges,
-        read=lambda text: Order(_one_of(tuple(Order))(text)),
+        read=lambda text: Order(one_of(tuple(Order))(text)),
         expected=" or ".join(Order),
         help="whether all steps of a block come before the next block, or the same step of all blocks before the next "
         "step, in place of the preset's",
@@ -223,7 +145,7 @@ OPTIONS = (
     ),
     Option(
         name="decoder",
-        read=_one_of(tuple(DecoderKind)),
+        read=one_of(tuple(DecoderKind)),
         expected=" or ".join(DecoderKind),
         help="what turns latents into pictures: wan is faithful, tiny is many times faster and less sharp; the model's "
         "folder must hold it",
@@ -255,16 +177,16 @@ OPTIONS = (
     Option(
         name="dtype",
         of=EngineOptions,
-        read=_one_of(DTYPES),
+        read=one_of(DTYPES),
         expected=" or ".join(DTYPES),
         help="type of weights and activations; auto is the model's own on GPUs, and on CPUs float32, or bfloat16 "
         "where that alone has room",
     ),
-    Option(name="host", read=_word, expected="a host name or address", help="address to listen on"),
-    Option(name="port", read=_whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
+    Option(name="host", read=word, expected="a host name or address", help="address to listen on"),
+    Option(name="port", read=whole(0, 65535), expected="0..65535", help="port to listen on; 0 takes a free one"),
     Option(
         name="metrics_port",
-        read=_whole(0, 65535),
+        read=whole(0, 65535),
         expected="0..65535",
         help="port for /metrics alone; 0 takes a free one",
         default="default: /metrics is on --port",
@@ -272,48 +194,48 @@ OPTIONS = (
     Option(
         name="max_videos",
         of=EngineOptions,
-        read=_whole(1, 1024),
+        read=whole(1, 1024),
         expected="1..1024",
         help="videos a chain makes at the same time; realtime ones also wait until it is fast enough for all of them",
     ),
     Option(
         name="max_queue",
         of=EngineOptions,
-        read=_whole(0, 100_000),
+        read=whole(0, 100_000),
         expected="0..100000",
         help="requests that may wait for a place",
     ),
     Option(
         name="max_seconds",
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="longest video a request may ask for; endless ones end there too",
     ),
     Option(
         name="lead_target_s",
         of=EngineOptions,
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="a realtime video is made at most this far ahead of its viewer",
     ),
     Option(
         name="start_timeout_s",
         of=EngineOptions,
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="how long loading, measuring and warming up may take before the start has failed",
     ),
     Option(
         name="stage_timeout_s",
         of=EngineOptions,
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="a worker that has work and makes no progress for this long is replaced, and so is a silent node",
     ),
     Option(
         name="recovery_grace_s",
         of=EngineOptions,
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="how long running videos wait for lost workers to be replaced",
     ),
@@ -321,20 +243,20 @@ OPTIONS = (
         name="keep_seconds",
         of=EngineOptions,
         named="keep_s",
-        read=_not_negative,
+        read=not_negative,
         expected="a number of seconds, 0 or more",
         help="how long an ended video still answers and can be read, while there is memory for it",
     ),
     Option(
         name="drain_timeout_s",
-        read=_positive,
+        read=positive,
         expected="a number of seconds above 0",
         help="on SIGTERM, seconds that running videos get to reach the end of their block",
     ),
     Option(
         name="kv_dtype",
         of=Precision,
-        read=_one_of(NARROW_DTYPES["kv_dtype"]),
+        read=one_of(NARROW_DTYPES["kv_dtype"]),
         expected=" or ".join(NARROW_DTYPES["kv_dtype"]),
         help="type of the keys and values of earlier blocks: fp8 about halves them, so that the same memory holds "
         "about twice the videos; it changes the pictures",
@@ -342,14 +264,14 @@ OPTIONS = (
     Option(
         name="linear_dtype",
         of=Precision,
-        read=_one_of(NARROW_DTYPES["linear_dtype"]),
+        read=one_of(NARROW_DTYPES["linear_dtype"]),
         expected=" or ".join(NARROW_DTYPES["linear_dtype"]),
         help="type of most products with weights: fp8 halves those weights; it changes the pictures",
     ),
     Option(
         name="attention_dtype",
         of=Precision,
-        read=_one_of(NARROW_DTYPES["attention_dtype"]),
+        read=one_of(NARROW_DTYPES["attention_dtype"]),
         expected=" or ".join(NARROW_DTYPES["attention_dtype"]),
         help="type of the products of queries and keys; int8 changes the pictures",
     ),
@@ -358,7 +280,7 @@ OPTIONS = (
         of=Nodes,
         named="num_nodes",
         default="default: 1",
-        read=_whole(1, 1024),
+        read=whole(1, 1024),
         expected="1..1024",
         help="hosts that share one engine",
     ),
@@ -366,7 +288,7 @@ OPTIONS = (
         name="node_rank",
         of=Nodes,
         named="rank",
-        read=_whole(0, 1023),
+        read=whole(0, 1023),
         expected="0..1023",
         help="which of them this is: 0 serves HTTP, the others lend it their devices",
         default="needed with several nodes",
@@ -374,7 +296,7 @@ OPTIONS = (
     Option(
         name="master_addr",
         of=Nodes,
-        read=_word,
+        read=word,
         expected="a host name or address",
         help="host of node 0, as the others reach it",
         default="needed with several nodes",
@@ -382,16 +304,23 @@ OPTIONS = (
     Option(
         name="master_port",
         of=Nodes,
-        read=_whole(1, MAX_MASTER_PORT),
+        read=whole(1, MAX_MASTER_PORT),
         expected=f"1..{MAX_MASTER_PORT}",
         help="port where workers of several nodes meet; nodes meet at the next one",
     ),
     Option(
         name="assume",
-        read=_one_of(tuple(ASSUMED)),
+        read=one_of(tuple(ASSUMED)),
         expected=" or ".join(ASSUMED),
         help="with --plan: GPUs to plan for, one for each of --devices",
         default="default: those that are here",
     ),
-    Option(name="log_level", read=_one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
+    *ACCESS_OPTIONS,
+    Option(name="log_level", read=one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
+    Option(
+        name="log_format",
+        read=one_of(LOG_FORMATS),
+        expected=" or ".join(LOG_FORMATS),
+        help="lines for people, or a JSON object a line",
+    ),
 )

@@ -11,7 +11,8 @@ from typing import Any
 
 from engine import MAX_MASTER_PORT, NO_CHANGES, EngineOptions, Lora, Nodes, Precision, RolloutChanges
 from server.command_line import parser_of
-from server.options import OPTIONS, ROOT, Option
+from server.option import Option
+from server.options import OPTIONS, ROOT
 
 
 class SettingError(ValueError):
@@ -64,7 +65,22 @@ class Settings:
     """Print a plan and serve nothing."""
     list_presets: bool = False
     """Print the presets and serve nothing."""
+    keys: Path | None = None
+    """File of API keys; None is that no key is asked for."""
+    new_key: str | None = None
+    """Name of a key to make; serve nothing then."""
+    insecure: bool = False
+    """Serve other machines without keys."""
+    allowed_hosts: tuple[str, ...] = ()
+    """More names than loopback's and ``host`` that requests may call the server by."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of other web pages that may use it."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies that tell whom they speak for."""
+    max_per_client: int = 8
+    """Videos of one key, or of one address without keys, that run or wait."""
     log_level: str = "info"
+    log_format: str = "text"
     transport: TransportLimits = field(default_factory=TransportLimits)
 
 

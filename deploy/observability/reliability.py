@@ -18,7 +18,7 @@ CONTINUITY_TARGET = 0.99
 RECOVERY_TARGET = 0.95
 RECOVERY_S = 120
 
-_VALID = 'reason!~"validation|too_large|timeout"'
+_VALID = 'reason!~"validation|too_large|timeout|unauthorized|forbidden|client_limit"'
 _NOT_ABLE = 'reason=~"not_ready|draining|queue_timeout"'
 """Refusals that say more than "come back later, others were first" (429)."""
 

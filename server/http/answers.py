@@ -1,6 +1,6 @@
 """The one shape of every answer that is not a success, for all that a route or the framework can raise.
 
-``{"error": {"code", "message", "param"}}``; ``param`` names the field at fault. Knows no route.
+``{"error": {"code", "message", "param", "type"}}``; ``param`` names the field at fault. Knows no route.
 """
 
 from typing import Any
@@ -38,6 +38,7 @@ class ErrorBody(BaseModel):
     param: str | None = Field(
         description="The field at fault, such as `prompt[1].at_seconds`; null when there is none."
     )
+    type: str = Field(description="Its class, as OpenAI's clients know it.", examples=["invalid_request_error"])
 
 
 class ErrorAnswer(BaseModel):

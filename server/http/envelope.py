@@ -8,6 +8,8 @@ import secrets
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.http.exchange import begin_exchange
+
 _HEAD_KEY = "hiar.head"
 
 
@@ -39,4 +41,5 @@ class Envelope:
         if scope["method"] == "HEAD":
             # A copy: the server below keeps its own HEAD and leaves the body out.
             scope = {**scope, "method": "GET", _HEAD_KEY: True}
+        begin_exchange(scope, request_id)
         await self._app(scope, receive, send_with_id)

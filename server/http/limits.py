@@ -4,17 +4,13 @@ Pure ASGI. Knows no route and no field. The whole body is read here, so what lie
 """
 
 import asyncio
-from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ERROR_KEY, INVALID_REQUEST, REQUEST_TIMEOUT, TOO_LARGE, ApiError
+from server.errors import INVALID_REQUEST, REQUEST_TIMEOUT, TOO_LARGE, ApiError
+from server.http.refusing import refuse
 from server.settings import TransportLimits
-
-_CLOSE = {"Connection": "close"}
-_LINGER_S = 1.0
-_LINGER_BYTES = 1_048_576
 
 
 class BodyLimit:
@@ -32,8 +28,7 @@ class BodyLimit:
         try:
             body = await self._read(Headers(scope=scope), receive)
         except ApiError as error:
-            scope[ERROR_KEY] = error
-            await _answer_and_linger(error, receive, send)
+            await refuse(error, scope, receive, send)
             return
         if body is not None:
             await self._app(scope, _replay(body, receive), send)
@@ -47,14 +42,14 @@ class BodyLimit:
                 return await self._collect(receive)
         except TimeoutError:
             message = f"the body did not arrive within {self._limits.body_timeout_s:g} s"
-            raise ApiError(REQUEST_TIMEOUT, message, headers=_CLOSE) from None
+            raise ApiError(REQUEST_TIMEOUT, message) from None
 
     def _declares_body(self, headers: Headers) -> bool:
         length, coding = headers.get("content-length"), headers.get("transfer-encoding")
         if length is not None and coding is not None:
             # Two framings of one body: a proxy in front may have believed the other one.
             message = "send Content-Length or Transfer-Encoding, not both"
-            raise ApiError(INVALID_REQUEST, message, headers=_CLOSE)
+            raise ApiError(INVALID_REQUEST, message)
         if length is not None and int(length) > self._limits.body_bytes:
             raise self._too_large()
         return coding is not None or int(length or 0) > 0
@@ -73,7 +68,7 @@ class BodyLimit:
 
     def _too_large(self) -> ApiError:
         message = f"the body is larger than {self._limits.body_bytes} bytes"
-        return ApiError(TOO_LARGE, message, headers=_CLOSE)
+        return ApiError(TOO_LARGE, message)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -84,20 +79,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replayed
-
-
-async def _answer_and_linger(error: ApiError, receive: Receive, send: Send) -> None:
-    """Answer at once, then read on for a moment: closing on unread bytes resets the connection and loses the answer."""
-    linger_s = 0.0 if error.row is REQUEST_TIMEOUT else _LINGER_S
-    response = error.response()
-    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    drained = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(linger_s):
-            while drained < _LINGER_BYTES:
-                message = await receive()
-                drained += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-    await send({"type": "http.response.body", "body": b""})

@@ -1,12 +1,16 @@
-"""The socket that the server listens on. Knows no HTTP."""
+"""The sockets that the server listens on. Knows no HTTP."""
 
 import errno
+import ipaddress
+import logging
 import os
 import socket
 import time
 from typing import Any
 
 from server.settings import SettingError
+
+_log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
 """Shorter than asyncio's pause after a failed accept, which is a second."""
@@ -35,13 +39,45 @@ class Listener(socket.socket):
             raise OSError(error.errno, reason) from None
 
 
-def listen(host: str, port: int) -> Listener:
-    """Bind before anything is loaded, so that a taken port is known at once. Raises ``SettingError``."""
+def listen(host: str, port: int, *, is_open: bool) -> list[Listener]:
+    """Bind before anything is loaded, so that a taken port is known at once.
+
+    ``is_open``: whether others than this machine may reach it; if not, all addresses mean all of loopback.
+    Raises ``SettingError``.
+    """
+    family, address = _resolved(host, port)
+    own = ipaddress.ip_address(address.partition("%")[0])
+    if is_open or own.is_loopback:
+        return [_bound(family, address, port)]
+    if not own.is_unspecified:
+        raise SettingError(
+            f"--host {host} can be reached from other machines and there are no keys: give --keys FILE, "
+            "or --insecure to serve whoever reaches it"
+        )
+    _log.warning("without --keys or --insecure this machine alone is served, whatever --host %s says", host)
+    if family == socket.AF_INET:
+        return [_bound(family, "127.0.0.1", port)]
+    first = _bound(family, "::1", port)
+    return [first, _bound(socket.AF_INET, "127.0.0.1", first.getsockname()[1])]
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise SettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return family, str(address[0])
+
+
+def _bound(family: socket.AddressFamily, address: str, port: int) -> Listener:
+    is_any = family == socket.AF_INET6 and address == "::"
+    try:
+        has_both = is_any and socket.has_dualstack_ipv6()
+        bound = socket.create_server((address, port), family=family, dualstack_ipv6=has_both)
+    except OSError as error:
+        raise SettingError(f"cannot listen on {address}:{port}: {error.strerror or error}") from None
+    if is_any and not has_both:
+        _log.warning("--host :: serves IPv6 alone: this system cannot take IPv4 at the same socket")
     return Listener(fileno=bound.detach())
 
 

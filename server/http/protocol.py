@@ -6,7 +6,7 @@ that a client has left once a second request is pipelined behind a stream.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -26,9 +26,15 @@ class HttpConfig(uvicorn.Config):
     """uvicorn's configuration with our protocol and its limits; logging is left to the process."""
 
     def __init__(
-        self, app: ASGIApp, limits: TransportLimits, on_refused: Callable[[ApiError], None] = lambda error: None
+        self,
+        app: ASGIApp,
+        limits: TransportLimits,
+        on_refused: Callable[[ApiError], None] = lambda error: None,
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
-        """``on_refused`` is told of what is answered without the application."""
+        """``on_refused`` is told of what is answered without the application. ``trusted_proxies``: who may say, by
+        X-Forwarded-For, whom it asks for.
+        """
         super().__init__(
             app,
             http=GuardedProtocol,
@@ -39,6 +45,8 @@ class HttpConfig(uvicorn.Config):
             server_header=False,
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
         )
         self.limits = limits
         self.on_refused = on_refused
@@ -55,6 +63,7 @@ class GuardedProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.access_log = False  # uvicorn's own lines have the query, and so viewer tokens
         self._limits = config.limits
         self._on_refused = config.on_refused
         self._header_deadline: asyncio.TimerHandle | None = None

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from engine import VAE_TEMPORAL_STRIDE, Engine, EngineFacts, EngineLoad, EngineState
-from server.errors import unavailable
+from server.errors import NOT_FOUND, ApiError, unavailable
 from server.info.schemas import (
     CapabilitiesAnswer,
     DtypesAnswer,
@@ -24,19 +24,30 @@ class InfoRoutes:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._created = int(settings.model.stat().st_mtime)
 
     async def models(self) -> ModelsAnswer:
         """List the models that can be asked for."""
+        return ModelsAnswer(data=[self._model()])
+
+    async def model(self, name: str) -> ModelAnswer:
+        """Tell of one model."""
+        if name != self._engine.manifest.name:
+            raise ApiError(NOT_FOUND, f"model: this server runs {self._engine.manifest.name!r} only", param="model")
+        return self._model()
+
+    def _model(self) -> ModelAnswer:
         manifest = self._engine.manifest
-        model = ModelAnswer(
-            name=manifest.name,
+        return ModelAnswer(
+            id=manifest.name,
+            created=self._created,
+            owned_by="hiar",
             description=manifest.description,
             preset=manifest.preset,
             sizes=manifest.video.size_names,
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,
         )
-        return ModelsAnswer(models=[model])
 
     async def capabilities(self) -> CapabilitiesAnswer:
         """Tell what a player needs before it asks for a video."""
@@ -50,6 +61,7 @@ class InfoRoutes:
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,
             block_seconds=block_frames / manifest.video.fps,
+            needs_key=self._settings.keys is not None,
             limits=self._limits(),
             load=_load(load),
             facts=_facts(facts) if facts else None,
@@ -80,6 +92,7 @@ class InfoRoutes:
             max_queue=self._settings.engine.max_queue,
             max_seconds=self._settings.max_seconds,
             body_bytes=self._settings.transport.body_bytes,
+            max_per_client=self._settings.max_per_client,
         )
 
 

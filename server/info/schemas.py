@@ -1,5 +1,7 @@
 """What is told of the server: models, capabilities, load, health."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 from engine import EngineState
@@ -9,7 +11,10 @@ from server.videos.schemas import PROMPT_LENGTH_MAX, PROMPTS_MAX
 class ModelAnswer(BaseModel):
     """A model that can be asked for."""
 
-    name: str
+    id: str = Field(description="Its name.")
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its folder last changed: seconds of Unix time.")
+    owned_by: str
     description: str
     preset: str | None = Field(description="The known checkpoint whose roll-out it has; null for the model's own.")
     sizes: list[str] = Field(description="WIDTHxHEIGHT in pixels; the first is the default.")
@@ -20,7 +25,8 @@ class ModelAnswer(BaseModel):
 class ModelsAnswer(BaseModel):
     """All models of this server."""
 
-    models: list[ModelAnswer]
+    object: Literal["list"] = "list"
+    data: list[ModelAnswer]
 
 
 class LimitsAnswer(BaseModel):
@@ -32,6 +38,7 @@ class LimitsAnswer(BaseModel):
     prompt_length: int = PROMPT_LENGTH_MAX
     prompts: int = PROMPTS_MAX
     body_bytes: int
+    max_per_client: int = Field(description="Videos of one key or address that run or wait; a key may have its own.")
 
 
 class LoadAnswer(BaseModel):
@@ -85,6 +92,7 @@ class CapabilitiesAnswer(BaseModel):
     fps: int
     max_fps: int
     block_seconds: float = Field(description="Length of a block at the default rate; the first one is shorter.")
+    needs_key: bool = Field(description="Whether videos are made and read with a key only.")
     limits: LimitsAnswer
     load: LoadAnswer
     facts: FactsAnswer | None = Field(description="Null until the server is ready.")

@@ -14,7 +14,7 @@ from server.errors import BUG, ERROR_KEY, ApiError
 from server.metrics.families import Families
 
 OTHER = "other"
-_OTHER_CODES = (204, 400, 404, 405, 408, 413)
+_OTHER_CODES = (204, 400, 401, 403, 404, 405, 408, 413, 421, 429)
 _MAKES_VIDEOS = {("POST", "/v1/generate"), ("POST", "/v1/videos"), ("POST", "/v1/videos/{video_id}/remix")}
 _PROBES = ("/livez", "/readyz")
 """They fail by design while the server starts."""

@@ -4,7 +4,10 @@ from starlette.responses import Response
 
 from server.options import ROOT
 
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:"
+_POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
+    "frame-ancestors 'none'"
+)
 
 
 class PlayerRoutes:

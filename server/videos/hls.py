@@ -21,6 +21,8 @@ from server.errors import (
     NOT_FOUND,
     ApiError,
 )
+from server.http.callers import caller_of, viewer_token
+from server.http.tokens import ViewerTokens
 from server.metrics.families import Families
 from server.metrics.streams import count_hls_segment
 from server.settings import Settings
@@ -33,14 +35,16 @@ PATIENCE = 3
 """Target durations that a request waits for a block, as the standard has it."""
 HOLD_MIN_S = 15.0
 """A viewer counts for this long without asking for anything, or for ``PATIENCE`` target durations if that is more."""
-_FOREVER = "public, max-age=3600, immutable"
+_FOREVER = "max-age=3600, immutable"
 
 
 class HlsRoutes:
     """The addresses that players of HLS ask for."""
 
-    def __init__(self, engine: Engine, settings: Settings, families: Families) -> None:
-        self._engine, self._limits, self._viewers = engine, settings.transport, families.viewers
+    def __init__(self, engine: Engine, settings: Settings, families: Families, tokens: ViewerTokens) -> None:
+        self._engine, self._limits, self._viewers, self._tokens = engine, settings.transport, families.viewers, tokens
+        self._scope = "public" if settings.keys is None else "private"
+        """Who may keep answers for others."""
 
     async def playlist(self, video_id: str, request: Request) -> Response:
         """The playlist; waits for the first block, and for the one that `_HLS_msn` names."""
@@ -51,8 +55,9 @@ class HlsRoutes:
         kept = listed(video.kept)
         durations_s = [video.peek(block).duration_s for block in kept]
         hint = kept.stop if kept.stop != video.num_blocks else None
-        text = playlist(kept.start, durations_s, video.block_s, is_ended=video.is_ended, hint=hint)
-        return Response(text, headers={"Cache-Control": "no-cache"}, media_type=PLAYLIST_TYPE)
+        token = viewer_token(caller_of(request.scope), self._tokens, video_id)
+        text = playlist(kept.start, durations_s, video.block_s, is_ended=video.is_ended, hint=hint, token=token)
+        return Response(text, headers={"Cache-Control": f"{self._scope}, no-cache"}, media_type=PLAYLIST_TYPE)
 
     async def init_segment(self, video_id: str, request: Request) -> Response:
         """What a player needs before the first segment."""
@@ -113,7 +118,7 @@ class HlsRoutes:
         return True
 
     def _media(self, data: bytes) -> Response:
-        return Response(data, headers={"Cache-Control": _FOREVER}, media_type="video/mp4")
+        return Response(data, headers={"Cache-Control": f"{self._scope}, {_FOREVER}"}, media_type="video/mp4")
 
 
 async def _until(video: VideoHandle, is_so: Callable[[], bool]) -> None:

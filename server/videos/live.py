@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from engine import BlockGone, EndReason, EngineState, Fragment, HiarError, Reader, VideoHandle, VideoState
 from server.errors import FIRST_FRAGMENT_TIMEOUT, GONE, NO_PLACE, ApiError, row_of, unavailable
 from server.http.envelope import is_head
+from server.http.exchange import note_end
 from server.metrics.streams import StreamRecord
 from server.settings import TransportLimits
 from server.videos.arrivals import Arrivals, while_connected
@@ -52,6 +53,8 @@ class LiveStream(Response):
         self._extra_headers = headers
         self._limits = limits
         self._record = record
+        self._told: str | None = None
+        """What the stream has said of its end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
@@ -70,6 +73,7 @@ class LiveStream(Response):
             reason = EndReason.DRAIN  # the server leaves without waiting
             raise
         finally:
+            note_end(scope, self._told or reason)
             self._reader.leave(reason)
             if self._video.is_ended:
                 await self._video.freed()
@@ -125,6 +129,7 @@ class LiveStream(Response):
         assert reason is not None, "a stream ended whose video goes on"
         _log.info("video %s: a reader got its end: %s after block %d", self._video.id, reason, last_block)
         await self._send(send, end_box(reason.value, last_block), more=False)
+        self._told = reason
 
     async def _break(self, error: HiarError, send: Send) -> None:
         """Tell the failure in the stream, then abort it. Raises ``StreamAborted``."""
@@ -133,9 +138,10 @@ class LiveStream(Response):
         await self._send(
             send, error_box(row.code, error.message, retryable=row.retry_s is not None, last_block=last_block)
         )
-        raise StreamAborted(
-            EndReason.SLOW_CLIENT if isinstance(error, BlockGone) else EndReason.CLIENT_DISCONNECT
-        ) from error
+        if isinstance(error, BlockGone):
+            raise StreamAborted(EndReason.SLOW_CLIENT) from error
+        self._told = row.code
+        raise StreamAborted(EndReason.CLIENT_DISCONNECT) from error
 
     async def _next(self, arrivals: Arrivals, send: Send) -> Fragment | None:
         while True:

@@ -5,6 +5,8 @@ its only part too. Text alone: knows no video and no address but relative ones.
 import math
 from collections.abc import Sequence
 
+from server.http.tokens import with_token
+
 LATE_ENTRIES = 4
 """Blocks that are dropped next are not told of any more: a client that has just read of one may still get it."""
 SHOWN_ENTRIES = 3
@@ -29,7 +31,15 @@ def listed(kept: range) -> range:
     return range(min(kept.start + LATE_ENTRIES, max(kept.start, kept.stop - SHOWN_ENTRIES)), kept.stop)
 
 
-def playlist(first: int, durations_s: Sequence[float], block_s: float, *, is_ended: bool, hint: int | None) -> str:
+def playlist(
+    first: int,
+    durations_s: Sequence[float],
+    block_s: float,
+    *,
+    is_ended: bool,
+    hint: int | None,
+    token: str | None = None,
+) -> str:
     """The text.
 
     Args:
@@ -38,6 +48,7 @@ def playlist(first: int, durations_s: Sequence[float], block_s: float, *, is_end
         block_s: the longest that a block can be.
         is_ended: whether nothing will be added.
         hint: the block that a client may ask for before it is there; None if none comes.
+        token: lets a viewer in; every address carries it.
     """
     lines = [
         "#EXTM3U",
@@ -47,11 +58,11 @@ def playlist(first: int, durations_s: Sequence[float], block_s: float, *, is_end
         f"#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={_decimal(HOLD_BACK_PARTS * block_s)}",
         f"#EXT-X-PART-INF:PART-TARGET={_decimal(block_s)}",
         f"#EXT-X-MEDIA-SEQUENCE:{first}",
-        '#EXT-X-MAP:URI="init.mp4"',
+        f'#EXT-X-MAP:URI="{with_token("init.mp4", token)}"',
     ]
     behind_s = math.fsum(durations_s)
     for block, duration_s in enumerate(durations_s, first):
-        uri, length = f"blocks/{block}.m4s", _decimal(duration_s)
+        uri, length = _uri(block, token), _decimal(duration_s)
         if behind_s <= PARTS_BEHIND * target_s(block_s):
             lines.append(f'#EXT-X-PART:DURATION={length},URI="{uri}",INDEPENDENT=YES')
         lines += [f"#EXTINF:{length},", uri]
@@ -59,8 +70,12 @@ def playlist(first: int, durations_s: Sequence[float], block_s: float, *, is_end
     if is_ended:
         lines.append("#EXT-X-ENDLIST")
     elif hint is not None:
-        lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="blocks/{hint}.m4s"')
+        lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{_uri(hint, token)}"')
     return "\n".join([*lines, ""])
+
+
+def _uri(block: int, token: str | None) -> str:
+    return with_token(f"blocks/{block}.m4s", token)
 
 
 def _decimal(seconds: float) -> str:

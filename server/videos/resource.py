@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from engine import EndReason, VideoState, VideoStatus
 from server.errors import row_of
+from server.http.tokens import with_token
 
 
 class Status(StrEnum):
@@ -42,7 +43,7 @@ class RecoveryAnswer(BaseModel):
 
 
 class UrlsAnswer(BaseModel):
-    """Where it can be read."""
+    """Where it can be read; with a viewer token where keys are asked for."""
 
     content: str
     stream: str
@@ -86,8 +87,8 @@ class VideoAnswer(BaseModel):
     urls: UrlsAnswer
 
     @classmethod
-    def of(cls, status: VideoStatus, model: str) -> Self:
-        """Take over the engine's status."""
+    def of(cls, status: VideoStatus, model: str, token: str | None) -> Self:
+        """Take over the engine's status. ``token``: what lets a viewer in, where keys are asked for."""
         request, failure = status.request, status.failure
         address = f"/v1/videos/{status.id}"
         return cls(
@@ -119,10 +120,10 @@ class VideoAnswer(BaseModel):
             remixed_from_video_id=request.remixed_from,
             bytes=status.num_bytes,
             urls=UrlsAnswer(
-                content=f"{address}/content",
-                stream=f"{address}/stream",
-                hls=f"{address}/index.m3u8",
-                events=f"{address}/events",
+                content=with_token(f"{address}/content", token),
+                stream=with_token(f"{address}/stream", token),
+                hls=with_token(f"{address}/index.m3u8", token),
+                events=with_token(f"{address}/events", token),
             ),
         )
 

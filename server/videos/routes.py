@@ -12,15 +12,24 @@ from starlette.responses import Response
 
 from engine import Engine, PromptAt, RequestError, VideoHandle, VideoRequest
 from server.http.body import body_of
+from server.http.callers import Caller, caller_of, viewer_token
+from server.http.exchange import note_video
+from server.http.rates import Rates
+from server.http.tokens import ViewerTokens
 from server.metrics.families import Families
 from server.metrics.streams import StreamRecord
 from server.settings import Settings
 from server.videos.events import EventStream, last_event
 from server.videos.files import Files, Variant, refuse_later_parts
+from server.videos.idempotency import MemoryReceipts, Repeats
 from server.videos.live import LiveStream
+from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+
+PROMPT_CHANGES = 2
+"""Of one video, a second."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,50 +37,76 @@ _log = logging.getLogger(__name__)
 class VideoRoutes:
     """All addresses of videos."""
 
-    def __init__(self, engine: Engine, settings: Settings, families: Families) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, families: Families, owned: Ownership, tokens: ViewerTokens
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._families = families
         self._files = Files()
+        self._tokens = tokens
+        self._owned = owned
+        self._repeats = Repeats(MemoryReceipts(), engine.video)
+        self._prompt_changes = Rates()
 
     # --- making ---
 
-    async def generate(self, body: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))]) -> Response:
+    async def generate(
+        self, request: Request, body: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))]
+    ) -> Response:
         """Generate a video and stream it while it is made: an init segment, then one fragment a block."""
-        video = await self._open(body, body.linger_seconds)
-        return self._stream(video, 0, is_callers=True)
+        video, is_new = await self._open(request, body, body.linger_seconds)
+        return self._stream(video, 0, is_callers=is_new)
 
     async def create(
-        self, body: Annotated[VideoCreate, Depends(body_of(VideoCreate))], response: Response
+        self, request: Request, body: Annotated[VideoCreate, Depends(body_of(VideoCreate))], response: Response
     ) -> VideoAnswer:
         """Generate a video that needs no reader; answers before anything is generated."""
-        video = await self._open(body, None)
+        video, _ = await self._open(request, body, None)
         response.headers["Location"] = _address(video.id)
-        return self._answer(video)
+        return self._answer(request, video)
 
     async def remix(
-        self, video_id: str, body: Annotated[PromptChange, Depends(body_of(PromptChange))], response: Response
+        self,
+        video_id: str,
+        request: Request,
+        body: Annotated[PromptChange, Depends(body_of(PromptChange))],
+        response: Response,
     ) -> VideoAnswer:
         """Make a video again with another prompt, from the same seed; it needs no reader."""
-        first = self._engine.video(video_id).request
+        caller, first = caller_of(request.scope), self._engine.video(video_id).request
+        self._owned.require_priority(caller, first.priority)
         prompts = (PromptAt(at_s=0.0, text=body.prompt),)
-        video = await self._queue(replace(first, prompts=prompts, remixed_from=video_id), None)
+        wanted = replace(first, prompts=prompts, remixed_from=video_id, owner=caller.client)
+        video = await self._make(caller, wanted, None)
+        note_video(request.scope, video.id)
         response.headers["Location"] = _address(video.id)
-        return self._answer(video)
+        return self._answer(request, video)
 
-    async def _open(self, body: GenerateRequest | VideoCreate, linger_s: float | None) -> VideoHandle:
-        return await self._queue(video_request(body, self._engine.manifest, self._settings.max_seconds), linger_s)
+    async def _open(
+        self, request: Request, body: GenerateRequest | VideoCreate, linger_s: float | None
+    ) -> tuple[VideoHandle, bool]:
+        """The video, and whether it is new: a request may come again."""
+        caller = caller_of(request.scope)
+        wanted = video_request(body, self._engine.manifest, self._settings.max_seconds, caller.client)
+        self._owned.require_priority(caller, body.priority)
+        video, is_new = await self._repeats.once(
+            request, caller.client, body, lambda: self._make(caller, wanted, linger_s)
+        )
+        note_video(request.scope, video.id)
+        return video, is_new
 
-    async def _queue(self, request: VideoRequest, linger_s: float | None) -> VideoHandle:
-        video = await self._engine.open(request, linger_s)
-        _log.info("video %s was asked for: %dx%d", video.id, request.width_px, request.height_px)
+    async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
+        self._owned.require_room(caller)
+        video = await self._engine.open(wanted, linger_s)
+        _log.info("video %s was asked for: %dx%d", video.id, wanted.width_px, wanted.height_px)
         return video
 
     # --- telling ---
 
     async def list(self, request: Request) -> VideosAnswer:
         """List the videos that run, wait, or are kept."""
-        page, videos = page_of(request), self._engine.videos
+        page, videos = page_of(request), self._owned.videos(caller_of(request.scope))
         ordered = list(videos if page.is_ascending else reversed(videos))
         ids = [video.id for video in ordered]
         if page.after is not None and page.after not in ids:
@@ -79,18 +114,19 @@ class VideoRoutes:
         begin = 0 if page.after is None else ids.index(page.after) + 1
         shown = ordered[begin : begin + page.limit]
         return VideosAnswer(
-            data=[self._answer(video) for video in shown],
+            data=[self._answer(request, video) for video in shown],
             first_id=shown[0].id if shown else None,
             last_id=shown[-1].id if shown else None,
             has_more=begin + page.limit < len(ordered),
         )
 
-    async def retrieve(self, video_id: str) -> VideoAnswer:
+    async def retrieve(self, video_id: str, request: Request) -> VideoAnswer:
         """Tell how a video is."""
-        return self._answer(self._engine.video(video_id))
+        return self._answer(request, self._engine.video(video_id))
 
-    def _answer(self, video: VideoHandle) -> VideoAnswer:
-        return VideoAnswer.of(video.status(), self._engine.manifest.name)
+    def _answer(self, request: Request, video: VideoHandle) -> VideoAnswer:
+        token = viewer_token(caller_of(request.scope), self._tokens, video.id)
+        return VideoAnswer.of(video.status(), self._engine.manifest.name, token)
 
     # --- steering ---
 
@@ -99,14 +135,20 @@ class VideoRoutes:
     ) -> PromptChanged:
         """Change what a running video shows, from the returned block on."""
         video = self._engine.video(video_id)
+        self._prompt_changes.take(
+            video_id,
+            burst=PROMPT_CHANGES,
+            per_s=PROMPT_CHANGES,
+            what=f"a video takes {PROMPT_CHANGES} new prompts a second",
+        )
         block = await video.change_prompt(body.prompt)
         return PromptChanged(id=video_id, block=block, at_seconds=video.start_s(block))
 
-    async def cancel(self, video_id: str) -> VideoAnswer:
+    async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""
         video = self._engine.video(video_id)
         await video.cancel()
-        return self._answer(video)
+        return self._answer(request, video)
 
     async def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and forget it."""
@@ -144,7 +186,6 @@ class VideoRoutes:
             "X-Video-Id": video.id,
             "Location": _address(video.id),
             "X-Decoder": facts.decoder,
-            "Access-Control-Expose-Headers": "X-Request-Id, X-Video-Id, X-Decoder, Location",
         }
         record = StreamRecord(self._families, is_callers=is_callers)
         return LiveStream(video, video.read(first), headers, self._settings.transport, record)

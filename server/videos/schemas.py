@@ -83,7 +83,8 @@ class _VideoFields(_Strict):
         0,
         ge=0,
         le=PRIORITY_MAX,
-        description="Of `fast` videos the higher is served first; realtime ones go by deadline.",
+        description="Of `fast` videos the higher is served first; realtime ones go by deadline. At most what the key "
+        "allows; 0 without keys.",
     )
     model: str | None = Field(None, max_length=200, description="Name of the served model; omit to take it as it is.")
 
@@ -147,7 +148,9 @@ class PromptChange(_Strict):
     _printable = field_validator("prompt")(_printable_prompt)
 
 
-def video_request(asked: GenerateRequest | VideoCreate, manifest: Manifest, max_seconds: float | None) -> VideoRequest:
+def video_request(
+    asked: GenerateRequest | VideoCreate, manifest: Manifest, max_seconds: float | None, owner: str
+) -> VideoRequest:
     """Fill in the model's defaults. Raises ``RequestError`` where this server does not offer it."""
     if asked.model is not None and asked.model != manifest.name:
         raise RequestError(f"model: this server runs {manifest.name!r} only", param="model")
@@ -164,6 +167,7 @@ def video_request(asked: GenerateRequest | VideoCreate, manifest: Manifest, max_
         pace=Pace(asked.pace),
         quality=Quality(asked.quality),
         priority=asked.priority,
+        owner=owner,
     )
 
 

@@ -90,7 +90,7 @@ def test_cancelling_by_id_ends_the_video_in_band() -> None:
 
 def test_models_and_capabilities(live: LiveServer) -> None:
     with HiarClient(live.url) as client:
-        assert client.models()[0]["name"] == "instant"
+        assert client.models()[0]["id"] == "instant"
         assert client.capabilities()["state"] == "ready"
 
 

@@ -49,6 +49,7 @@ def settings_of(pods: Pods) -> Settings:
 
 def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[str, tuple[object, object]]:
     ours, model, count = values["server"], values["model"], values["devices"]["count"]
+    keys = values["auth"]["keysSecret"]
     cuda = [f"cuda:{number}" for number in range(count)]
     return {
         "host": (found.host, ours["host"]),
@@ -69,6 +70,12 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "recovery_grace_s": (found.engine.recovery_grace_s, ours["recoveryGraceSeconds"]),
         "drain_timeout_s": (found.drain_timeout_s, values["shutdown"]["drainSeconds"]),
         "log_level": (found.log_level, ours["logLevel"]),
+        "log_format": (found.log_format, ours["logFormat"]),
+        "max_per_client": (found.max_per_client, ours["maxPerClient"]),
+        "cors_origins": (found.cors_origins, tuple(ours["corsOrigins"])),
+        "trusted_proxies": (found.trusted_proxies, tuple(ours["trustedProxies"])),
+        "keys": (found.keys, Path("/keys") / keys["key"] if keys["name"] else None),
+        "insecure": (found.insecure, not keys["name"]),
         "node_rank": (found.engine.nodes.rank if found.engine.nodes else 0, int(pods.role == "node")),
     }
 
@@ -161,6 +168,8 @@ def _unmounted(pods: Pods) -> Iterator[str]:
     readable = {mount["mountPath"] for mount in container["volumeMounts"]}
     if "HIAR_MODEL" in environment and environment["HIAR_MODEL"].rpartition("/")[0] not in readable:
         yield "the model is not mounted"
+    if "HIAR_KEYS" in environment and environment["HIAR_KEYS"].rpartition("/")[0] not in readable:
+        yield "the keys are not mounted"
 
 
 def quantities(rendered: Rendered) -> Iterator[str]:

@@ -9,8 +9,9 @@ import helm_python
 import pytest
 import yaml
 
+from server.http.hosts import KnownHosts
 from server.settings import Settings
-from tests.deploy.chart import CHART, PROFILES, Rendered, pods_of, render, values_of
+from tests.deploy.chart import CHART, NAMESPACE, PROFILES, Rendered, pods_of, render, values_of
 from tests.deploy.chart_link_checks import LINK_CHECKS
 from tests.deploy.chart_pod_checks import POD_CHECKS, settings_of
 from tests.deploy.chart_schemas import NEWEST, OLDEST, PACKAGES, faults, generated, kept
@@ -56,7 +57,7 @@ def test_without_values_the_small_model_runs_as_the_server_would_by_itself() -> 
     (pods,) = [pods for pods in pods_of(render({})) if pods.role == "server"]
     found = settings_of(pods)
     changed = {name for name, value in vars(Settings()).items() if getattr(found, name) != value}
-    assert changed == {"host", "metrics_port"}
+    assert changed == {"host", "metrics_port", "insecure", "allowed_hosts"}
 
 
 def test_examples_of_the_readme_fit() -> None:
@@ -114,3 +115,25 @@ def test_notes_name_what_to_do_next(rendered: Rendered) -> None:
     assert ("hiar-download" in str(rendered.objects)) == ("downloaded first" in rendered.notes)
     steady = rendered.values["topology"]["replicas"] == 1 and rendered.values["autoscaling"]["kind"] == "none"
     assert ("can steer it" in rendered.notes) != steady
+
+
+def test_a_server_answers_to_every_name_that_leads_to_it(rendered: Rendered) -> None:
+    (found,) = {settings_of(pods) for pods in pods_of(rendered) if pods.role == "server"}
+    known = KnownHosts(found.host, found.allowed_hosts)
+    services = [item["metadata"]["name"] for item in rendered.of("Service")]
+    fronts = [rule.get("host", "any.example") for item in rendered.of("Ingress") for rule in item["spec"]["rules"]]
+    fronts += [name for item in rendered.of("HTTPRoute") for name in item["spec"].get("hostnames", ["any.example"])]
+    service = next(name for name in services if not name.endswith("-pods"))
+    pods = [f"{item['metadata']['name']}-0.{item['metadata']['name']}" for item in rendered.of("LeaderWorkerSet")]
+    pods += [f"{name}-0.{name}-pods" for name in services if rendered.of("StatefulSet") and f"{name}-pods" in services]
+    assert pods
+    for name in (service, *pods):
+        for suffix in ("", f".{NAMESPACE}", f".{NAMESPACE}.svc", f".{NAMESPACE}.svc.cluster.local"):
+            assert known.knows(name + suffix)
+    assert all(known.knows(name) for name in ("10.1.2.3", "localhost", *fronts))
+    assert known.knows("evil.example") is ("any.example" in fronts)
+
+
+def test_without_a_name_in_front_any_is_taken() -> None:
+    (pods,) = [pods for pods in pods_of(render({"ingress": {"enabled": True}})) if pods.role == "server"]
+    assert KnownHosts("0.0.0.0", settings_of(pods).allowed_hosts).knows("any.example")

@@ -33,7 +33,9 @@ def broken(folder: Path, file: str, old: str, new: str) -> Path:
 
 UNFIT = [
     ("settings", "cpu-demo", POD, 'join "," $devices', 'join ";" $devices'),
-    ("settings", "everything-on", POD, 'join "," .', 'join ";" .'),
+    ("settings", "everything-on", POD, 'HIAR_SIZES, value: {{ join ","', 'HIAR_SIZES, value: {{ join ";"'),
+    ("settings", "everything-on", POD, "HIAR_KEYS", "HIAR_MODEL_KEYS"),
+    ("volumes", "everything-on", POD, "mountPath: /keys", "mountPath: /secrets"),
     ("settings", "cpu-demo", POD, "server.leadTargetSeconds", "server.stageTimeoutSeconds"),
     ("settings", "everything-on", POD, "HIAR_DECODER", "HIAR_MODEL"),
     ("environment", "cpu-demo", POD, "HIAR_MAX_QUEUE", "HIAR_QUEUE_SIZE"),

@@ -87,7 +87,7 @@ def test_its_python_is_one_that_the_project_supports() -> None:
 
 def test_settings_it_makes_are_settings_of_the_server() -> None:
     ours = {name: value for name, value in assigned("ENV").items() if name.startswith("HIAR_")}
-    assert ours == {"HIAR_HOST": "0.0.0.0"}
+    assert ours == {"HIAR_HOST": "0.0.0.0", "HIAR_INSECURE": "true"}
     assert all(read_settings([], {name: value}) != read_settings([], {}) for name, value in ours.items())
 
 

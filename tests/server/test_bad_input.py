@@ -26,7 +26,7 @@ def post(live: LiveServer, content: bytes, headers: dict[str, str] = JSON) -> ht
 def error_of(answer: httpx.Response) -> dict[str, Any]:
     body = answer.json()
     assert list(body) == ["error"]
-    assert list(body["error"]) == ["code", "message", "param"]
+    assert list(body["error"]) == ["code", "message", "param", "type"]
     return body["error"]
 
 
@@ -170,7 +170,7 @@ def test_the_size_limit_is_exact(shared: LiveServer, chunked: bool) -> None:
 
 
 def test_a_huge_body_is_refused_before_it_is_read(shared: LiveServer) -> None:
-    head = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n"
+    head = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n"
     began_s = time.monotonic()
     with socket.create_connection(shared.address, timeout=5) as connection:
         connection.sendall(head)
@@ -191,7 +191,7 @@ def test_a_huge_body_is_refused_before_it_is_read(shared: LiveServer) -> None:
     ],
 )
 def test_a_header_that_is_no_http(shared: LiveServer, fields: bytes, status: int) -> None:
-    head = b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + fields + b"\r\n\r\n"
+    head = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + fields + b"\r\n\r\n"
     answer = shared.send_raw(head + b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 %d" % (400 if status == 501 else status)), answer[:200]
     assert b"connection: close" in answer.lower()
@@ -203,8 +203,8 @@ def test_a_header_that_is_no_http(shared: LiveServer, fields: bytes, status: int
     [
         b"",
         b"POST /v1/gen",
-        b"POST /v1/generate HTTP/1.1\r\nHost: x\r\n",
-        b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /v1/generate HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
     ],
 )
 def test_a_sender_that_stops_gets_408(shared: LiveServer, sent: bytes) -> None:
@@ -216,7 +216,7 @@ def test_a_sender_that_stops_gets_408(shared: LiveServer, sent: bytes) -> None:
 
 def test_a_second_request_on_a_connection_has_a_deadline_too(shared: LiveServer) -> None:
     with socket.create_connection(shared.address, timeout=5) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /li")
         assert b"HTTP/1.1 408" in read_all(connection)

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import av
 import httpx
@@ -15,6 +16,7 @@ from engine.engine_config import Keep
 from tests.instant import Behaviour
 from tests.media.painted import frame_numbers
 from tests.painted_mp4 import PaintedMedia
+from tests.server.keyed_server import ALICE, bearer, line
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_time
@@ -37,7 +39,7 @@ def lines(video: str, query: str = "") -> list[str]:
     answer = httpx.get(f"{video}/index.m3u8{query}")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/vnd.apple.mpegurl"
-    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-control"] == "public, no-cache"
     return answer.text.splitlines()
 
 
@@ -150,6 +152,23 @@ def test_waits_end() -> None:
 
 
 ROUTE = "/v1/videos/{video_id}/blocks/{n}.m4s"
+
+
+def test_a_viewers_token_plays_it(tmp_path: Path) -> None:
+    """What a key's object names, a player without a key plays to the end, and so does one with the key."""
+    (tmp_path / "keys").write_text(line("alice", ALICE))
+    with serving(Behaviour(block_s=0.1, media=PaintedMedia), keys=tmp_path / "keys") as live:
+        answer = httpx.post(f"{live.url}/v1/videos", json={"prompt": "x", "seconds": 2}, headers=bearer(ALICE))
+        address = live.url + answer.json()["urls"]["hls"]
+        assert "?token=v" in address and error(httpx.get(address.partition("?")[0])) == (401, "unauthorized")
+        with av.open(address, options={"live_start_index": "0"}) as container:
+            assert len(list(container.decode(video=0))) == 32
+        viewers, owners = httpx.get(address), httpx.get(address.partition("?")[0], headers=bearer(ALICE))
+        assert viewers.text == owners.text and viewers.text.count("?token=v") == 7
+        assert viewers.headers["cache-control"] == "private, no-cache"
+        uri = re.findall("blocks/2.*", viewers.text)[-1]
+        segment = httpx.get(f"{address.rpartition('/index')[0]}/{uri}")
+        assert (segment.status_code, segment.headers["cache-control"]) == (200, "private, max-age=3600, immutable")
 
 
 def test_one_that_fails_before_its_first_block_has_no_playlist() -> None:

@@ -56,14 +56,24 @@ def test_a_start_tells_how_far_it_is() -> None:
     assert message == "the engine is starting: worker 0: reading hiar.pt 5.7 of 11.4 GB"
 
 
-def test_capabilities_and_models(live: LiveServer) -> None:
+def test_capabilities(live: LiveServer) -> None:
     answer = httpx.get(f"{live.url}/v1/capabilities").json()
     assert answer["mime"] == 'video/mp4; codecs="avc1.64000d"'
     assert (answer["sizes"], answer["fps"], answer["block_seconds"]) == (["416x240", "832x480"], 16, 0.75)
     assert answer["limits"]["max_seconds"] is None
-    models = httpx.get(f"{live.url}/v1/models").json()["models"]
-    assert [model["name"] for model in models] == ["instant"]
+    assert (answer["limits"]["max_per_client"], answer["needs_key"]) == (8, False)
     assert answer["facts"]["dtypes"]["activations"] == "float32" and answer["facts"]["dtypes"]["pages"] == "fp8"
+
+
+def test_models_have_the_shape_that_openais_clients_read(live: LiveServer) -> None:
+    models = httpx.get(f"{live.url}/v1/models").json()
+    assert models["object"] == "list"
+    (model,) = models["data"]
+    assert (model["id"], model["object"], model["owned_by"]) == ("instant", "model", "hiar")
+    assert model["created"] > 1_600_000_000 and model["sizes"] == ["416x240", "832x480"]
+    assert httpx.get(f"{live.url}/v1/models/instant").json() == model
+    missing = httpx.get(f"{live.url}/v1/models/other")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_capabilities_before_the_model_is_loaded() -> None:

@@ -164,8 +164,8 @@ def test_a_stream_ends_in_band_on_sigterm() -> None:
 def test_a_second_signal_ends_at_once_and_quietly() -> None:
     with running("30") as (process, url), socket.create_connection(address_of(url)) as waiting:
         waiting.sendall(
-            b"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n"
-            b'{"prompt": "x"}'
+            b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 15\r\n\r\n{"prompt": "x"}'
         )
         while httpx.get(f"{url}/v1/capabilities").json()["load"]["running"] == 0:
             time.sleep(0.01)

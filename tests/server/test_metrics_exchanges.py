@@ -76,8 +76,8 @@ def test_a_bug_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_client_that_takes_nothing() -> None:
     with serving(Behaviour(payload_bytes=4_000_000)) as live:
         with socket.create_connection(live.address) as deaf:
-            head = "POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 15\r\n"
-            deaf.sendall(head.encode() + b'\r\n{"prompt": "x"}')
+            head = "POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            deaf.sendall(head.encode() + b'Content-Length: 15\r\n\r\n{"prompt": "x"}')
             eventually(lambda: finished(live) == {"slow_client": 1}, 10)
         now = scrape(live.url)
         assert now.value("hiar_stream_send_blocked_seconds_total") >= QUICK.send_timeout_s

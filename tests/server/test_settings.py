@@ -26,6 +26,8 @@ IN_THE_CHART = {
     "recovery_grace_s": "server.recoveryGraceSeconds",
     "drain_timeout_s": "shutdown.drainSeconds",
     "log_level": "server.logLevel",
+    "log_format": "server.logFormat",
+    "max_per_client": "server.maxPerClient",
     "port": "server.port",
     "text_device": "model.textDevice",
     "dtype": "model.dtype",

@@ -131,8 +131,8 @@ def test_one_that_nobody_comes_back_to_ends(server: RehearsedServer) -> None:
 def test_without_lingering_the_pages_are_free_at_once(server: RehearsedServer) -> None:
     connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
     body = b'{"prompt": "x", "size": "96x96"}'
-    head = f"POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    connection.sendall(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     assert connection.recv(10).startswith(b"HTTP/1.1 2")
     assert server.load()["running"] == 1
     connection.close()

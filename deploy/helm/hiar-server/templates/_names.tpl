@@ -25,6 +25,24 @@
 {{- include "hiar.fullname" . }}-pods
 {{- end -}}
 
+{{/* Names that requests may call a server by: of services and pods inside the cluster, and of what stands in front. */}}
+{{- define "hiar.hosts" -}}
+{{- $pods := eq .Values.topology.mode "lws" | ternary (include "hiar.workload" .) (include "hiar.headless" .) -}}
+{{- $names := .Values.server.allowedHosts -}}
+{{- range $name := list (include "hiar.fullname" .) (printf "*.%s" $pods) -}}
+{{- range $suffix := list "" ".%s" ".%s.svc" ".%s.svc.cluster.local" -}}
+{{- $names = append $names (printf "%s%s" $name (replace "%s" $.Release.Namespace $suffix)) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.ingress.enabled -}}
+{{- $names = concat $names (.Values.ingress.hosts | default (list "*")) -}}
+{{- end -}}
+{{- if .Values.httpRoute.enabled -}}
+{{- $names = concat $names (.Values.httpRoute.hostnames | default (list "*")) -}}
+{{- end -}}
+{{- join "," ($names | uniq) -}}
+{{- end -}}
+
 {{- define "hiar.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "hiar.fullname" .) .Values.serviceAccount.name -}}

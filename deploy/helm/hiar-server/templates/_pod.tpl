@@ -167,6 +167,19 @@ readinessProbe:
 - {name: HIAR_RECOVERY_GRACE, value: {{ $values.server.recoveryGraceSeconds | quote }}}
 - {name: HIAR_DRAIN_TIMEOUT, value: {{ $values.shutdown.drainSeconds | quote }}}
 - {name: HIAR_LOG_LEVEL, value: {{ $values.server.logLevel | quote }}}
+- {name: HIAR_LOG_FORMAT, value: {{ $values.server.logFormat | quote }}}
+- {name: HIAR_MAX_PER_CLIENT, value: {{ $values.server.maxPerClient | quote }}}
+- {name: HIAR_ALLOWED_HOSTS, value: {{ include "hiar.hosts" .root | quote }}}
+{{- with $values.server.corsOrigins }}
+- {name: HIAR_CORS_ORIGINS, value: {{ join "," . | quote }}}
+{{- end }}
+{{- with $values.server.trustedProxies }}
+- {name: HIAR_TRUSTED_PROXIES, value: {{ join "," . | quote }}}
+{{- end }}
+{{- if $values.auth.keysSecret.name }}
+- {name: HIAR_KEYS, value: {{ printf "/keys/%s" $values.auth.keysSecret.key | quote }}}
+{{- end }}
+- {name: HIAR_INSECURE, value: {{ empty $values.auth.keysSecret.name | quote }}}
 - {name: TRITON_CACHE_DIR, value: /cache/triton}
 - {name: CUDA_CACHE_PATH, value: /cache/cuda}
 - {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
@@ -184,6 +197,9 @@ readinessProbe:
 {{- if .Values.model.name }}
 - {name: models, mountPath: /models, readOnly: true}
 {{- end }}
+{{- if .Values.auth.keysSecret.name }}
+- {name: keys, mountPath: /keys, readOnly: true}
+{{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -195,6 +211,11 @@ readinessProbe:
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.storage.shmSize }}}}
 {{- if and .Values.model.name (ne .Values.model.volume.kind "perPod") }}
 - {name: models, persistentVolumeClaim: {claimName: {{ include "hiar.modelClaim" . }}}}
+{{- end }}
+{{- with .Values.auth.keysSecret }}
+{{- if .name }}
+- {name: keys, secret: {secretName: {{ .name }}, items: [{key: {{ .key }}, path: {{ .key }}}]}}
+{{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

@@ -1,0 +1,119 @@
+"""Requests that may come twice: the second with the same ``Idempotency-Key`` gets the video of the first."""
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from engine import UnknownVideo, VideoHandle
+from server.errors import CONFLICT, GONE, INVALID_REQUEST, ApiError
+
+HEADER = "Idempotency-Key"
+LIFETIME_S = 24 * 3600.0
+KEY_LENGTH_MAX = 255
+_RECEIPTS_MAX = 65_536
+"""About 25 MB; the oldest are forgotten first."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a request was, and the video it made."""
+
+    body: bytes
+    """A digest."""
+    video_id: str
+
+
+class Receipts(Protocol):
+    """Where they are kept: in memory, or in a database that outlives the process."""
+
+    async def find(self, name: bytes) -> Receipt | None:
+        """The receipt of a name that is less than ``LIFETIME_S`` old."""
+        ...
+
+    async def keep(self, name: bytes, receipt: Receipt) -> None:
+        """Keep it from now on."""
+        ...
+
+
+class MemoryReceipts:
+    """Receipts of this process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, at_most: int = _RECEIPTS_MAX) -> None:
+        self._clock, self._at_most = clock, at_most
+        self._kept: OrderedDict[bytes, tuple[float, Receipt]] = OrderedDict()
+        """With the moment it came, the oldest first."""
+
+    async def find(self, name: bytes) -> Receipt | None:
+        """The receipt of a name that is not too old."""
+        self._forget()
+        kept = self._kept.get(name)
+        return None if kept is None else kept[1]
+
+    async def keep(self, name: bytes, receipt: Receipt) -> None:
+        """Keep it from now on."""
+        self._kept[name] = self._clock(), receipt
+        self._kept.move_to_end(name)
+        self._forget()
+
+    def _forget(self) -> None:
+        while self._kept:
+            came_at, _ = next(iter(self._kept.values()))
+            if len(self._kept) <= self._at_most and self._clock() < came_at + LIFETIME_S:
+                return
+            self._kept.popitem(last=False)
+
+
+class Repeats:
+    """Tells a request that comes again from a new one."""
+
+    def __init__(self, receipts: Receipts, find_video: Callable[[str], VideoHandle]) -> None:
+        """``find_video`` raises ``UnknownVideo`` for one that is forgotten."""
+        self._receipts, self._find_video = receipts, find_video
+        self._lock = asyncio.Lock()
+
+    async def once(
+        self, request: Request, owner: str, body: BaseModel, make: Callable[[], Awaitable[VideoHandle]]
+    ) -> tuple[VideoHandle, bool]:
+        """The video of this request, and whether ``make`` was called for it.
+
+        Raises ``ApiError`` 409 for another body under the same key, 410 for a video that is forgotten, 400 for what is
+        no key, and what ``make`` raises: a request that was refused is forgotten.
+        """
+        key = _key_of(request)
+        if key is None:
+            return await make(), True
+        name = _digest(owner, key)
+        asked = _digest(request.url.path, body.model_dump_json())
+        async with self._lock:  # two at once must not both be the first
+            receipt = await self._receipts.find(name)
+            if receipt is None:
+                video = await make()
+                await self._receipts.keep(name, Receipt(asked, video.id))
+                return video, True
+        if receipt.body != asked:
+            raise ApiError(CONFLICT, f"this {HEADER} came with another request before", param=HEADER)
+        try:
+            return self._find_video(receipt.video_id), False
+        except UnknownVideo:
+            message = f"the video of this {HEADER} is kept no longer; send another to make it again"
+            raise ApiError(GONE, message, param=HEADER) from None
+
+
+def _key_of(request: Request) -> str | None:
+    keys = request.headers.getlist(HEADER)
+    if not keys:
+        return None
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= KEY_LENGTH_MAX:
+        raise ApiError(INVALID_REQUEST, f"{HEADER}: send one of 1 to {KEY_LENGTH_MAX} characters", param=HEADER)
+    return keys[0]
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode("utf-8")).digest()
