@@ -114,8 +114,7 @@ class InstantChain:
         self._line: deque[Ticket] = deque()
         self._timer: asyncio.TimerHandle | None = None
         """Until the first of the line is done."""
-        self._open: dict[str, OpenTicket] = {}
-        self._media: dict[str, SmallMedia] = {}
+        self._open: dict[str, SmallMedia] = {}
         self._skipped: set[str] = set()
         """Cancelled and broken videos: their tickets pass and make nothing."""
 
@@ -164,22 +163,21 @@ class InstantChain:
     def _pass(self, ticket: Ticket) -> None:
         match ticket:
             case OpenTicket(video=video):
-                self._open[video] = ticket
-                self._media[video] = media = self._behaviour.media(ticket)
+                self._open[video] = media = self._behaviour.media(ticket)
                 self._say(self.ranks[-1], InitReady(video=video, data=media.init_segment, codecs=media.codecs))
             case BlockTicket(video=video) if video not in self._skipped:
                 self._make(ticket, self._open[video])
             case CloseTicket(video=video):
-                del self._open[video], self._media[video]
+                del self._open[video]
                 self._skipped.discard(video)
                 for rank in self.ranks:
                     self._say(rank, VideoClosed(video=video, pages_used=self.num_videos))
 
-    def _make(self, ticket: BlockTicket, opened: OpenTicket) -> None:
+    def _make(self, ticket: BlockTicket, media: SmallMedia) -> None:
         video, block, behaviour = ticket.video, ticket.block, self._behaviour
         if ticket.save:
             self._save(ticket)
-        if block < opened.first_block:
+        if block < media.opened.first_block:
             self._say(self.ranks[-1], BlockRepeated(video=video, block=block))
         elif block == behaviour.fail_at:
             assert behaviour.failure is not None, "a failure is to be told"
@@ -187,7 +185,7 @@ class InstantChain:
             message = VideoBroken(video=video, code=behaviour.failure.code, message=behaviour.failure.message)
             self._say(self.ranks[-1], message)
         else:
-            self._say(self.ranks[-1], self._block(ticket))
+            self._say(self.ranks[-1], self._block(ticket, media))
 
     def _save(self, ticket: BlockTicket) -> None:
         for stage in range(self._rollout.num_stages):
@@ -196,14 +194,14 @@ class InstantChain:
                 saved = LatentsSaved(video=ticket.video, block=ticket.block, stage=stage, latents=latents)
                 self._say(self.ranks[0], saved)
 
-    def _block(self, ticket: BlockTicket) -> BlockDone:
+    def _block(self, ticket: BlockTicket, media: SmallMedia) -> BlockDone:
         start_frame = frames_before_block(self._rollout, ticket.block)
         payload = bytes([ticket.block % 256]) * self._behaviour.payload_bytes
         return BlockDone(
             video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
-            data=self._media[ticket.video].fragment(ticket.block, ticket.num_frames, start_frame, payload),
+            data=media.fragment(ticket.block, ticket.num_frames, start_frame, payload),
             latents=None,
             decode_s=0.0,
             encode_s=0.0,
