@@ -193,7 +193,7 @@ def test_pages_that_a_forward_had_claimed_are_free_again(monkeypatch: pytest.Mon
     allocator = PlacedAllocator()
     bench = on_device(Bench(micro.rollout(), max_segments=8), allocator)
     play(bench)
-    layouts = allocator.places["_pack"]
+    layouts = allocator.places["_forward"]
     used = []
     for refused in (layouts[len(layouts) // 2], layouts[-1]):
         allocator = PlacedAllocator()
@@ -241,7 +241,7 @@ def test_no_room_for_a_saved_block_ends_the_video_that_is_restored() -> None:
         for block in range(NUM_BLOCKS):
             bench.block("a", block)
         bench.run()
-    assert "a saved block" in the_broken(tight).message and the_broken(tight).video == "b"
+    assert "a known block" in the_broken(tight).message and the_broken(tight).video == "b"
     assert_same(tight, undisturbed, "a")
     assert ("b", NUM_BLOCKS) in undisturbed.latents and ("b", NUM_BLOCKS) not in tight.latents
     assert tight.tickets == undisturbed.tickets
@@ -266,7 +266,7 @@ def test_no_room_to_save_a_block_ends_its_video(monkeypatch: pytest.MonkeyPatch)
         bench.run()
     assert the_broken(bench).message == "cpu had no memory left for a step ()"
     assert bench.latents == {} and bench.tickets[-1] == BlockTicket(
-        video="b", block=0, num_frames=12, last=False, save=True
+        video="b", block=0, num_frames=12, last=False, save=True, opening=True
     )
     bench.open("a", seed=5, prompt=1)
     for block in range(NUM_BLOCKS):

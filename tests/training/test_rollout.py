@@ -14,11 +14,11 @@ from engine.law.step import predict_x0, re_noise
 from engine.law.window import attended_blocks
 from engine.model.dit import CausalWan
 from engine.model.segments import TextRows, stack_text
-from engine.oracle import KeysValues, forward
 from engine.oracle import roll_out as oracle_roll_out
 from engine.stage.noise import KeyedNoise
 from kernels.attention.formula import paged_attention_reference
 from kernels.attention.table import page_table
+from tests.model.oracle_pass import BlockSeen, oracle_pass
 from tests.stage.micro import CPU, HEIGHT, TRANSFORMER, WIDTH, embedding, model, rollout
 from training.rollout import Context, Plan, SelfRollout, exit_x0, grouped_attention, roll_out, sample_noise
 
@@ -54,11 +54,11 @@ def step_first_twin(network: CausalWan, plan: Plan, sample: int, text: Tensor) -
     blocks = [noise(SEEDS[sample], block, 0, SHAPE) for block in range(plan.num_blocks)]
     exits: list[Tensor] = []
     for stage in range(plan.exit_stage + 1):
-        history: dict[int, KeysValues] = {}
+        history: dict[int, BlockSeen] = {}
         exits, left = [], []
         for block, x in enumerate(blocks):
             seen = [history[earlier] for earlier in attended_blocks(plan.rollout, block)]
-            x0 = predict_x0(x, forward(network, x, levels[stage], block, seen, text)[0], levels[stage])
+            x0 = predict_x0(x, oracle_pass(network, x, levels[stage], block, seen, text)[0], levels[stage])
             exits.append(x0)
             fresh = noise(SEEDS[sample], block, stage + 1, SHAPE)
             is_last = stage + 1 == plan.rollout.num_stages
@@ -69,14 +69,14 @@ def step_first_twin(network: CausalWan, plan: Plan, sample: int, text: Tensor) -
                 Context.CLEAN: (x0.detach(), levels[-1]),
             }
             with torch.no_grad():
-                _, history[block] = forward(network, *read[plan.context], block, seen, text)
+                _, history[block] = oracle_pass(network, *read[plan.context], block, seen, text)
         blocks = left
     return exits
 
 
 def block_first_twin(network: CausalWan, plan: Plan, sample: int, text: Tensor) -> list[Tensor]:
     noise, levels = KeyedNoise(CPU), noise_levels(plan.rollout)
-    history: dict[int, KeysValues] = {}
+    history: dict[int, BlockSeen] = {}
     exits: list[Tensor] = []
     for block in range(plan.num_blocks):
         seen = [history[earlier] for earlier in attended_blocks(plan.rollout, block)]
@@ -84,10 +84,10 @@ def block_first_twin(network: CausalWan, plan: Plan, sample: int, text: Tensor) 
         for stage in range(plan.exit_stage + 1):
             if stage:
                 x = re_noise(x0.detach(), noise(SEEDS[sample], block, stage, SHAPE), levels[stage])
-            x0 = predict_x0(x, forward(network, x, levels[stage], block, seen, text)[0], levels[stage])
+            x0 = predict_x0(x, oracle_pass(network, x, levels[stage], block, seen, text)[0], levels[stage])
         exits.append(x0)
         with torch.no_grad():
-            _, history[block] = forward(network, x0.detach(), levels[-1], block, seen, text)
+            _, history[block] = oracle_pass(network, x0.detach(), levels[-1], block, seen, text)
     return exits
 
 
