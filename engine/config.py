@@ -44,7 +44,7 @@ class SinkPositions(StrEnum):
     """Right before the oldest other block of the window."""
 
 
-class PromptChange(StrEnum):
+class PromptEffect(StrEnum):
     """What a new prompt does to the context that was cached under the old one."""
 
     KEEP = "keep"
@@ -149,7 +149,7 @@ class RolloutConfig:
     order: Order = Order.STEP_FIRST
     block_first_blocks: int = 0
     """Step-first only: so many first blocks are finished before the others begin, and are clean context for them."""
-    prompt_change: PromptChange = PromptChange.KEEP
+    prompt_change: PromptEffect = PromptEffect.KEEP
     """Anything but ``keep`` is block-first only."""
 
     def __post_init__(self) -> None:
@@ -170,7 +170,7 @@ class RolloutConfig:
         require(self.block_first_blocks >= 0, f"{self.block_first_blocks=} is negative")
         if self.order == Order.STEP_FIRST:
             require(self.first_block_steps is None, "first_block_steps needs the order block_first")
-            require(self.prompt_change == PromptChange.KEEP, f"{self.prompt_change} needs the order block_first")
+            require(self.prompt_change == PromptEffect.KEEP, f"{self.prompt_change} needs the order block_first")
         else:
             require(not self.clean_context, "clean_context is what block_first has anyway; leave it out")
             require(self.block_first_blocks == 0, "block_first_blocks needs the order step_first")
@@ -303,5 +303,5 @@ class Manifest:
         """Check that learned positions in time end with a block."""
         frames, per_block = self.transformer.position_frames, self.rollout.latent_frames_per_block
         require(frames is None or frames % per_block == 0, f"transformer.position_frames={frames} splits a block")
-        plain = self.rollout.first_block_latent_frames is None and self.rollout.prompt_change == PromptChange.KEEP
+        plain = self.rollout.first_block_latent_frames is None and self.rollout.prompt_change == PromptEffect.KEEP
         require(frames is None or plain, "transformer.position_frames needs blocks of one size, encoded one by one")

@@ -5,7 +5,7 @@ has the checkpoint in its real place and layout, and any number of roll-outs by 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.config import (
     LATENT_STRIDE_PX,
     Lora,
     Order,
-    PromptChange,
+    PromptEffect,
     RolloutConfig,
     SinkPositions,
     TransformerConfig,
@@ -90,7 +90,7 @@ def _recorded(folder: Path, config: Mapping[str, Any], name: str, entry: Mapping
     if switch is None:
         return one
     at = one.blocks_before(switch["from_frame"])
-    return Recorded(**{**vars(one), "contexts": {**one.contexts, at: switch["context"]}})
+    return replace(one, contexts={**one.contexts, at: switch["context"]})
 
 
 def _rollout(entry: Mapping[str, Any]) -> RolloutConfig:
@@ -111,7 +111,7 @@ def _rollout(entry: Mapping[str, Any]) -> RolloutConfig:
         transition=_TRANSITIONS[entry.get("transition", "renoise")],
         order=order,
         block_first_blocks=entry.get("block_first_blocks", 0),
-        prompt_change=_prompt_change(entry.get("switch")),
+        prompt_change=_prompt_effect(entry.get("switch")),
     )
 
 
@@ -120,10 +120,10 @@ def _steps(steps: list[int], entry: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(steps[:-1] if entry.get("last_step_is_dropped") and steps[-1] == 0 else steps)
 
 
-def _prompt_change(switch: Mapping[str, Any] | None) -> PromptChange:
+def _prompt_effect(switch: Mapping[str, Any] | None) -> PromptEffect:
     if switch is None or "recached_frames" not in switch:
-        return PromptChange.KEEP
-    return PromptChange.RE_ENCODE if switch["keeps_sink"] else PromptChange.RE_ENCODE_ALL
+        return PromptEffect.KEEP
+    return PromptEffect.RE_ENCODE if switch["keeps_sink"] else PromptEffect.RE_ENCODE_ALL
 
 
 def _manifest(folder: Path, config: Mapping[str, Any], rollout: RolloutConfig) -> Manifest:

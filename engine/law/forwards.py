@@ -7,7 +7,7 @@ they are rare, and run without a graph.
 
 from typing import NamedTuple
 
-from engine.config import PromptChange, RolloutConfig
+from engine.config import PromptEffect, RolloutConfig
 from engine.law.window import writes_pages
 
 
@@ -45,5 +45,5 @@ def largest_forward(rollout: RolloutConfig, stages: tuple[int, ...], max_segment
     """
     writers = sum(writes_pages(rollout, stage) for stage in stages)
     largest = min(max_segments, max(len(stages) + 2 * writers, writers * max_videos))
-    again = rollout.window_blocks if writers and rollout.prompt_change != PromptChange.KEEP else 0
+    again = rollout.window_blocks if writers and rollout.prompt_change != PromptEffect.KEEP else 0
     return max(largest, again)

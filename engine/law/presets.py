@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from engine.config import Order, PromptChange, RolloutConfig, SinkPositions
+from engine.config import Order, PromptEffect, RolloutConfig, SinkPositions
 
 UNKNOWN = "unknown"
 """A licence that nobody here has read."""
@@ -123,7 +123,7 @@ _BLOCK_FIRST = RolloutConfig(order=Order.BLOCK_FIRST)
 """Of Self-Forcing and what followed it."""
 _FRAMEWISE = replace(_BLOCK_FIRST, latent_frames_per_block=1)
 _FOUR_STEPS = _BLOCK_FIRST.denoising_steps
-_LONGLIVE = replace(_BLOCK_FIRST, window_latent_frames=12, sink_latent_frames=3, prompt_change=PromptChange.RE_ENCODE)
+_LONGLIVE = replace(_BLOCK_FIRST, window_latent_frames=12, sink_latent_frames=3, prompt_change=PromptEffect.RE_ENCODE)
 
 _SELF_FORCING_HUB, _CAUSAL_FORCING_HUB = "gdhe17/Self-Forcing", "zhuhz22/Causal-Forcing"
 _LONGLIVE_HUB = "Efficient-Large-Model/LongLive-1.3B"

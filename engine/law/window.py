@@ -6,7 +6,7 @@ Pure functions of the roll-out and of block numbers, as ``engine.law.schedule``.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine.config import Order, PromptChange, RolloutConfig, SinkPositions
+from engine.config import Order, PromptEffect, RolloutConfig, SinkPositions
 
 
 def context_stage(rollout: RolloutConfig, stage: int) -> int:
@@ -76,9 +76,9 @@ def re_encoding(rollout: RolloutConfig, block: int, first_sink: int = 0) -> ReEn
     """
     window = range(max(0, block - rollout.window_blocks), block)
     match rollout.prompt_change:
-        case PromptChange.KEEP:
+        case PromptEffect.KEEP:
             return ReEncoding(range(0), (), first_sink)
-        case PromptChange.RE_ENCODE if window.start > 0:
+        case PromptEffect.RE_ENCODE if window.start > 0:
             num_sinks = rollout.sink_blocks
             return ReEncoding(window[num_sinks:], tuple(range(num_sinks)), first_sink)
         case _:

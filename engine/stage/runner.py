@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.config import PromptChange, RolloutConfig
+from engine.config import PromptEffect, RolloutConfig
 from engine.errors import EngineOutOfMemory, VideoFailed
 from engine.law.schedule import clean_level, context_level, first_stage, levels_of
 from engine.law.step import step
@@ -83,7 +83,7 @@ class Runner:
         self._model, self._rollout, self._pool, self._noise = model, rollout, pool, noise
         self._deliver, self._tell, self._timer, self._max_segments = deliver, tell, timer, max_segments
         self._faults = faults
-        re_encodes = rollout.prompt_change != PromptChange.KEEP
+        re_encodes = rollout.prompt_change != PromptEffect.KEEP
         self._stages = [DenoiseStage(index, re_encodes) for index in stages]
         self._dropped: set[str] = set()
         self._opened: list[str] = []

@@ -7,7 +7,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable
 from enum import StrEnum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -31,12 +31,12 @@ class Variant(StrEnum):
     SPRITESHEET = "spritesheet"
 
 
-class Workshop:
-    """Makes one thing at a time, in a thread, and remembers the newest."""
+class Workshop(Generic[_Made]):
+    """Makes one thing of a kind at a time, in a thread, and remembers the newest."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._made: OrderedDict[Hashable, object] = OrderedDict()
+        self._made: OrderedDict[Hashable, _Made] = OrderedDict()
 
     async def made(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
         """What ``make`` returns, or returned for this key before. It must need nothing of the event loop."""
@@ -46,14 +46,15 @@ class Workshop:
                 if len(self._made) > REMEMBERED:
                     self._made.popitem(last=False)
             self._made.move_to_end(key)
-            return self._made[key]  # type: ignore[return-value] # a key is always of the same maker
+            return self._made[key]
 
 
 class Files:
     """The content of videos as files."""
 
     def __init__(self) -> None:
-        self._workshop = Workshop()
+        self._files = Workshop[FlatFile]()
+        self._pictures = Workshop[bytes]()
 
     async def whole(self, video: VideoHandle, request: Request) -> Response:
         """An ended video that has blocks."""
@@ -62,7 +63,7 @@ class Files:
         if kept.start > 0:
             raise BlockGone(f"the beginning is no longer kept; read /stream?from={kept.start}")
         fragments = [video.peek(block).data for block in kept]
-        file = await self._workshop.made((video.id, Variant.VIDEO), lambda: flat_file(init.data, fragments))
+        file = await self._files.made(video.id, lambda: flat_file(init.data, fragments))
         return _answer(file, fragments, request, f'"{video.id}-{file.length:x}"', f'video/mp4; codecs="{init.codecs}"')
 
     async def picture(self, video: VideoHandle, variant: Variant) -> Response:
@@ -73,11 +74,11 @@ class Files:
         key = (video.id, variant, kept)
         if variant is Variant.THUMBNAIL:
             middle = video.peek(kept[len(kept) // 2]).data
-            data = await self._workshop.made(key, lambda: thumbnail(init.data, middle))
+            data = await self._pictures.made(key, lambda: thumbnail(init.data, middle))
             media_type = "image/webp"
         else:
             shown = [video.peek(block).data for block in sheet_blocks(kept)]
-            data = await self._workshop.made(key, lambda: spritesheet(init.data, shown))
+            data = await self._pictures.made(key, lambda: spritesheet(init.data, shown))
             media_type = "image/jpeg"
         caching = "private, max-age=3600" if video.is_ended else "no-store"
         return Response(data, headers={"Cache-Control": caching}, media_type=media_type)

@@ -10,7 +10,7 @@ from engine.config import Lora, Order, RolloutConfig
 from engine.errors import StartError
 from engine.law.presets import PRESETS, Layout, Preset, RolloutChanges
 from engine.manifest import WAN_1_3B, published_manifest, read_manifest
-from tests.engine.test_manifest import DIFFUSERS, ORIGINAL, write_json
+from tests.engine.test_layouts import DIFFUSERS, ORIGINAL, write_json
 
 BASE = ("Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json")
 BY_PRESET = pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda one: one.name)

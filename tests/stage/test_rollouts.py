@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.config import Order, PromptChange, RolloutConfig, SinkPositions, Transition
+from engine.config import Order, PromptEffect, RolloutConfig, SinkPositions, Transition
 from engine.law.window import pages_per_video
 from engine.messages import BlockTicket, ContextTicket, LatentsSaved
 from engine.model.tensor_bytes import to_bytes
@@ -49,7 +49,7 @@ RE_ENCODED = {
     f"{change}, {positions} {sinks} of {window}": block_first(
         window_latent_frames=3 * window, sink_latent_frames=3 * sinks, sink_positions=positions, prompt_change=change
     )
-    for change in (PromptChange.RE_ENCODE, PromptChange.RE_ENCODE_ALL)
+    for change in (PromptEffect.RE_ENCODE, PromptEffect.RE_ENCODE_ALL)
     for positions in SinkPositions
     for window, sinks in ((4, 1), (4, 2), (3, 0))
 }
