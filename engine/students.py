@@ -13,6 +13,7 @@ from engine.config import Lora, RolloutConfig
 from engine.errors import StartError
 from engine.json_sections import converted, read_json
 from engine.law.presets import PRESETS, Layout, Preset, names_of_presets
+from engine.student_keys import student_keys
 
 PRESET_NAME = "hiar.json"
 """A file that says which preset a folder is of, ``{"preset": NAME, "rollout": {KEY: VALUE}}``; ``rollout`` holds what
@@ -147,8 +148,12 @@ def _file_of(folder: Path, preset: Preset) -> tuple[Path, str | None]:
     if published is not None:
         return published, preset.transformer_key
     file = _only_candidate(folder, preset)
-    key = None if preset.transformer_key == _EMA or file.suffix not in _TRAINER_SUFFIXES else preset.transformer_key
-    return file, key
+    return file, _key_in(file, preset)
+
+
+def _key_in(file: Path, preset: Preset) -> str | None:
+    """The key to take of a student that is not the published file."""
+    return None if preset.transformer_key == _EMA or file.suffix not in _TRAINER_SUFFIXES else preset.transformer_key
 
 
 def _only_candidate(folder: Path, preset: Preset) -> Path:
@@ -195,14 +200,27 @@ def _untold_original(folder: Path) -> str:
     fits = list(dict.fromkeys(preset.name for file in weights for preset in _published_as(file.name)))
     if candidates:
         hint = f"; by its name it may be {' or '.join(fits)}" if fits else ""
+        by_keys = ", ".join(preset.name for preset in _fitting(folder, candidates)) or "none, by the keys in it"
         return (
             f"nothing tells the roll-out of {_names(candidates)} in {folder}{hint}; name the preset that it was "
-            f"trained as by --preset, or in {PRESET_NAME}: one of {names_of_presets()}{_found(folder)}"
+            f"trained as by --preset, or in {PRESET_NAME}: those that fit are {by_keys}{_found(folder)}"
         )
     if any(_PLAIN_BASE.match(file.name) for file in weights):
         return _plain_base(folder)
     needed = "needed hiar.pt or the file of another preset"
     return f"{folder} holds no transformer: {needed}{_found(folder)}; {_fetch_some(folder)}"
+
+
+def _fitting(folder: Path, candidates: list[Path]) -> list[Preset]:
+    """Presets that one of these files could be served as in this layout, by its keys and by what lies beside it."""
+    keys = {file: student_keys(file) if file.suffix in _TRAINER_SUFFIXES else None for file in candidates}
+    return [
+        preset
+        for preset in PRESETS.values()
+        if preset.layout is Layout.ORIGINAL
+        and all(_place(folder, lora.file, asked=True) for lora in preset.loras)
+        and any(held is None or _key_in(file, preset) in {None, *held} for file, held in keys.items())
+    ]
 
 
 def _plain_base(folder: Path) -> str:
