@@ -14,6 +14,7 @@ from engine.front import events
 from engine.front.admission import HOLDING, retry_after_s
 from engine.front.census import census
 from engine.front.dispatch import Dispatch
+from engine.front.endings import Endings, Register
 from engine.front.events import Command, Event, OfAll, OfCaller, OfReader, SetTimer, Wake
 from engine.front.keeping import Shelf
 from engine.front.log import InitSegment
@@ -53,9 +54,10 @@ class Desk:
         self._queue = Queue()
         self._commands: list[Command] = []
         self._dispatch = Dispatch(config, self._queue, self._recoveries, self._milestones, self._commands)
-        self._videos: dict[str, Video] = {}
-        self._live: dict[Video, None] = {}
-        """Those of them that have not ended, in the order in which they came."""
+        self._register = Register()
+        self._endings = Endings(
+            self._register, self._dispatch, self._milestones, self._queue, self._shelf, self._commands
+        )
         self._now = 0.0
 
     # --- questions ---
@@ -63,16 +65,16 @@ class Desk:
     @property
     def live(self) -> tuple[Video, ...]:
         """All that have not ended."""
-        return tuple(self._live)
+        return tuple(self._register.live)
 
     @property
     def videos(self) -> tuple[Video, ...]:
         """All that are not forgotten, the oldest first."""
-        return tuple(video for video in self._videos.values() if not video.is_forgotten)
+        return tuple(video for video in self._register.by_id.values() if not video.is_forgotten)
 
     def video(self, video_id: str) -> Video:
         """One that is not forgotten. Raises ``UnknownVideo``."""
-        video = self._videos.get(video_id)
+        video = self._register.by_id.get(video_id)
         if video is None or video.is_forgotten:
             raise UnknownVideo(
                 f"there is no video {video_id}; an ended one is kept for {self._config.keep_s:g} s", "id"
@@ -115,7 +117,7 @@ class Desk:
     def _attend(self, event: OfReader) -> None:
         """What readers do."""
         self._readers.attend(event, self._now)
-        self._note(event.video)
+        self._dispatch.note(event.video, self._now)
 
     def _obey(self, event: OfCaller) -> None:
         """What callers ask of one video."""
@@ -125,12 +127,12 @@ class Desk:
             case events.PromptAsked(video, text, number):
                 self._commands += self._prompts.change(video, text, number, self._now)
             case events.Cancelled(video):
-                self._end_at_boundary(video, EndReason.CANCELLED, EndReason.CANCELLED)
+                self._endings.at_boundary(video, EndReason.CANCELLED, EndReason.CANCELLED, self._now)
             case events.Stopped(video, reason):
-                self._stop(video, reason)
+                self._endings.stop(video, reason, self._now)
             case events.Forgotten(video):
-                self._stop(video, EndReason.CANCELLED)
-                self._forget(video)
+                self._endings.stop(video, EndReason.CANCELLED, self._now)
+                self._endings.forget(video)
             case _:
                 assert_never(event)
 
@@ -143,9 +145,9 @@ class Desk:
                 self._lose_group(event)
             case events.Drained(refusal):
                 for video in self.live:
-                    self._end_at_boundary(video, EndReason.DRAIN, refusal)
+                    self._endings.at_boundary(video, EndReason.DRAIN, refusal, self._now)
             case events.Looked():
-                for video in self._live:
+                for video in self._register.live:
                     self._milestones.watched(video, self._now)
             case _:
                 assert_never(event)
@@ -153,29 +155,29 @@ class Desk:
     def _admit(self, video: Video) -> None:
         line = [*self._queue.requests, video.request]
         if len(line) - self._dispatch.num_startable(line) > self._config.max_queue:
-            count = census(self._live)
+            count = census(self._register.live)
             message = f"{count.running} videos run and {count.waiting} wait; there is no room for another"
-            raise Overloaded(message, retry_after_s(self._live))
-        self._videos[video.id] = video
-        self._live[video] = None
+            raise Overloaded(message, retry_after_s(self._register.live))
+        self._register.by_id[video.id] = video
+        self._register.live[video] = None
         self._queue.add(video)
         self._commands += self._prompts.begin(video, self._now)
 
     def _pump(self) -> float | None:
         """Do all that may be done now; returns when time alone allows more."""
         for lost in self._recoveries.overdue(self._now):
-            self._give_up(lost, self._recoveries.too_late)
+            self._endings.give_up(lost, self._recoveries.too_late, self._now)
         for silent in self._readers.silent(self._now):
-            self._note(silent)
+            self._dispatch.note(silent, self._now)
         for left in self._readers.overdue(self._now):
             assert left.alone is not None
-            self._stop(left, left.alone.reason)
+            self._endings.stop(left, left.alone.reason, self._now)
         while self._prompts.prepared:
             self._queue.prepared(self._prompts.prepared.pop())
         next_at = self._dispatch.pump(self._now)
         self._commands += [Wake(video) for video in self._queue.tell_positions()]
         for expired in self._shelf.overdue(self._now):
-            del self._videos[expired.id]
+            del self._register.by_id[expired.id]
         others = (self._recoveries.next_overdue_at, self._readers.next_at, self._shelf.next_at)
         return min((moment for moment in (next_at, *others) if moment is not None), default=None)
 
@@ -188,7 +190,8 @@ class Desk:
         for video in self._recoveries.waiting():
             block = self._recoveries.way_back(video, plan)
             if block is None:
-                self._give_up(video, WorkerLost("too little is known of the video to go on with new workers"))
+                error = WorkerLost("too little is known of the video to go on with new workers")
+                self._endings.give_up(video, error, self._now)
                 continue
             self._dispatch.reopen(video, block, self._now)
             self._milestones.recovered(video)
@@ -199,7 +202,7 @@ class Desk:
         for video in self.live:
             video.turn = Turn()
             if loss.for_good:
-                self._give_up(video, loss.error)
+                self._endings.give_up(video, loss.error, self._now)
             elif video.state in HOLDING:
                 self._lose(video, self._recoveries.outcome(video, loss, self._now))
         if loss.for_good:
@@ -210,9 +213,9 @@ class Desk:
         video.closing = None
         if outcome is None:
             video.story.tell(Recovering())
-            self._move(video, VideoState.RECOVERING)
+            self._endings.move(video, VideoState.RECOVERING, self._now)
         else:
-            self._give_up(video, outcome)
+            self._endings.give_up(video, outcome, self._now)
 
     # --- what workers say ---
 
@@ -220,8 +223,8 @@ class Desk:
         if isinstance(message, PromptEncoded):
             self._commands += self._prompts.answer(message, self._now)
             return
-        video = self._videos.get(message.video)
-        if video is not None and video in self._live:  # otherwise it ended while the message was under way
+        video = self._register.by_id.get(message.video)
+        if video is not None and video in self._register.live:  # otherwise it ended while the message was under way
             self._hear_of(video, rank, message)
 
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
@@ -237,13 +240,13 @@ class Desk:
                 video.log.forget_saved_before(video.progress.done)
                 self._dispatch.finished_alone(video, message.block, message.latents, self._now)
             case VideoBroken():
-                self._finish(video, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message))
-                self._abandon(video)
+                failure = VIDEO_FAILURES.get(message.code, VideoFailed)(message.message)
+                self._endings.break_off(video, failure, self._now)
             case VideoClosed():
                 self._closed_at(video, rank)
             case _:
                 assert_never(message)
-        self._note(video)
+        self._dispatch.note(video, self._now)
 
     def _block_done(self, video: Video, message: BlockDone) -> None:
         progress = video.progress
@@ -265,80 +268,4 @@ class Desk:
         assert video.closing is not None, f"video {video.id} was closed by nobody"
         video.closing.open_ranks.discard(rank)
         if not video.closing.open_ranks:
-            self._give_up(video, video.closing.reason)
-
-    # --- ends ---
-
-    def _end_at_boundary(self, video: Video, reason: EndReason, before_start: EndReason | HiarError) -> None:
-        """End a video behind the blocks that have tickets; one that has not begun ends with ``before_start``."""
-        match video.state:
-            case VideoState.QUEUED:
-                self._give_up(video, before_start)
-            case VideoState.RUNNING:
-                self._move(video, VideoState.CLOSING)
-                self._dispatch.close_behind_blocks(video, reason)
-            case VideoState.RECOVERING:
-                self._give_up(video, reason)
-            case VideoState.CLOSING | VideoState.ENDED:
-                pass
-
-    def _stop(self, video: Video, reason: EndReason) -> None:
-        """End a video at once."""
-        if video.state != VideoState.ENDED:
-            self._finish(video, reason)
-            self._abandon(video)
-
-    def _abandon(self, video: Video) -> None:
-        """Free a video's pages without making what is under way. How it ended is decided."""
-        match video.state:
-            case VideoState.QUEUED | VideoState.RECOVERING:
-                self._remove(video)
-            case VideoState.RUNNING:
-                self._dispatch.cancel(video)
-                self._move(video, VideoState.CLOSING)
-                self._dispatch.close_behind_blocks(video, EndReason.CANCELLED)
-            case VideoState.CLOSING:
-                self._dispatch.cancel(video)
-            case VideoState.ENDED:
-                pass
-
-    def _give_up(self, video: Video, outcome: EndReason | HiarError) -> None:
-        self._finish(video, outcome)
-        self._remove(video)
-
-    def _finish(self, video: Video, outcome: EndReason | HiarError) -> None:
-        self._milestones.watched(video, self._now)
-        video.finish(outcome)
-        self._note(video)
-        self._commands.append(Wake(video))
-
-    def _remove(self, video: Video) -> None:
-        """It holds nothing any more but its log, for readers."""
-        del self._live[video]
-        video.ended_at = self._now
-        self._milestones.ended(video, self._now)
-        self._queue.drop(video)
-        self._move(video, VideoState.ENDED)
-        video.log.close()
-        if video.is_forgotten:
-            del self._videos[video.id]
-        else:
-            self._shelf.put(video)
-
-    def _forget(self, video: Video) -> None:
-        """Its id means nothing any more. One whose pages are not free yet is dropped when they are."""
-        if video.is_forgotten:
-            return
-        video.is_forgotten = True
-        if video.state == VideoState.ENDED:
-            self._shelf.drop(video)
-            del self._videos[video.id]
-
-    def _move(self, video: Video, state: VideoState) -> None:
-        video.move(state)
-        self._note(video)
-        self._commands.append(Wake(video))
-
-    def _note(self, video: Video) -> None:
-        """What decides about its next block changed."""
-        self._dispatch.note(video, self._now)
+            self._endings.give_up(video, video.closing.reason, self._now)
