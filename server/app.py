@@ -36,10 +36,13 @@ from server.player.routes import PlayerRoutes, add_player
 from server.settings import Settings
 from server.videos.events import EVENTS_TYPE
 from server.videos.hls import HlsRoutes, add_hls_routes
+from server.videos.idempotency import MemoryReceipts
+from server.videos.library import Library
 from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
+from server.videos.store.opening import OpenStore
 
 PROBED = ("/livez", "/readyz", PATH)
 """Asked by machines that know neither a name nor a key of the server."""
@@ -47,19 +50,23 @@ OPEN = (*PROBED, "/", "/player.js", "/openapi.json", "/v1/models", "/v1/models/{
 """Need no key. Whatever is not here needs one."""
 
 
-def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
+def create_app(settings: Settings, engine: Engine, families: Families, kept: OpenStore | None = None) -> FastAPI:
     """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port.
+
+    ``kept``: where durable videos are kept; without it nothing outlives the process.
 
     Raises ``SettingError`` where the file of keys cannot be read.
     """
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
-    access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens())
-    owned = Ownership(engine, access.keys, settings.max_per_client)
-    videos = VideoRoutes(engine, settings, families, owned, access.tokens)
+    access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens(None if kept is None else kept.viewer_secret))
+    store = None if kept is None else kept.store
+    library = Library(engine, store)
+    owned = Ownership(engine, library, access.keys, settings.max_per_client)
+    videos = VideoRoutes(engine, library, settings, families, owned, access.tokens, store or MemoryReceipts())
     _add_making_routes(app, videos)
     _add_resource_routes(app, videos)
     _add_reading_routes(app, videos)
-    add_hls_routes(app, HlsRoutes(engine, settings, families, access.tokens))
+    add_hls_routes(app, HlsRoutes(library, settings, families, access.tokens))
     add_info_routes(app, InfoRoutes(engine, settings))
     add_player(app, PlayerRoutes())
     if settings.metrics_port is None:

@@ -32,6 +32,7 @@ from server.plan import print_plan
 from server.presets import print_presets
 from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
+from server.videos.store.opening import OpenStore, open_store
 
 _log = logging.getLogger(__name__)
 
@@ -94,18 +95,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         is_open = settings.insecure or settings.keys is not None
         listeners = listen(settings.host, settings.port, is_open=is_open)
         metrics_listeners = _metrics_listeners(settings, is_open=is_open)
+        kept = open_store(settings)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
-    sys.exit(asyncio.run(_serve(settings, config, listeners, metrics_listeners)))
+    sys.exit(asyncio.run(_serve(settings, config, kept, listeners, metrics_listeners)))
 
 
 async def _serve(
-    settings: Settings, config: EngineConfig, listeners: list[Listener], metrics_listeners: list[Listener]
+    settings: Settings,
+    config: EngineConfig,
+    kept: OpenStore | None,
+    listeners: list[Listener],
+    metrics_listeners: list[Listener],
 ) -> int:
     """Serve until told to stop. Returns the exit status."""
     families = Families(config.manifest.rollout.num_stages)
     engine = Engine(config, observer=Recorder(families))
-    app = create_app(settings, engine, families)
+    app = create_app(settings, engine, families, kept)
 
     def refused(error: ApiError) -> None:
         families.engine.errors.labels("http", error.row.code).inc()
@@ -118,12 +124,16 @@ async def _serve(
     for listener in listeners:
         _log.info("listening on %s", address_of(listener))
     async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
+        if kept is not None:
+            await kept.store.restore(engine)
         starting = asyncio.create_task(_start(engine, server, address_of(listeners[0])))
         try:
             await server.serve(sockets=[*listeners])
         finally:
             starting.cancel()
             await engine.stop()
+            if kept is not None:
+                await kept.store.stop()
         with suppress(asyncio.CancelledError):
             await starting
     return 1 if engine.fleet.failure else 0

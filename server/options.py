@@ -24,6 +24,7 @@ from engine import (
 )
 from server.access_options import ACCESS_OPTIONS
 from server.option import Option, not_negative, one_of, positive, whole, word
+from server.store_options import STORE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SIDE_PX = 4096
@@ -316,6 +317,7 @@ OPTIONS = (
         default="default: those that are here",
     ),
     *ACCESS_OPTIONS,
+    *STORE_OPTIONS,
     Option(name="log_level", read=one_of(LOG_LEVELS), expected=" or ".join(LOG_LEVELS), help="how much to log"),
     Option(
         name="log_format",

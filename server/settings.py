@@ -79,6 +79,16 @@ class Settings:
     """Addresses and networks of proxies that tell whom they speak for."""
     max_per_client: int = 8
     """Videos of one key, or of one address without keys, that run or wait."""
+    data: str | None = None
+    """Folder of what outlives the process, or ``memory`` for nothing; None is the user's own."""
+    database: str | None = None
+    """URL of a database in place of the folder's SQLite."""
+    store: str | None = None
+    """URL of the files of videos in place of the folder's."""
+    keep_hours: float = 24.0
+    """How long ended durable videos are kept."""
+    keep_bytes: int | None = None
+    """How much of them; None is no limit."""
     log_level: str = "info"
     log_format: str = "text"
     transport: TransportLimits = field(default_factory=TransportLimits)

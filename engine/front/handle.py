@@ -78,6 +78,11 @@ class VideoHandle:
         return self._video.request
 
     @property
+    def created_at(self) -> float:
+        """When it was asked for: seconds of Unix time."""
+        return self._video.created_at
+
+    @property
     def init_segment(self) -> InitSegment | None:
         """What a player needs before the first fragment; None before the first block."""
         return self._video.log.init_segment

@@ -21,13 +21,13 @@ from engine import (
     Recovered,
     Recovering,
     Started,
-    VideoHandle,
 )
 from server.errors import INVALID_REQUEST, ApiError, row_of
 from server.http.envelope import is_head
 from server.settings import TransportLimits
 from server.videos.arrivals import while_connected
 from server.videos.live import StreamAborted
+from server.videos.readable import AnyVideo
 
 EVENTS_TYPE = "text/event-stream"
 _RETRY_MS = 1000
@@ -57,7 +57,7 @@ def last_event(request: Request) -> int | None:
 class EventStream(Response):
     """The events of a video behind one, until the last."""
 
-    def __init__(self, video: VideoHandle, after: int, limits: TransportLimits) -> None:
+    def __init__(self, video: AnyVideo, after: int, limits: TransportLimits) -> None:
         super().__init__()
         self._video, self._number, self._limits = video, after, limits
 

@@ -5,18 +5,19 @@ What is worked out for that is done once, off the event loop, and the newest of 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from engine import BlockGone, VideoHandle
+from engine import BlockGone
 from server.errors import RANGE_NOT_SATISFIABLE, TOO_EARLY, ApiError
 from server.http.envelope import is_head
 from server.videos.flat import FlatFile, flat_file
 from server.videos.pictures import sheet_blocks, spritesheet, thumbnail
+from server.videos.readable import AnyVideo, data_of
 from server.videos.ranges import begins_later, is_known, wanted_range
 
 REMEMBERED = 32
@@ -56,28 +57,28 @@ class Files:
         self._files = Workshop[FlatFile]()
         self._pictures = Workshop[bytes]()
 
-    async def whole(self, video: VideoHandle, request: Request) -> Response:
+    async def whole(self, video: AnyVideo, request: Request) -> Response:
         """An ended video that has blocks."""
         init, kept = video.init_segment, video.kept
         assert video.is_ended and init is not None and len(kept) > 0, "this is no file"
         if kept.start > 0:
             raise BlockGone(f"the beginning is no longer kept; read /stream?from={kept.start}")
-        fragments = [video.peek(block).data for block in kept]
+        fragments = data_of(video, kept)
         file = await self._files.made(video.id, lambda: flat_file(init.data, fragments))
         return _answer(file, fragments, request, f'"{video.id}-{file.length:x}"', f'video/mp4; codecs="{init.codecs}"')
 
-    async def picture(self, video: VideoHandle, variant: Variant) -> Response:
+    async def picture(self, video: AnyVideo, variant: Variant) -> Response:
         """A picture of what there is of a video now."""
         init, kept = video.init_segment, video.kept
         if init is None or len(kept) == 0:
             raise ApiError(TOO_EARLY, "the video has no picture yet")
         key = (video.id, variant, kept)
         if variant is Variant.THUMBNAIL:
-            middle = video.peek(kept[len(kept) // 2]).data
-            data = await self._pictures.made(key, lambda: thumbnail(init.data, middle))
+            middle = data_of(video, [kept[len(kept) // 2]])
+            data = await self._pictures.made(key, lambda: thumbnail(init.data, middle[0]))
             media_type = "image/webp"
         else:
-            shown = [video.peek(block).data for block in sheet_blocks(kept)]
+            shown = data_of(video, sheet_blocks(kept))
             data = await self._pictures.made(key, lambda: spritesheet(init.data, shown))
             media_type = "image/jpeg"
         caching = "private, max-age=3600" if video.is_ended else "no-store"
@@ -90,7 +91,7 @@ def refuse_later_parts(request: Request) -> None:
         raise ApiError(RANGE_NOT_SATISFIABLE, "the video is being made; only all of it can be read, or /stream?from=N")
 
 
-def _answer(file: FlatFile, fragments: list[bytes], request: Request, etag: str, media_type: str) -> Response:
+def _answer(file: FlatFile, fragments: Sequence[bytes], request: Request, etag: str, media_type: str) -> Response:
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-cache"}
     if is_known(request.headers, etag):
         return Response(status_code=304, headers=headers)
@@ -109,6 +110,7 @@ def _answer(file: FlatFile, fragments: list[bytes], request: Request, etag: str,
     return StreamingResponse(_parts(file, fragments, span), status, headers, media_type)
 
 
-async def _parts(file: FlatFile, fragments: list[bytes], span: range) -> AsyncIterator[bytes]:
+async def _parts(file: FlatFile, fragments: Sequence[bytes], span: range) -> AsyncIterator[bytes]:
     for fragment, where in file.spans(span):
-        yield (file.head if fragment < 0 else fragments[fragment])[where]
+        data = file.head if fragment < 0 else await asyncio.to_thread(fragments.__getitem__, fragment)
+        yield data[where]

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import BlockGone, Engine, Fragment, VideoHandle, VideoState
+from engine import BlockGone, Fragment, VideoState
 from server.document import A_VIDEO, VIDEO, errors, query
 from server.errors import (
     CLIENT_LEFT,
@@ -29,8 +29,10 @@ from server.metrics.families import Families
 from server.metrics.streams import count_hls_segment
 from server.settings import Settings
 from server.videos.arrivals import while_connected
+from server.videos.library import Library
 from server.videos.playlist import FURTHEST_RELOAD, listed, playlist, target_s
 from server.videos.query import RELOAD_QUERY, block_number, reload_of
+from server.videos.readable import AnyVideo, durations_s_of, fragment_of
 
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
 PATIENCE = 3
@@ -43,19 +45,19 @@ _FOREVER = "max-age=3600, immutable"
 class HlsRoutes:
     """The addresses that players of HLS ask for."""
 
-    def __init__(self, engine: Engine, settings: Settings, families: Families, tokens: ViewerTokens) -> None:
-        self._engine, self._limits, self._viewers, self._tokens = engine, settings.transport, families.viewers, tokens
+    def __init__(self, library: Library, settings: Settings, families: Families, tokens: ViewerTokens) -> None:
+        self._library, self._limits, self._viewers, self._tokens = library, settings.transport, families.viewers, tokens
         self._scope = "public" if settings.keys is None else "private"
         """Who may keep answers for others."""
 
     async def playlist(self, video_id: str, request: Request) -> Response:
         """The playlist; waits for the first block, and for the one that `_HLS_msn` names."""
-        video, wanted = self._engine.video(video_id), reload_of(request)
+        video, wanted = await self._library.video(video_id), reload_of(request)
         await self._begun(video, request)
         if wanted is not None and not video.is_ended:
             await self._reloaded(video, wanted, request)
         kept = listed(video.kept)
-        durations_s = [video.peek(block).duration_s for block in kept]
+        durations_s = durations_s_of(video, kept)
         hint = kept.stop if kept.stop != video.num_blocks else None
         token = viewer_token(caller_of(request.scope), self._tokens, video_id)
         text = playlist(kept.start, durations_s, video.block_s, is_ended=video.is_ended, hint=hint, token=token)
@@ -63,22 +65,22 @@ class HlsRoutes:
 
     async def init_segment(self, video_id: str, request: Request) -> Response:
         """What a player needs before the first segment."""
-        video = self._engine.video(video_id)
+        video = await self._library.video(video_id)
         await self._begun(video, request)
         assert video.init_segment is not None, "a block came before the init segment"
         return self._media(video.init_segment.data)
 
     async def block(self, video_id: str, n: str, request: Request) -> Response:
         """One block; waits for one that comes next."""
-        video, block = self._engine.video(video_id), block_number(n)
+        video, block = await self._library.video(video_id), block_number(n)
         if not await self._waited(video, request, lambda: _has_come(video, block), _patience_s(video)):
             raise ApiError(LATE_BLOCK, f"block {block} did not come in time; ask again")
-        fragment = _fragment(video, block)
+        fragment = await _fragment(video, block)
         video.poll(_hold_s(video), block)
         count_hls_segment(self._viewers, len(fragment.data), fragment.duration_s)
         return self._media(fragment.data)
 
-    async def _begun(self, video: VideoHandle, request: Request) -> None:
+    async def _begun(self, video: AnyVideo, request: Request) -> None:
         """Wait for the first block. Raises ``ApiError`` if it does not come."""
         timeout_s = self._limits.first_fragment_timeout_s
         has_begun = await self._waited(video, request, lambda: len(video.kept) > 0 or video.is_ended, timeout_s)
@@ -91,7 +93,7 @@ class HlsRoutes:
             raise ApiError(NO_PLACE, f"no place became free within {timeout_s:g} s; try again later")
         raise ApiError(FIRST_FRAGMENT_TIMEOUT, f"there was no video within {timeout_s:g} s; try again")
 
-    async def _reloaded(self, video: VideoHandle, wanted: int, request: Request) -> None:
+    async def _reloaded(self, video: AnyVideo, wanted: int, request: Request) -> None:
         """Wait until a block is in the playlist. Raises ``ApiError`` if it is too far ahead or late."""
         newest = video.kept.stop - 1
         if wanted > newest + FURTHEST_RELOAD:
@@ -103,7 +105,7 @@ class HlsRoutes:
         if not has_come:
             raise ApiError(LATE_BLOCK, f"block {wanted} did not come in time; ask again")
 
-    async def _waited(self, video: VideoHandle, request: Request, is_so: Callable[[], bool], timeout_s: float) -> bool:
+    async def _waited(self, video: AnyVideo, request: Request, is_so: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until it is so; False if that takes longer. It counts as a reader meanwhile.
 
         Raises ``ApiError`` if the client leaves.
@@ -150,7 +152,7 @@ def add_hls_routes(app: FastAPI, routes: HlsRoutes) -> None:
     )
 
 
-async def _until(video: VideoHandle, is_so: Callable[[], bool]) -> None:
+async def _until(video: AnyVideo, is_so: Callable[[], bool]) -> None:
     hold_s = _hold_s(video)
     while not is_so():
         video.poll(hold_s)
@@ -161,7 +163,7 @@ async def _until(video: VideoHandle, is_so: Callable[[], bool]) -> None:
             continue
 
 
-def _has_come(video: VideoHandle, block: int) -> bool:
+def _has_come(video: AnyVideo, block: int) -> bool:
     """Whether a block is there. Raises ``ApiError`` or ``HiarError`` if waiting for it makes no sense."""
     if block in video.kept:
         return True
@@ -171,15 +173,15 @@ def _has_come(video: VideoHandle, block: int) -> bool:
     return False
 
 
-def _fragment(video: VideoHandle, block: int) -> Fragment:
+async def _fragment(video: AnyVideo, block: int) -> Fragment:
     if block < video.kept.start:
         raise BlockGone(f"block {block} is no longer kept; the earliest is {video.kept.start}")
-    return video.peek(block)
+    return await fragment_of(video, block)
 
 
-def _patience_s(video: VideoHandle) -> float:
+def _patience_s(video: AnyVideo) -> float:
     return float(PATIENCE * target_s(video.block_s))
 
 
-def _hold_s(video: VideoHandle) -> float:
+def _hold_s(video: AnyVideo) -> float:
     return max(HOLD_MIN_S, _patience_s(video))

@@ -5,7 +5,6 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -13,6 +12,8 @@ from starlette.requests import Request
 
 from engine import UnknownVideo, VideoHandle
 from server.errors import CONFLICT, GONE, INVALID_REQUEST, ApiError
+from server.videos.readable import AnyVideo
+from server.videos.store.rows import Receipt
 
 HEADER = "Idempotency-Key"
 LIFETIME_S = 24 * 3600.0
@@ -21,23 +22,14 @@ _RECEIPTS_MAX = 65_536
 """About 25 MB; the oldest are forgotten first."""
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """What a request was, and the video it made."""
-
-    body: bytes
-    """A digest."""
-    video_id: str
-
-
 class Receipts(Protocol):
     """Where they are kept: in memory, or in a database that outlives the process."""
 
-    async def find(self, name: bytes) -> Receipt | None:
+    async def find_receipt(self, name: bytes) -> Receipt | None:
         """The receipt of a name that is less than ``LIFETIME_S`` old."""
         ...
 
-    async def keep(self, name: bytes, receipt: Receipt) -> None:
+    async def keep_receipt(self, name: bytes, receipt: Receipt) -> None:
         """Keep it from now on."""
         ...
 
@@ -50,13 +42,13 @@ class MemoryReceipts:
         self._kept: OrderedDict[bytes, tuple[float, Receipt]] = OrderedDict()
         """With the moment it came, the oldest first."""
 
-    async def find(self, name: bytes) -> Receipt | None:
+    async def find_receipt(self, name: bytes) -> Receipt | None:
         """The receipt of a name that is not too old."""
         self._forget()
         kept = self._kept.get(name)
         return None if kept is None else kept[1]
 
-    async def keep(self, name: bytes, receipt: Receipt) -> None:
+    async def keep_receipt(self, name: bytes, receipt: Receipt) -> None:
         """Keep it from now on."""
         self._kept[name] = self._clock(), receipt
         self._kept.move_to_end(name)
@@ -73,14 +65,14 @@ class MemoryReceipts:
 class Repeats:
     """Tells a request that comes again from a new one."""
 
-    def __init__(self, receipts: Receipts, find_video: Callable[[str], VideoHandle]) -> None:
+    def __init__(self, receipts: Receipts, find_video: Callable[[str], Awaitable[AnyVideo]]) -> None:
         """``find_video`` raises ``UnknownVideo`` for one that is forgotten."""
         self._receipts, self._find_video = receipts, find_video
         self._lock = asyncio.Lock()
 
     async def once(
         self, request: Request, owner: str, body: BaseModel, make: Callable[[], Awaitable[VideoHandle]]
-    ) -> tuple[VideoHandle, bool]:
+    ) -> tuple[AnyVideo, bool]:
         """The video of this request, and whether ``make`` was called for it.
 
         Raises ``ApiError`` 409 for another body under the same key, 410 for a video that is forgotten, 400 for what is
@@ -92,15 +84,15 @@ class Repeats:
         name = _digest(owner, key)
         asked = _digest(request.url.path, body.model_dump_json())
         async with self._lock:  # two at once must not both be the first
-            receipt = await self._receipts.find(name)
+            receipt = await self._receipts.find_receipt(name)
             if receipt is None:
                 video = await make()
-                await self._receipts.keep(name, Receipt(asked, video.id))
+                await self._receipts.keep_receipt(name, Receipt(asked, video.id))
                 return video, True
         if receipt.body != asked:
             raise ApiError(CONFLICT, f"this {HEADER} came with another request before", param=HEADER)
         try:
-            return self._find_video(receipt.video_id), False
+            return await self._find_video(receipt.video_id), False
         except UnknownVideo:
             message = f"the video of this {HEADER} is kept no longer; send another to make it again"
             raise ApiError(GONE, message, param=HEADER) from None

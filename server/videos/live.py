@@ -12,7 +12,7 @@ import time
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine import BlockGone, EndReason, EngineState, Fragment, HiarError, Reader, VideoHandle, VideoState
+from engine import BlockGone, EndReason, EngineState, Fragment, HiarError, VideoState
 from server.errors import FIRST_FRAGMENT_TIMEOUT, GONE, NO_PLACE, ApiError, row_of, unavailable
 from server.http.envelope import is_head
 from server.http.exchange import note_end
@@ -20,6 +20,7 @@ from server.metrics.streams import StreamRecord
 from server.settings import TransportLimits
 from server.videos.arrivals import Arrivals, while_connected
 from server.videos.boxes import KEEP_ALIVE, end_box, error_box
+from server.videos.readable import AnyReader, AnyVideo
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class LiveStream(Response):
     """One reader's answer. The reader leaves when the answer is over."""
 
     def __init__(
-        self, video: VideoHandle, reader: Reader, headers: dict[str, str], limits: TransportLimits, record: StreamRecord
+        self, video: AnyVideo, reader: AnyReader, headers: dict[str, str], limits: TransportLimits, record: StreamRecord
     ) -> None:
         """``headers``: those that do not follow from the video."""
         super().__init__()
@@ -175,7 +176,7 @@ class LiveStream(Response):
             self._record.sent(num_sent, time.monotonic() - began_s)
 
 
-def _ended_early(video: VideoHandle) -> Exception:
+def _ended_early(video: AnyVideo) -> Exception:
     if video.end_reason is EndReason.DRAIN:
         return unavailable(EngineState.DRAINING, "the server is shutting down")
     return ApiError(GONE, "the video was ended before its first block")

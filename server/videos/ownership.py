@@ -8,33 +8,38 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine import Engine, UnknownVideo, VideoHandle
+from engine import Engine, StorageFailed, UnknownVideo
 from server.errors import FORBIDDEN, RATE_LIMITED, ApiError, from_engine
 from server.http.callers import KEY_CLIENT, Caller, below, caller_of
 from server.http.exchange import note_video
 from server.http.keys import KeyRing
 from server.http.refusing import refuse
+from server.videos.library import Library
+from server.videos.query import Page
+from server.videos.readable import AnyVideo
 
 
 class Ownership:
     """What a caller may see and make."""
 
-    def __init__(self, engine: Engine, keys: KeyRing | None, max_per_client: int) -> None:
+    def __init__(self, engine: Engine, library: Library, keys: KeyRing | None, max_per_client: int) -> None:
         """``max_per_client``: videos that run or wait, where a key does not say otherwise."""
-        self._engine, self._keys, self._max_per_client = engine, keys, max_per_client
+        self._engine, self._library = engine, library
+        self._keys, self._max_per_client = keys, max_per_client
 
-    def require_visible(self, caller: Caller, video_id: str) -> None:
+    async def require_visible(self, caller: Caller, video_id: str) -> None:
         """Raise ``UnknownVideo``, in the same words, for a video that there is not and for one that is another's."""
         if self._keys is None:
             return
         with suppress(UnknownVideo):
-            if self._sees(caller, self._engine.video(video_id)):
+            if self._sees(caller, await self._library.video(video_id)):
                 return
         raise UnknownVideo(f"there is no video {video_id[:64]}; an ended one is kept for a while only", "id")
 
-    def videos(self, caller: Caller) -> list[VideoHandle]:
-        """All that the caller may see, the oldest first."""
-        return [video for video in self._engine.videos if self._sees(caller, video)]
+    async def page(self, caller: Caller, page: Page) -> tuple[list[AnyVideo], bool]:
+        """A page of those that the caller may see, and whether more comes."""
+        owner = None if self._keys is None else caller.client
+        return await self._library.page(page, owner, lambda video: self._sees(caller, video))
 
     def require_room(self, caller: Caller) -> None:
         """Raise ``ApiError`` 429 where the caller has as many videos as it may."""
@@ -54,7 +59,7 @@ class Ownership:
             whose = "without a key" if caller.key is None else "with this key"
             raise ApiError(FORBIDDEN, f"priority: {priority} is above {highest}, the highest {whose}", param="priority")
 
-    def _sees(self, caller: Caller, video: VideoHandle) -> bool:
+    def _sees(self, caller: Caller, video: AnyVideo) -> bool:
         if self._keys is None:
             return True
         if caller.token is not None:  # it was checked against the id; it ends with the key that gave it away
@@ -75,8 +80,8 @@ class OwnVideosOnly:
         try:
             if found is not None:
                 note_video(scope, found["video_id"])
-                self._owned.require_visible(caller_of(scope), found["video_id"])
-        except UnknownVideo as error:
+                await self._owned.require_visible(caller_of(scope), found["video_id"])
+        except (UnknownVideo, StorageFailed) as error:
             await refuse(from_engine(error), scope, receive, send)
             return
         await self._app(scope, receive, send)

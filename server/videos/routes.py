@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from engine import Engine, PromptAt, RequestError, VideoHandle, VideoRequest
+from engine import Engine, PromptAt, VideoHandle, VideoRequest
 from server.http.body import body_of
 from server.http.callers import Caller, caller_of, viewer_token
 from server.http.exchange import note_video
@@ -21,12 +21,15 @@ from server.metrics.streams import StreamRecord
 from server.settings import Settings
 from server.videos.events import EventStream, last_event
 from server.videos.files import Files, Variant, refuse_later_parts
-from server.videos.idempotency import MemoryReceipts, Repeats
+from server.videos.idempotency import Receipts, Repeats
+from server.videos.library import Library
 from server.videos.live import LiveStream
 from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
+from server.videos.readable import AnyVideo
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+from server.videos.store.ended import EndedVideo
 
 PROMPT_CHANGES = 2
 """Of one video, a second."""
@@ -38,15 +41,23 @@ class VideoRoutes:
     """All addresses of videos."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, families: Families, owned: Ownership, tokens: ViewerTokens
+        self,
+        engine: Engine,
+        library: Library,
+        settings: Settings,
+        families: Families,
+        owned: Ownership,
+        tokens: ViewerTokens,
+        receipts: Receipts,
     ) -> None:
         self._engine = engine
+        self._library = library
         self._settings = settings
         self._families = families
         self._files = Files()
         self._tokens = tokens
         self._owned = owned
-        self._repeats = Repeats(MemoryReceipts(), engine.video)
+        self._repeats = Repeats(receipts, library.video)
         self._prompt_changes = Rates()
 
     # --- making ---
@@ -74,7 +85,7 @@ class VideoRoutes:
         response: Response,
     ) -> VideoAnswer:
         """Make a video again with another prompt, from the same seed; it needs no reader."""
-        caller, first = caller_of(request.scope), self._engine.video(video_id).request
+        caller, first = caller_of(request.scope), (await self._library.video(video_id)).request
         self._owned.require_priority(caller, first.priority)
         prompts = (PromptAt(at_s=0.0, text=body.prompt),)
         wanted = replace(first, prompts=prompts, remixed_from=video_id, owner=caller.client)
@@ -85,7 +96,7 @@ class VideoRoutes:
 
     async def _open(
         self, request: Request, body: GenerateRequest | VideoCreate, linger_s: float | None
-    ) -> tuple[VideoHandle, bool]:
+    ) -> tuple[AnyVideo, bool]:
         """The video, and whether it is new: a request may come again."""
         caller = caller_of(request.scope)
         wanted = video_request(body, self._engine.manifest, self._settings.max_seconds, caller.client)
@@ -98,7 +109,10 @@ class VideoRoutes:
 
     async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
         self._owned.require_room(caller)
-        video = await self._engine.open(wanted, linger_s)
+        if linger_s is None:
+            video = await self._library.open_durable(wanted)
+        else:
+            video = await self._engine.open(wanted, linger_s)
         _log.info("video %s was asked for: %dx%d", video.id, wanted.width_px, wanted.height_px)
         return video
 
@@ -106,27 +120,22 @@ class VideoRoutes:
 
     async def list(self, request: Request) -> VideosAnswer:
         """List the videos that run, wait, or are kept."""
-        page, videos = page_of(request), self._owned.videos(caller_of(request.scope))
-        ordered = list(videos if page.is_ascending else reversed(videos))
-        ids = [video.id for video in ordered]
-        if page.after is not None and page.after not in ids:
-            raise RequestError(f"after: there is no video {page.after[:64]!r}", "after")
-        begin = 0 if page.after is None else ids.index(page.after) + 1
-        shown = ordered[begin : begin + page.limit]
+        shown, has_more = await self._owned.page(caller_of(request.scope), page_of(request))
         return VideosAnswer(
             data=[self._answer(request, video) for video in shown],
             first_id=shown[0].id if shown else None,
             last_id=shown[-1].id if shown else None,
-            has_more=begin + page.limit < len(ordered),
+            has_more=has_more,
         )
 
     async def retrieve(self, video_id: str, request: Request) -> VideoAnswer:
         """Tell how a video is."""
-        return self._answer(request, self._engine.video(video_id))
+        return self._answer(request, await self._library.video(video_id))
 
-    def _answer(self, request: Request, video: VideoHandle) -> VideoAnswer:
+    def _answer(self, request: Request, video: AnyVideo) -> VideoAnswer:
         token = viewer_token(caller_of(request.scope), self._tokens, video.id)
-        return VideoAnswer.of(video.status(), self._engine.manifest.name, token)
+        model = video.model if isinstance(video, EndedVideo) else self._engine.manifest.name
+        return VideoAnswer.of(self._library.status(video), model, token)
 
     # --- steering ---
 
@@ -134,7 +143,7 @@ class VideoRoutes:
         self, video_id: str, body: Annotated[PromptChange, Depends(body_of(PromptChange))]
     ) -> PromptChanged:
         """Change what a running video shows, from the returned block on."""
-        video = self._engine.video(video_id)
+        video = await self._library.video(video_id)
         self._prompt_changes.take(
             video_id,
             burst=PROMPT_CHANGES,
@@ -146,32 +155,32 @@ class VideoRoutes:
 
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""
-        video = self._engine.video(video_id)
+        video = await self._library.video(video_id)
         await video.cancel()
         return self._answer(request, video)
 
     async def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and forget it."""
-        await self._engine.video(video_id).forget()
+        await self._library.remove(await self._library.video(video_id))
         return VideoDeleted(id=video_id)
 
     # --- reading ---
 
     async def stream(self, video_id: str, request: Request) -> Response:
         """Read a video from a block on, while it is made: an init segment, then fragments."""
-        return self._stream(self._engine.video(video_id), from_block(request), is_callers=False)
+        return self._stream(await self._library.video(video_id), from_block(request), is_callers=False)
 
     async def events(self, video_id: str, request: Request) -> Response:
         """What happens to a video, as server-sent events, until it has ended: from the first that is kept, or behind
         `Last-Event-ID`; 204, which ends a browser's asking again, when there will be none."""
-        video, last = self._engine.video(video_id), last_event(request)
+        video, last = await self._library.video(video_id), last_event(request)
         if last is not None and video.is_ended and video.happened(last) is None:
             return Response(status_code=204)
         return EventStream(video, last or 0, self._settings.transport)
 
     async def content(self, video_id: str, request: Request) -> Response:
         """Read a whole video: as a file if it has ended, also in parts, else as it is made; or a picture of it."""
-        variant, video = variant_of(request), self._engine.video(video_id)
+        variant, video = variant_of(request), await self._library.video(video_id)
         if variant is not Variant.VIDEO:
             return await self._files.picture(video, variant)
         if video.is_ended and len(video.kept) > 0:
@@ -179,14 +188,11 @@ class VideoRoutes:
         refuse_later_parts(request)
         return self._stream(video, 0, is_callers=False)
 
-    def _stream(self, video: VideoHandle, first: int | None, *, is_callers: bool) -> Response:
+    def _stream(self, video: AnyVideo, first: int | None, *, is_callers: bool) -> Response:
         facts = self._engine.fleet.facts
-        assert facts is not None, "there is a video and no model"
-        headers = {
-            "X-Video-Id": video.id,
-            "Location": _address(video.id),
-            "X-Decoder": facts.decoder,
-        }
+        headers = {"X-Video-Id": video.id, "Location": _address(video.id)}
+        if facts is not None:  # an ended video can be read while the model loads
+            headers["X-Decoder"] = facts.decoder
         record = StreamRecord(self._families, is_callers=is_callers)
         return LiveStream(video, video.read(first), headers, self._settings.transport, record)
 

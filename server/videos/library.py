@@ -1,0 +1,92 @@
+"""All videos that an address can name: those that the engine has, and ended ones that lie in the store."""
+
+from collections.abc import Callable, Sequence
+
+from dataclasses import replace
+
+from engine import Engine, RequestError, UnknownVideo, VideoHandle, VideoRequest, VideoStatus
+from server.videos.query import Page
+from server.videos.readable import AnyVideo
+from server.videos.store.rows import Cursor
+from server.videos.store.store import Store
+
+
+class Library:
+    """Finds, lists, makes and removes videos."""
+
+    def __init__(self, engine: Engine, store: Store | None = None) -> None:
+        """``store``: where durable ones are kept; None keeps nothing."""
+        self._engine, self._store = engine, store
+
+    async def video(self, video_id: str) -> AnyVideo:
+        """One video. Raises ``UnknownVideo``, and ``StorageFailed`` where the store does not answer."""
+        try:
+            return self._engine.video(video_id)
+        except UnknownVideo:
+            ended = None if self._store is None else await self._store.find(video_id)
+            if ended is None:
+                raise
+            return ended
+
+    async def open_durable(self, request: VideoRequest) -> VideoHandle:
+        """Have a video made that needs no reader; where there is a store, it is accepted for good.
+
+        Raises what ``Engine.open`` does, and ``StorageFailed``.
+        """
+        if self._store is None:
+            return await self._engine.open(request, None)
+        return await self._store.open(self._engine, request)
+
+    async def page(self, page: Page, owner: str | None, sees: Callable[[AnyVideo], bool]) -> tuple[list[AnyVideo], bool]:
+        """A page of the list, and whether more comes. ``owner``: whose ended ones may be told of; None is all.
+
+        Raises ``RequestError`` where the page begins behind a video that there is not.
+        """
+        after = None if page.after is None else await self._cursor(page.after, sees)
+        # The store is asked first: a video that ends meanwhile is then in one of the two, or in both.
+        stored: Sequence[AnyVideo] = []
+        if self._store is not None:
+            stored = await self._store.page(owner, after, page.limit + 1, is_ascending=page.is_ascending)
+        running = [video for video in self._engine.videos if sees(video)]
+        found = {video.id: video for video in (*stored, *running)}
+        keyed = [(_key(video), video) for video in found.values()]
+        if after is not None:
+            limit = (after.created_at, after.id)
+            keyed = [(key, video) for key, video in keyed if (key > limit if page.is_ascending else key < limit)]
+        keyed.sort(key=lambda one: one[0], reverse=not page.is_ascending)
+        videos = [video for _, video in keyed]
+        return videos[: page.limit], len(videos) > page.limit
+
+    async def _cursor(self, video_id: str, sees: Callable[[AnyVideo], bool]) -> Cursor:
+        try:
+            video = await self.video(video_id)
+        except UnknownVideo:
+            video = None
+        if video is None or not sees(video):
+            raise RequestError(f"after: there is no video {video_id[:64]!r}", "after")
+        return Cursor(*_key(video))
+
+    def status(self, video: AnyVideo) -> VideoStatus:
+        """How a video is."""
+        status = video.status()
+        if self._store is not None and status.ended_at is not None and self._store.has(video.id):
+            return replace(status, expires_at=status.ended_at + self._store.keep_s)
+        return status
+
+    async def recorded(self, video: AnyVideo) -> None:
+        """Return when an ended video is where it is kept."""
+        if self._store is not None:
+            await self._store.recorded(video.id)
+
+    async def remove(self, video: AnyVideo) -> None:
+        """End a video at once, if it runs, and forget it. Raises ``StorageFailed``."""
+        if self._store is not None:
+            await self._store.forget(video.id)
+        if isinstance(video, VideoHandle):
+            await video.forget()
+        if self._store is not None:
+            await self._store.remove_files(video.id)
+
+
+def _key(video: AnyVideo) -> tuple[float, str]:
+    return video.created_at, video.id

@@ -1,0 +1,1 @@
+"""Videos that outlive the process: rows in a database, bytes in files."""
