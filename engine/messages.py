@@ -59,10 +59,13 @@ class OpenTicket:
     quality: Quality
     output: Output
     embedding: TensorBytes
+    from_block: int = 0
+    """The first that has a block ticket: 0, or the one behind those that are restored."""
+    from_frame: int = 0
+    """Its first frame."""
     first_block: int = 0
-    """Blocks before this one reached their reader already: they are made again, not encoded again."""
-    first_frame: int = 0
-    """The first frame of ``first_block``."""
+    """Blocks before this one are in the log: they are made again, and encoded again for what the encoder remembers of
+    them, and not sent again."""
 
 
 @dataclass(frozen=True, kw_only=True)

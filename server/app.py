@@ -58,7 +58,8 @@ def create_app(settings: Settings, engine: Engine, families: Families, kept: Ope
     Raises ``SettingError`` where the file of keys cannot be read.
     """
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
-    access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens(None if kept is None else kept.viewer_secret))
+    tokens = ViewerTokens(None if kept is None else kept.viewer_secret)
+    access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=tokens)
     store = None if kept is None else kept.store
     library = Library(engine, store)
     owned = Ownership(engine, library, access.keys, settings.max_per_client)

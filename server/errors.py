@@ -22,10 +22,13 @@ from engine import (
     EngineState,
     EngineUnavailable,
     HiarError,
+    ModelChanged,
     Overloaded,
     PromptReplaced,
     Refused,
     RequestError,
+    StorageFailed,
+    StorageFull,
     UnknownVideo,
     VideoFailed,
     WorkerLost,
@@ -123,6 +126,9 @@ ERRORS = (
     OUT_OF_MEMORY := ErrorRow("engine_oom", 503, EngineOutOfMemory, finish=Finish.ENGINE_ERROR, retry_s=1),
     ENCODER_FAILED := ErrorRow("encoder_failed", 503, EncoderFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
     WORKER_LOST := ErrorRow("worker_lost", 503, WorkerLost, finish=Finish.ENGINE_ERROR, retry_s=1),
+    MODEL_CHANGED := ErrorRow("model_changed", 502, ModelChanged, finish=Finish.ENGINE_ERROR),
+    STORAGE_FAILED := ErrorRow("storage_failed", 503, StorageFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
+    STORAGE_FULL := ErrorRow("storage_full", 507, StorageFull, finish=Finish.ENGINE_ERROR, retry_s=10),
     BUG := ErrorRow("internal_error", 500, HiarError, finish=Finish.INTERNAL_ERROR),
 )
 

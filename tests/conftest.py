@@ -12,6 +12,7 @@ gc.disable()  # until all tests are imported, which makes garbage of nothing
 # Loading certificates takes each new HTTP client 20 ms, and nearly each request here makes one. No server here has any.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+os.environ["HIAR_DATA"] = "memory"  # servers of tests write nothing to the user's folder
 torch.set_num_threads(1)  # tensors here are tiny; threads that wait for each other are slow beside busy servers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
 

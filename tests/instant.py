@@ -18,6 +18,7 @@ from engine import (
     EngineFacts,
     EngineState,
     FleetView,
+    KeptVideo,
     LossReason,
     Manifest,
     Observer,
@@ -347,6 +348,8 @@ class InstantEngine(Engine):
         self.workers = InstantWorkers(config, observer, self.behaviour, **callbacks)
         return self.workers
 
-    async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
-        self.opened.append(await super().open(request, linger_s))
+    async def open(
+        self, request: VideoRequest, linger_s: float | None = 0.0, *, keep: Callable[[str], KeptVideo] | None = None
+    ) -> VideoHandle:
+        self.opened.append(await super().open(request, linger_s, keep=keep))
         return self.opened[-1]

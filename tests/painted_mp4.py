@@ -22,8 +22,8 @@ class PaintedMedia(SmallMedia):
             self._height_px,
             opened.fps,
             Quality.DRAFT,
-            first_frame=opened.first_frame,
-            first_sequence=opened.first_block + 1,
+            first_frame=opened.from_frame,
+            first_sequence=opened.from_block + 1,
         )
         self.init_segment, self.codecs = self._encoder.init_segment, self._encoder.codecs
 

@@ -58,6 +58,9 @@ class Dispatch:
             self._queue.drop(video)
             self._open(video, chain, 0, now)
             self._milestones.started(video, now)
+            if video.num_restored > 0:
+                self._recoveries.made_again(video)
+                self._milestones.recovered(video)
         while (next_one := self._turns.next(now)) is not None:
             self._issue(next_one, self.plan, now)
         return self._turns.next_at
@@ -94,7 +97,7 @@ class Dispatch:
         video.move(VideoState.RUNNING)
         self._out.append(Wake(video))
         self.note(video, now)
-        self._send(video, open_ticket(video, video.log.opening_prompt(block)))
+        self._send(video, open_ticket(video, block, video.log.opening_prompt(block)))
         for ticket in video.log.restoring_tickets(block):
             self._send(video, ticket)
 
@@ -111,7 +114,7 @@ class Dispatch:
         if progress.all_issued:
             video.move(VideoState.CLOSING)
             self.note(video, now)
-            self.close_behind_blocks(video, EndReason.LIMIT if video.request.is_cut else EndReason.COMPLETED)
+            self.close_behind_blocks(video, progress.whole_reason)
 
     def _send(self, video: Video, message: Ticket | Cancel) -> None:
         assert video.chain is not None, f"video {video.id} has no chain"

@@ -13,7 +13,7 @@ from math import inf
 from engine.config import RolloutConfig
 from engine.engine_config import EngineConfig
 from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
-from engine.request import Pace, VideoRequest
+from engine.request import EndReason, Pace, VideoRequest
 
 
 @dataclass(eq=False)
@@ -91,6 +91,11 @@ class Progress:
     def all_done(self) -> bool:
         """Whether every block of a finite video is made."""
         return self.num_blocks is not None and self.done >= self.num_blocks
+
+    @property
+    def whole_reason(self) -> EndReason:
+        """What it ends with when all of it is made."""
+        return EndReason.LIMIT if self.request.is_cut else EndReason.COMPLETED
 
     @property
     def num_inflight(self) -> int:

@@ -45,15 +45,16 @@ class Prompts:
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: then it may start."""
-        prompts = video.request.prompts
-        if len(video.embedded) < len(prompts):
-            return self._want(Wanted(prompts[len(video.embedded)].text, video, None, now))
-        fps = video.request.fps
-        blocks = [block_at_frame(self._rollout, round(prompt.at_s * fps)) for prompt in prompts]
-        for block, prompt, embedding in zip(blocks, prompts, video.embedded, strict=True):
-            _follow(video, block, prompt.text, embedding)
+        marks = self._marks(video)
+        if len(video.embedded) < len(marks):
+            return self._want(Wanted(marks[len(video.embedded)][1], video, None, now))
+        for (block, text), embedding in zip(marks, video.embedded, strict=True):
+            _follow(video, block, text, embedding)
         if video.first_prompt is not None:
-            _follow(video, 0, *video.first_prompt)
+            _follow(video, *video.first_prompt)
+        if video.kept is not None:
+            for mark in self._news(marks, video):
+                video.kept.prompted(*mark)
         self.prepared.append(video)
         return [Wake(video)]
 
@@ -92,6 +93,19 @@ class Prompts:
         numbers += [one.video.waiting_change.number for one in left if one.video.waiting_change is not None]
         return [PromptRefused(number, error) for number in numbers]
 
+    def _marks(self, video: Video) -> list[tuple[int, str]]:
+        """Block and text of each prompt that it begins with: of the request, and those of an earlier life."""
+        fps = video.request.fps
+        asked = {
+            block_at_frame(self._rollout, round(prompt.at_s * fps)): prompt.text for prompt in video.request.prompts
+        }
+        return list((asked | dict(video.past_prompts)).items())
+
+    def _news(self, marks: list[tuple[int, str]], video: Video) -> list[tuple[int, str]]:
+        """Those that its store does not know and that hold."""
+        replaced = None if video.first_prompt is None else video.first_prompt[0]
+        return [mark for mark in marks if mark not in video.past_prompts and mark[0] != replaced]
+
     def _want(self, wanted: Wanted) -> list[Command]:
         known = self._remembered.get(wanted.text)
         self._observer.prompt_asked(remembered=known is not None)
@@ -123,7 +137,9 @@ def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -
     if video.log.is_prepared:
         _follow(video, block, wanted.text, embedding)
     else:
-        video.first_prompt = wanted.text, embedding
+        video.first_prompt = block, wanted.text, embedding
+    if video.kept is not None:
+        video.kept.prompted(block, wanted.text)
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
 

@@ -11,7 +11,8 @@ from collections import deque
 from engine.engine_config import EngineConfig
 from engine.errors import HiarError, WorkerLost
 from engine.front.events import GroupLost
-from engine.front.video import Loss, Recovery, Video, VideoState
+from engine.front.kept import Recovery
+from engine.front.video import Loss, Video, VideoState
 from engine.law.placement import Plan
 from engine.request import EndReason
 
@@ -93,17 +94,26 @@ class Recoveries:
         block = self._first_block(video, plan)
         if block is None:
             return None
-        exact = block == 0
-        video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
-        way = "made again exactly" if exact else "restored approximately, from saved latents,"
-        logger.warning("video %s is %s to go on at block %d", video.id, way, video.progress.done)
+        _note(video, is_made_again=block == 0)
         return block
+
+    def made_again(self, video: Video) -> None:
+        """A video of an earlier life of the server begins at block 0."""
+        _note(video, is_made_again=True)
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
         done, log = video.progress.done, video.log
         if log.can_make_again() and (done <= self.replayable_blocks(plan) or not log.can_restore(done)):
             return 0
         return done if log.can_restore(done) else None
+
+
+def _note(video: Video, *, is_made_again: bool) -> None:
+    """It goes on by new workers. What was restored once is not made again as it was."""
+    exact = is_made_again and all(past.exact for past in video.recoveries)
+    video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
+    way = "made again" if is_made_again else "restored from saved latents"
+    logger.warning("video %s is %s to go on at block %d, exact: %s", video.id, way, video.progress.done, exact)
 
 
 def _until(video: Video) -> float | None:

@@ -7,8 +7,8 @@ from engine.messages import BlockDone, BlockTicket, ContextTicket, OpenTicket
 from engine.request import Fragment, TensorBytes
 
 
-def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
-    """A video begins, or begins again behind what its log has."""
+def open_ticket(video: Video, block: int, embedding: TensorBytes) -> OpenTicket:
+    """A video begins, or begins again at a block."""
     request, progress = video.request, video.progress
     return OpenTicket(
         video=video.id,
@@ -19,8 +19,9 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
         quality=request.quality,
         output=request.output,
         embedding=embedding,
+        from_block=block,
+        from_frame=frames_before_block(progress.rollout, block),
         first_block=progress.done,
-        first_frame=frames_before_block(progress.rollout, progress.done),
     )
 
 

@@ -17,8 +17,8 @@ from server.errors import RANGE_NOT_SATISFIABLE, TOO_EARLY, ApiError
 from server.http.envelope import is_head
 from server.videos.flat import FlatFile, flat_file
 from server.videos.pictures import sheet_blocks, spritesheet, thumbnail
-from server.videos.readable import AnyVideo, data_of
 from server.videos.ranges import begins_later, is_known, wanted_range
+from server.videos.readable import AnyVideo, data_of
 
 REMEMBERED = 32
 _Made = TypeVar("_Made")

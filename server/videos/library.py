@@ -1,7 +1,6 @@
 """All videos that an address can name: those that the engine has, and ended ones that lie in the store."""
 
 from collections.abc import Callable, Sequence
-
 from dataclasses import replace
 
 from engine import Engine, RequestError, UnknownVideo, VideoHandle, VideoRequest, VideoStatus
@@ -37,7 +36,9 @@ class Library:
             return await self._engine.open(request, None)
         return await self._store.open(self._engine, request)
 
-    async def page(self, page: Page, owner: str | None, sees: Callable[[AnyVideo], bool]) -> tuple[list[AnyVideo], bool]:
+    async def page(
+        self, page: Page, owner: str | None, sees: Callable[[AnyVideo], bool]
+    ) -> tuple[list[AnyVideo], bool]:
         """A page of the list, and whether more comes. ``owner``: whose ended ones may be told of; None is all.
 
         Raises ``RequestError`` where the page begins behind a video that there is not.

@@ -157,7 +157,8 @@ class VideoRoutes:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""
         video = await self._library.video(video_id)
         await video.cancel()
-        return self._answer(request, video)
+        await self._library.recorded(video)
+        return self._answer(request, await self._library.video(video_id))
 
     async def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and forget it."""
@@ -174,7 +175,7 @@ class VideoRoutes:
         """What happens to a video, as server-sent events, until it has ended: from the first that is kept, or behind
         `Last-Event-ID`; 204, which ends a browser's asking again, when there will be none."""
         video, last = await self._library.video(video_id), last_event(request)
-        if last is not None and video.is_ended and video.happened(last) is None:
+        if last is not None and video.is_settled and video.happened(last) is None:
             return Response(status_code=204)
         return EventStream(video, last or 0, self._settings.transport)
 

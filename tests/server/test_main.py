@@ -23,7 +23,9 @@ pytestmark = pytest.mark.in_time
 ROOT = Path(__file__).parents[2]
 REAL = "from server.main import main; main()"
 MAX_FILES = 64
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")} | {
+    "HIAR_DATA": "memory"
+}
 
 
 def run_real(*arguments: str) -> "subprocess.CompletedProcess[str]":

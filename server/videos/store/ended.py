@@ -7,8 +7,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Self, overload
 
-from engine import BlockGone, EndReason, Fragment, Happening, HiarError, InitSegment, UnknownVideo, VideoRequest
-from engine import VideoStatus
+from engine import (
+    BlockGone,
+    EndReason,
+    Fragment,
+    Happening,
+    HiarError,
+    InitSegment,
+    UnknownVideo,
+    VideoRequest,
+    VideoStatus,
+)
 from server.videos.store.ending import Ending
 from server.videos.store.journal import Contents
 from server.videos.store.rows import VideoRow
@@ -17,7 +26,7 @@ from server.videos.store.rows import VideoRow
 class EndedVideo:
     """One of them. Has what ``VideoHandle`` has, as far as it makes sense of an ended video."""
 
-    is_ended = True
+    is_ended = is_settled = True
 
     def __init__(self, row: VideoRow, request: VideoRequest, contents: Contents, expires_at: float) -> None:
         assert row.ended_at is not None and row.ending is not None, f"video {row.id} has not ended"

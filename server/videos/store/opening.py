@@ -84,13 +84,17 @@ def _database(text: str) -> Engine:
     try:
         url = make_url(text)
     except ArgumentError as error:
-        raise SettingError("--database: this is no URL of SQLAlchemy, such as postgresql+psycopg://NODE/NAME") from error
+        raise SettingError(
+            "--database: this is no URL of SQLAlchemy, such as postgresql+psycopg://NODE/NAME"
+        ) from error
     shown = url.render_as_string(hide_password=True)
     try:
         database = _made(url)
         migrate(database)
     except ImportError as error:
-        raise SettingError(f"--database: {shown} needs the package {error.name}; pip install 'hiar-server[postgres]'")
+        raise SettingError(
+            f"--database: {shown} needs the package {error.name}; pip install 'hiar-server[postgres]'"
+        ) from error
     except (SQLAlchemyError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SettingError(f"--database: {shown} cannot be used: {reason}") from error

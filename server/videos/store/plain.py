@@ -1,7 +1,7 @@
 """Frozen records as JSON and back, so that they can be kept: by their fields' types, without code in the data.
 
-A record may have got new fields since it was kept: those take their defaults. Bytes are set aside, as they do not belong
-in a row.
+A record may have got new fields since it was kept: those take their defaults. Bytes are set aside, as they do not
+belong in a row.
 """
 
 import types

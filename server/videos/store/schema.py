@@ -1,7 +1,20 @@
-"""The tables, and the numbered steps by which a database gets them. A step that has been released is never changed."""
+"""The tables, and the numbered steps by which a database gets them. A released step is never changed."""
 
-from sqlalchemy import BigInteger, Column, Connection, Engine, Float, Integer, LargeBinary, MetaData, String, Table, Text
-from sqlalchemy import insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 metadata = MetaData()
@@ -60,4 +73,6 @@ def migrate(database: Engine) -> None:
     with database.begin() as connection:
         newest = max(connection.scalars(select(versions.c.version)))
     if newest > len(MIGRATIONS):
-        raise ValueError(f"the database is of a later server: it has version {newest}, this one knows {len(MIGRATIONS)}")
+        raise ValueError(
+            f"the database is of a later server: it has version {newest}, this one knows {len(MIGRATIONS)}"
+        )

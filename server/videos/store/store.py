@@ -47,7 +47,13 @@ class Store:
     """Videos that outlive the process."""
 
     def __init__(
-        self, rows: Rows, folder: Folder, *, keep_s: float, keep_bytes: int | None, clock: Callable[[], float] = time.time
+        self,
+        rows: Rows,
+        folder: Folder,
+        *,
+        keep_s: float,
+        keep_bytes: int | None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """``keep_s``, ``keep_bytes``: how long ended videos are kept, and how much of them. ``clock``: Unix time."""
         self._rows, self._folder, self._clock = rows, folder, clock
