@@ -23,7 +23,7 @@ class Milestones:
         """A video left the queue."""
         video.started_at = now
         video.story.tell(Started())
-        self._observer.video_started(now - video.progress.opened_at)
+        self._observer.video_started(now - video.queued_at)
 
     def made(self, video: Video, fragment: Fragment, now: float) -> None:
         """A block left the chain; the video's progress does not know of it yet."""
@@ -91,7 +91,8 @@ class Milestones:
         video.prompt_changes.clear()
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
-            self._observer.video_made(video.seconds_done, progress.last_done_at - video.started_at)
+            made_s = video.seconds_done - progress.start_s(video.num_restored)
+            self._observer.video_made(made_s, progress.last_done_at - video.started_at)
         outcome = video.failure or video.end_reason
         assert outcome is not None, f"video {video.id} ended without an outcome"
         self._observer.video_ended(outcome, video.seconds_done, now - progress.opened_at)

@@ -8,11 +8,10 @@ from engine.front.video import Video
 MILLISECONDS = 1000
 
 
-def refill(video: Video, past: PastVideo, age_s: float) -> None:
-    """Fill the record of a video that has none yet.
+def refill(video: Video, past: PastVideo, now: float) -> None:
+    """Fill the record of a video that has made nothing yet, which comes into this process now.
 
-    ``age_s``: how long ago it was first asked for. The numbers of what happens to it begin there, in milliseconds:
-    behind all that it told before.
+    The numbers of what happens to it begin at its age in milliseconds: behind all that it told before.
     """
     log, progress = video.log, video.progress
     log.texts = {0: past.request.prompts[0].text, **dict(past.prompts)}
@@ -22,4 +21,5 @@ def refill(video: Video, past: PastVideo, age_s: float) -> None:
     video.keeper = Cursor(first_block=log.next_block, next_block=log.next_block)
     video.past_prompts = past.prompts
     video.recoveries = list(past.recoveries)
-    video.story = Story(int(age_s * MILLISECONDS))
+    video.restored_at = now
+    video.story = Story(int((now - progress.opened_at) * MILLISECONDS))

@@ -66,10 +66,10 @@ class Shell:
 
     def restore(self, past: PastVideo, kept: KeptVideo, change: ModelChanged | None) -> VideoHandle:
         """Queue a past video, or end it: when it is whole, or with ``change``."""
-        age_s = max(0.0, time.time() - past.created_at)
-        video = self._video(past.id, past.request, None, past.created_at, self._clock() - age_s)
+        now, age_s = self._clock(), max(0.0, time.time() - past.created_at)
+        video = self._video(past.id, past.request, None, past.created_at, now - age_s)
         video.kept = kept
-        refill(video, past, age_s)
+        refill(video, past, now)
         self._handle(events.Restored(video, change))
         return VideoHandle(video, self)
 

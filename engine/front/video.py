@@ -191,6 +191,12 @@ class Video:
     """Block and text of those that it was told in an earlier life of the server."""
     num_restored: int = 0
     """Blocks that it came with from there."""
+    restored_at: float | None = None
+    """When it came from there."""
+    num_told: int = 0
+    """Blocks that its story has told of."""
+    is_settled: bool = False
+    """Whether its story has told how it ended. That waits until all that was made is stored."""
 
     def __init__(
         self, video_id: str, progress: Progress, bell: Bell, log: BlockLog, *, linger_s: float | None, created_at: float
@@ -231,10 +237,6 @@ class Video:
         self.ended_at: float | None = None
         """When its pages were free."""
         self.is_forgotten = False
-        self.num_told = 0
-        """Blocks that its story has told of."""
-        self.is_settled = False
-        """Whether its story has told how it ended. That waits until all that was made is stored."""
         self.closing: Closing | None = None
         self.loss: Loss | None = None
         self.recoveries: list[Recovery] = []
@@ -248,6 +250,11 @@ class Video:
     def has_outcome(self) -> bool:
         """Whether how it ended is decided."""
         return self.end_reason is not None or self.failure is not None
+
+    @property
+    def queued_at(self) -> float:
+        """When it came into the queue."""
+        return self.progress.opened_at if self.restored_at is None else self.restored_at
 
     @property
     def num_safe(self) -> int:

@@ -4,8 +4,8 @@ import pytest
 
 from engine.config import RolloutConfig
 from engine.engine_config import EngineConfig
-from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
 from engine.front.kept import Recovery
+from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
 from engine.front.video import Video, VideoState
 from engine.law.placement import Plan
 from tests.front import making
