@@ -179,6 +179,7 @@ class InstantChain:
         if ticket.save:
             self._save(ticket)
         if block < media.opened.first_block:
+            self._block(ticket, media)
             self._say(self.ranks[-1], BlockRepeated(video=video, block=block))
         elif block == behaviour.fail_at:
             assert behaviour.failure is not None, "a failure is to be told"

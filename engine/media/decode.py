@@ -127,8 +127,9 @@ class DecodeStage:
     def finish_block(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
         """Decode a block and leave it to the encoder; wait while too many blocks wait there.
 
-        Blocks that are in the log already advance the decoder and the encoder, and their fragments are dropped. NaN or infinity, a device without memory for
-        the decoder, a failing encoder, or what nobody foresaw break the video, and its later blocks are dropped.
+        Blocks that are in the log already advance the decoder and the encoder, and their fragments are dropped. NaN or
+        infinity, a device without memory for the decoder, a failing encoder, or what nobody foresaw break the video,
+        and its later blocks are dropped.
         """
         video = self._videos[ticket.video]
         if video.given_up or video.broken:
