@@ -122,7 +122,12 @@ def _child(command: Sequence[str], log: BinaryIO) -> Iterator[subprocess.Popen[b
     """Run ``command`` in a process group of its own, which is empty afterwards."""
     try:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "HIAR_DATA": "memory"},  # it leaves nothing behind but the file
         )
     except OSError as error:
         raise DemoError(f"cannot start {command[0]}: {error.strerror}") from error

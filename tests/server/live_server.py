@@ -20,6 +20,8 @@ from server.main import DrainingServer
 from server.metrics.families import Families
 from server.metrics.recorder import Recorder
 from server.settings import Settings, TransportLimits
+from server.videos.store.opening import open_store
+from server.videos.store.store import Store
 from tests.instant import MANIFEST, Behaviour, InstantEngine
 
 QUICK = TransportLimits(
@@ -33,6 +35,8 @@ class LiveServer:
     behaviour: Behaviour = field(default_factory=Behaviour)
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     server: DrainingServer | None = None
+    store: Store | None = None
+    """Where the settings name a folder; else it keeps nothing."""
 
     @property
     def port(self) -> int:
@@ -51,14 +55,21 @@ class LiveServer:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
+        kept = None if self.settings.data is None else open_store(self.settings)
+        if kept is not None:
+            self.store = kept.store
+            await kept.store.restore(self.engine)
         await self.engine.start()
-        self.app = create_app(self.settings, self.engine, self.families)
+        self.app = create_app(self.settings, self.engine, self.families, kept)
         config = HttpConfig(self.app, self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
         try:
             await self.server.serve(sockets=[self.listener])
         finally:
             await self.engine.stop()
+            if kept is not None:
+                await kept.store.stop()
+                kept.release()
 
     def start(self) -> None:
         self.thread.start()

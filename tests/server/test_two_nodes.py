@@ -32,6 +32,7 @@ def test_two_nodes_make_one_engine_and_a_lost_one_comes_back() -> None:
     if reason := obstacle():
         pytest.skip(reason)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")}
+    environment["HIAR_DATA"] = "memory"
     command = [*UNSHARE, sys.executable, "-m", "tests.server.two_nodes_body"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True

@@ -32,6 +32,11 @@ class OpenStore:
     lock: IO[str] | None
     """Held while the process lives."""
 
+    def release(self) -> None:
+        """Let another process have the folder."""
+        if self.lock is not None:
+            self.lock.close()
+
 
 def default_folder(environment: Mapping[str, str]) -> Path:
     """Where videos are kept unless the settings say so."""
