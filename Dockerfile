@@ -36,7 +36,7 @@ ARG REVISION=unknown
 # Triton compiles a launcher in C for every kernel, on the machine that runs it. Debian keeps one gcc in a release.
 # hadolint ignore=DL3008
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp hiar \
-    && install -d -o 10001 -g 10001 /cache \
+    && install -d -o 10001 -g 10001 /cache /data \
     && if [ "$VARIANT" = cuda ]; then \
         test -f "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
         && apt-get update \

@@ -168,6 +168,8 @@ def _given(values: dict[str, Any]) -> set[tuple[str, str]]:
         *(("Secret", name) for name in secrets if name),
         *(("ConfigMap", name) for name in maps),
         ("PersistentVolumeClaim", volume["existingClaim"]),
+        ("PersistentVolumeClaim", values["durability"]["existingClaim"]),
+        ("Secret", values["durability"]["databaseSecret"]["name"]),
         *([] if values["serviceAccount"]["create"] else [("ServiceAccount", account)]),
     }
 

@@ -49,7 +49,7 @@ def settings_of(pods: Pods) -> Settings:
 
 def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[str, tuple[object, object]]:
     ours, model, count = values["server"], values["model"], values["devices"]["count"]
-    keys = values["auth"]["keysSecret"]
+    keys, kept = values["auth"]["keysSecret"], values["durability"]
     cuda = [f"cuda:{number}" for number in range(count)]
     return {
         "host": (found.host, ours["host"]),
@@ -74,6 +74,11 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "max_per_client": (found.max_per_client, ours["maxPerClient"]),
         "cors_origins": (found.cors_origins, tuple(ours["corsOrigins"])),
         "trusted_proxies": (found.trusted_proxies, tuple(ours["trustedProxies"])),
+        "data": (found.data, "/data" if kept["existingClaim"] else "memory"),
+        "database": (found.database is not None, bool(kept["databaseSecret"]["name"])),
+        "store": (found.store, kept["store"] or None),
+        "keep_hours": (found.keep_hours, kept["keepHours"]),
+        "keep_bytes": (found.keep_bytes, kept.get("keepBytes")),
         "keys": (found.keys, Path("/keys") / keys["key"] if keys["name"] else None),
         "insecure": (found.insecure, not keys["name"]),
         "node_rank": (found.engine.nodes.rank if found.engine.nodes else 0, int(pods.role == "node")),
@@ -168,6 +173,8 @@ def _unmounted(pods: Pods) -> Iterator[str]:
     readable = {mount["mountPath"] for mount in container["volumeMounts"]}
     if "HIAR_MODEL" in environment and environment["HIAR_MODEL"].rpartition("/")[0] not in readable:
         yield "the model is not mounted"
+    if "server" in pods.role and environment["HIAR_DATA"] not in {*writable, "memory"}:
+        yield "the folder of videos is not writable"
     if "HIAR_KEYS" in environment and environment["HIAR_KEYS"].rpartition("/")[0] not in readable:
         yield "the keys are not mounted"
 

@@ -57,7 +57,7 @@ def test_without_values_the_small_model_runs_as_the_server_would_by_itself() -> 
     (pods,) = [pods for pods in pods_of(render({})) if pods.role == "server"]
     found = settings_of(pods)
     changed = {name for name, value in vars(Settings()).items() if getattr(found, name) != value}
-    assert changed == {"host", "metrics_port", "insecure", "allowed_hosts"}
+    assert changed == {"host", "metrics_port", "insecure", "allowed_hosts", "data"}
 
 
 def test_examples_of_the_readme_fit() -> None:

@@ -36,6 +36,8 @@ UNFIT = [
     ("settings", "everything-on", POD, 'HIAR_SIZES, value: {{ join ","', 'HIAR_SIZES, value: {{ join ";"'),
     ("settings", "everything-on", POD, "HIAR_KEYS", "HIAR_MODEL_KEYS"),
     ("volumes", "everything-on", POD, "mountPath: /keys", "mountPath: /secrets"),
+    ("settings", "everything-on", POD, "HIAR_STORE", "HIAR_DATA"),
+    ("volumes", "everything-on", POD, "mountPath: /data", "mountPath: /videos"),
     ("settings", "cpu-demo", POD, "server.leadTargetSeconds", "server.stageTimeoutSeconds"),
     ("settings", "everything-on", POD, "HIAR_DECODER", "HIAR_MODEL"),
     ("environment", "cpu-demo", POD, "HIAR_MAX_QUEUE", "HIAR_QUEUE_SIZE"),

@@ -56,6 +56,10 @@ REFUSED = [
     ("server/allowedHosts", ["a b"]),
     ("server/corsOrigins", ["*"]),
     ("server/trustedProxies", ["proxy"]),
+    ("durability/existingClaim", "My Claim"),
+    ("durability/store", "folder"),
+    ("durability/keepHours", -1),
+    ("durability/keepBytes", "much"),
     ("auth/keysSecret/name", "My Secret"),
     ("auth/keys", "x"),
     ("model/name", "../secrets"),
@@ -134,6 +138,9 @@ UNEQUAL = [
     ("/resources/limits", {"resources": {"limits": {"nvidia.com/gpu": 1}}}),
     ("/metrics/port", {"metrics": {"port": 8000}}),
     ("/autoscaling/minReplicas", {"autoscaling": {"minReplicas": 5}}),
+    ("/durability/databaseSecret/name", {"durability": {"existingClaim": "jobs"}, "topology": {"replicas": 2}}),
+    ("/durability/databaseSecret/name", {"durability": {"store": "s3://live/videos"}}),
+    ("/durability/store", {"durability": {"databaseSecret": {"name": "database"}}}),
 ]
 
 

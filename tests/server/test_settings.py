@@ -28,6 +28,8 @@ IN_THE_CHART = {
     "log_level": "server.logLevel",
     "log_format": "server.logFormat",
     "max_per_client": "server.maxPerClient",
+    "keep_hours": "durability.keepHours",
+    "keep_bytes": "durability.keepBytes",
     "port": "server.port",
     "text_device": "model.textDevice",
     "dtype": "model.dtype",

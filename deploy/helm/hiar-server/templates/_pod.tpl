@@ -68,6 +68,9 @@ spec:
     {{- include "hiar.container" . | nindent 4 }}
   volumes:
     {{- include "hiar.volumes" .root | nindent 4 }}
+    {{- if and (eq .role "server") $values.durability.existingClaim }}
+    - {name: data, persistentVolumeClaim: {claimName: {{ $values.durability.existingClaim }}}}
+    {{- end }}
 {{- end -}}
 
 {{- define "hiar.placement" -}}
@@ -108,6 +111,9 @@ spec:
     {{- include "hiar.resources" .root | nindent 4 }}
   volumeMounts:
     {{- include "hiar.mounts" .root | nindent 4 }}
+    {{- if and (eq .role "server") $values.durability.existingClaim }}
+    - {name: data, mountPath: /data}
+    {{- end }}
 {{- end -}}
 
 {{/* The server answers /livez while it loads and while it recovers; /readyz when it takes requests. */}}
@@ -180,6 +186,7 @@ readinessProbe:
 - {name: HIAR_KEYS, value: {{ printf "/keys/%s" $values.auth.keysSecret.key | quote }}}
 {{- end }}
 - {name: HIAR_INSECURE, value: {{ empty $values.auth.keysSecret.name | quote }}}
+{{- include "hiar.durability" $values.durability }}
 - {name: TRITON_CACHE_DIR, value: /cache/triton}
 - {name: CUDA_CACHE_PATH, value: /cache/cuda}
 - {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
@@ -187,6 +194,23 @@ readinessProbe:
 - name: HIAR_GROUP_TOKEN
   valueFrom:
     secretKeyRef: {{- toYaml $values.topology.lws.groupTokenSecret | nindent 6 }}
+{{- end }}
+{{- end -}}
+
+{{/* Where jobs outlive their pod. */}}
+{{- define "hiar.durability" }}
+- {name: HIAR_DATA, value: {{ empty .existingClaim | ternary "memory" "/data" }}}
+{{- with .store }}
+- {name: HIAR_STORE, value: {{ . | quote }}}
+{{- end }}
+{{- if .databaseSecret.name }}
+- name: HIAR_DATABASE
+  valueFrom:
+    secretKeyRef: {{- toYaml .databaseSecret | nindent 6 }}
+{{- end }}
+- {name: HIAR_KEEP_HOURS, value: {{ .keepHours | quote }}}
+{{- if not (kindIs "invalid" .keepBytes) }}
+- {name: HIAR_KEEP_BYTES, value: {{ .keepBytes | int64 | quote }}}
 {{- end }}
 {{- end -}}
 
