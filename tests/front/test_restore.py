@@ -348,8 +348,8 @@ def test_what_is_stored_of_a_long_one_does_not_hold_it_up(pace: Pace) -> None:
     async def body() -> None:
         long = replace(REQUEST, seconds=60, pace=pace)
         whole = await made(request=replace(long, pace=Pace.FAST))
-        past = past_of(whole, len(whole.fragments) - 2, long)
-        async with serving() as engine:
+        past = past_of(whole, len(whole.fragments) - 6, long)
+        async with serving(lead_target_s=5.0) as engine:
             video = engine.restore(past, whole.reopened(past))
             await video.freed()
             assert len(await read(video)) == len(whole.fragments)
