@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from engine import EndReason, Fragment, HiarError, InitSegment, PastVideo, Recovery, VideoRequest
+from engine import EndReason, Fragment, HiarError, InitSegment, PastVideo, Recovery, StorageFailed, VideoRequest
 
 
 @dataclass
@@ -38,7 +38,7 @@ class MemoryKept:
         self.recoveries.append(recovery)
 
     def ended(self, outcome: EndReason | HiarError) -> None:
-        assert self.outcome is None, "it ended twice"
+        assert self.outcome is None or isinstance(outcome, StorageFailed), "it ended twice"
         self.outcome = outcome
 
     def past(self, request: VideoRequest, model: str, *, created_at: float, num_blocks: int | None = None) -> PastVideo:

@@ -45,7 +45,10 @@ class KeptVideo(Protocol):
         ...
 
     def ended(self, outcome: EndReason | HiarError) -> None:
-        """It is decided how it ended: nothing is added any more. ``is_interruption`` says if it may be restored."""
+        """It is decided how it ended: nothing is added any more. ``is_interruption`` says if it may be restored.
+
+        Once, and again only if ``VideoHandle.fail`` brings a ``StorageFailed`` before all is stored: that one counts.
+        """
         ...
 
     @property

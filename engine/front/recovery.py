@@ -1,8 +1,9 @@
 """What a lost worker group means to videos: who waits for the next one, for how long, and which way back each takes.
 
-A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
-saved latents (``engine.front.log``). A video over which one worker after the other dies, without a new block in
-between, ends: it is the cause. Pure: times are given, and nothing is sent.
+A young video is made again exactly, and so is a job that nobody reads, whatever its age. Another that is too old to
+catch up within ``recovery_grace_s`` is restored approximately from saved latents (``engine.front.log``). A video over
+which one worker after the other dies, without a new block in between, ends: it is the cause. Pure: times are given,
+and nothing is sent.
 """
 
 import logging
@@ -44,7 +45,7 @@ class Recoveries:
         """A video made a new block: keep no more for workers than a way back can need."""
         done, log = video.progress.done, video.log
         log.forget_saved_before(done)
-        if plan is not None and done > self.replayable_blocks(plan) and log.can_restore(done):
+        if plan is not None and not video.is_job and done > self.replayable_blocks(plan) and log.can_restore(done):
             log.forget_prompts_before(done)
 
     def outcome(self, video: Video, loss: GroupLost, now: float) -> EndReason | HiarError | None:
@@ -103,7 +104,8 @@ class Recoveries:
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
         done, log = video.progress.done, video.log
-        if log.can_make_again() and (done <= self.replayable_blocks(plan) or not log.can_restore(done)):
+        has_time = done <= self.replayable_blocks(plan) or (video.is_job and not video.readers)
+        if log.can_make_again() and (has_time or not log.can_restore(done)):
             return 0
         return done if log.can_restore(done) else None
 

@@ -252,6 +252,11 @@ class Video:
         return self.end_reason is not None or self.failure is not None
 
     @property
+    def is_job(self) -> bool:
+        """Whether it has an end and goes on to it without readers."""
+        return self.keeper is not None and self.progress.num_blocks is not None
+
+    @property
     def queued_at(self) -> float:
         """When it came into the queue."""
         return self.progress.opened_at if self.restored_at is None else self.restored_at
