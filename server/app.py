@@ -38,6 +38,7 @@ from server.videos.events import EVENTS_TYPE
 from server.videos.hls import HlsRoutes, add_hls_routes
 from server.videos.idempotency import MemoryReceipts
 from server.videos.library import Library
+from server.videos.makers import MakersElsewhere
 from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
@@ -60,10 +61,10 @@ def create_app(settings: Settings, engine: Engine, families: Families, kept: Ope
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     tokens = ViewerTokens(None if kept is None else kept.viewer_secret)
     access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=tokens)
-    store = None if kept is None else kept.store
+    store, receipts = (None, MemoryReceipts()) if kept is None else (kept.store, kept.receipts)
     library = Library(engine, store)
     owned = Ownership(engine, library, access.keys, settings.max_per_client)
-    videos = VideoRoutes(engine, library, settings, families, owned, access.tokens, store or MemoryReceipts())
+    videos = VideoRoutes(engine, library, settings, families, owned, access.tokens, receipts)
     _add_making_routes(app, videos)
     _add_resource_routes(app, videos)
     _add_reading_routes(app, videos)
@@ -72,6 +73,8 @@ def create_app(settings: Settings, engine: Engine, families: Families, kept: Ope
     add_player(app, PlayerRoutes())
     if settings.metrics_port is None:
         app.add_api_route(PATH, metrics_route(settings, engine, families).metrics, include_in_schema=False)
+    if kept is not None and kept.is_shared:
+        app.add_middleware(MakersElsewhere, library=library, video_path=A_VIDEO)
     _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)

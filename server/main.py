@@ -125,7 +125,8 @@ async def _serve(
         _log.info("listening on %s", address_of(listener))
     async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
         if kept is not None:
-            await kept.store.restore(engine)
+            address = settings.advertise or address_of(listeners[0])
+            await kept.store.start(engine, address if kept.is_shared else None)
         starting = asyncio.create_task(_start(engine, server, address_of(listeners[0])))
         try:
             await server.serve(sockets=[*listeners])

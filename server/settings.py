@@ -85,6 +85,8 @@ class Settings:
     """URL of a database in place of the folder's SQLite."""
     store: str | None = None
     """URL of the files of videos in place of the folder's."""
+    advertise: str | None = None
+    """Where other servers on the same database send readers of videos that this one makes; None: where it listens."""
     keep_hours: float = 24.0
     """How long ended durable videos are kept."""
     keep_bytes: int | None = None

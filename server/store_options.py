@@ -1,6 +1,17 @@
 """The settings that say where durable videos are kept, and for how long."""
 
+import re
+
 from server.option import Option, not_negative, whole, word
+
+_ADDRESS = re.compile(r"https?://[^/?#\s]+")
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text.rstrip("/")):
+        raise ValueError(text)
+    return text.rstrip("/")
+
 
 STORE_OPTIONS = (
     Option(
@@ -23,6 +34,13 @@ STORE_OPTIONS = (
         expected="a folder, or a URL like s3://BUCKET/FOLDER",
         help="where the files of durable videos lie",
         default="default: videos in --data",
+    ),
+    Option(
+        name="advertise",
+        read=_address,
+        expected="an address like http://10.0.0.7:8000",
+        help="with --database: where readers reach this server, for others that send them here",
+        default="default: where it listens",
     ),
     Option(
         name="keep_hours",

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from engine import UnknownVideo, VideoHandle
 from server.errors import CONFLICT, GONE, INVALID_REQUEST, ApiError
-from server.videos.readable import AnyVideo
+from server.videos.readable import ToldVideo
 from server.videos.store.rows import Receipt
 
 HEADER = "Idempotency-Key"
@@ -25,11 +25,11 @@ _RECEIPTS_MAX = 65_536
 class Receipts(Protocol):
     """Where they are kept: in memory, or in a database that outlives the process."""
 
-    async def find_receipt(self, name: bytes) -> Receipt | None:
+    async def find(self, name: bytes) -> Receipt | None:
         """The receipt of a name that is less than ``LIFETIME_S`` old."""
         ...
 
-    async def keep_receipt(self, name: bytes, receipt: Receipt) -> None:
+    async def keep(self, name: bytes, receipt: Receipt) -> None:
         """Keep it from now on."""
         ...
 
@@ -42,13 +42,13 @@ class MemoryReceipts:
         self._kept: OrderedDict[bytes, tuple[float, Receipt]] = OrderedDict()
         """With the moment it came, the oldest first."""
 
-    async def find_receipt(self, name: bytes) -> Receipt | None:
+    async def find(self, name: bytes) -> Receipt | None:
         """The receipt of a name that is not too old."""
         self._forget()
         kept = self._kept.get(name)
         return None if kept is None else kept[1]
 
-    async def keep_receipt(self, name: bytes, receipt: Receipt) -> None:
+    async def keep(self, name: bytes, receipt: Receipt) -> None:
         """Keep it from now on."""
         self._kept[name] = self._clock(), receipt
         self._kept.move_to_end(name)
@@ -65,14 +65,14 @@ class MemoryReceipts:
 class Repeats:
     """Tells a request that comes again from a new one."""
 
-    def __init__(self, receipts: Receipts, find_video: Callable[[str], Awaitable[AnyVideo]]) -> None:
+    def __init__(self, receipts: Receipts, find_video: Callable[[str], Awaitable[ToldVideo]]) -> None:
         """``find_video`` raises ``UnknownVideo`` for one that is forgotten."""
         self._receipts, self._find_video = receipts, find_video
         self._lock = asyncio.Lock()
 
     async def once(
         self, request: Request, owner: str, body: BaseModel, make: Callable[[], Awaitable[VideoHandle]]
-    ) -> tuple[AnyVideo, bool]:
+    ) -> tuple[ToldVideo, bool]:
         """The video of this request, and whether ``make`` was called for it.
 
         Raises ``ApiError`` 409 for another body under the same key, 410 for a video that is forgotten, 400 for what is
@@ -84,10 +84,10 @@ class Repeats:
         name = _digest(owner, key)
         asked = _digest(request.url.path, body.model_dump_json())
         async with self._lock:  # two at once must not both be the first
-            receipt = await self._receipts.find_receipt(name)
+            receipt = await self._receipts.find(name)
             if receipt is None:
                 video = await make()
-                await self._receipts.keep_receipt(name, Receipt(asked, video.id))
+                await self._receipts.keep(name, Receipt(asked, video.id))
                 return video, True
         if receipt.body != asked:
             raise ApiError(CONFLICT, f"this {HEADER} came with another request before", param=HEADER)

@@ -1,13 +1,19 @@
 """All videos that an address can name: those that the engine has, and ended ones that lie in the store."""
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from engine import Engine, RequestError, UnknownVideo, VideoHandle, VideoRequest, VideoStatus
+from engine import Engine, RequestError, StorageFailed, UnknownVideo, VideoHandle, VideoRequest, VideoStatus
 from server.videos.query import Page
-from server.videos.readable import AnyVideo
+from server.videos.readable import AnyVideo, ToldVideo
+from server.videos.store.elsewhere import RunningElsewhere
 from server.videos.store.rows import Cursor
 from server.videos.store.store import Store
+
+PAUSE_S, TRIES = 0.25, 80
+"""How a video is waited for whose server is lost, until another takes it over."""
 
 
 class Library:
@@ -17,15 +23,36 @@ class Library:
         """``store``: where durable ones are kept; None keeps nothing."""
         self._engine, self._store = engine, store
 
-    async def video(self, video_id: str) -> AnyVideo:
+    async def told(self, video_id: str) -> ToldVideo:
         """One video. Raises ``UnknownVideo``, and ``StorageFailed`` where the store does not answer."""
         try:
             return self._engine.video(video_id)
         except UnknownVideo:
-            ended = None if self._store is None else await self._store.find(video_id)
-            if ended is None:
+            stored = None if self._store is None else await self._store.shelf.find(video_id)
+            if stored is None:
                 raise
-            return ended
+            return stored
+
+    async def video(self, video_id: str) -> AnyVideo:
+        """One video that can be read here. Raises as ``told`` does; one that runs elsewhere is not known here."""
+        video = await self.told(video_id)
+        if isinstance(video, RunningElsewhere):
+            raise StorageFailed("no server goes on with the video yet; ask again")
+        return video
+
+    async def address_elsewhere(self, video_id: str) -> str | None:
+        """Where a video is made, unless that is here or it has ended. Waits while a server takes it over.
+
+        Raises as ``told`` does.
+        """
+        for _ in range(TRIES):
+            video = await self.told(video_id)
+            if self._store is None or not isinstance(video, RunningElsewhere):
+                return None
+            if (address := await self._store.holder_url(video_id)) is not None:
+                return address
+            await asyncio.sleep(PAUSE_S)
+        raise StorageFailed("no server goes on with the video yet; ask again")
 
     async def open_durable(self, request: VideoRequest) -> VideoHandle:
         """Have a video made that needs no reader; where there is a store, it is accepted for good.
@@ -37,17 +64,17 @@ class Library:
         return await self._store.open(self._engine, request)
 
     async def page(
-        self, page: Page, owner: str | None, sees: Callable[[AnyVideo], bool]
-    ) -> tuple[list[AnyVideo], bool]:
+        self, page: Page, owner: str | None, sees: Callable[[ToldVideo], bool]
+    ) -> tuple[list[ToldVideo], bool]:
         """A page of the list, and whether more comes. ``owner``: whose ended ones may be told of; None is all.
 
         Raises ``RequestError`` where the page begins behind a video that there is not.
         """
         after = None if page.after is None else await self._cursor(page.after, sees)
         # The store is asked first: a video that ends meanwhile is then in one of the two, or in both.
-        stored: Sequence[AnyVideo] = []
+        stored: Sequence[ToldVideo] = []
         if self._store is not None:
-            stored = await self._store.page(owner, after, page.limit + 1, is_ascending=page.is_ascending)
+            stored = await self._store.shelf.page(owner, after, page.limit + 1, is_ascending=page.is_ascending)
         running = [video for video in self._engine.videos if sees(video)]
         found = {video.id: video for video in (*stored, *running)}
         keyed = [(_key(video), video) for video in found.values()]
@@ -58,20 +85,17 @@ class Library:
         videos = [video for _, video in keyed]
         return videos[: page.limit], len(videos) > page.limit
 
-    async def _cursor(self, video_id: str, sees: Callable[[AnyVideo], bool]) -> Cursor:
-        try:
-            video = await self.video(video_id)
-        except UnknownVideo:
-            video = None
-        if video is None or not sees(video):
-            raise RequestError(f"after: there is no video {video_id[:64]!r}", "after")
-        return Cursor(*_key(video))
+    async def _cursor(self, video_id: str, sees: Callable[[ToldVideo], bool]) -> Cursor:
+        with suppress(UnknownVideo):
+            if sees(video := await self.told(video_id)):
+                return Cursor(*_key(video))
+        raise RequestError(f"after: there is no video {video_id[:64]!r}", "after")
 
-    def status(self, video: AnyVideo) -> VideoStatus:
+    def status(self, video: ToldVideo) -> VideoStatus:
         """How a video is."""
         status = video.status()
         if self._store is not None and status.ended_at is not None and self._store.has(video.id):
-            return replace(status, expires_at=status.ended_at + self._store.keep_s)
+            return replace(status, expires_at=status.ended_at + self._store.shelf.keep_s)
         return status
 
     async def recorded(self, video: AnyVideo) -> None:
@@ -82,12 +106,13 @@ class Library:
     async def remove(self, video: AnyVideo) -> None:
         """End a video at once, if it runs, and forget it. Raises ``StorageFailed``."""
         if self._store is not None:
-            await self._store.forget(video.id)
+            await self._store.shelf.forget(video.id)
         if isinstance(video, VideoHandle):
             await video.forget()
         if self._store is not None:
-            await self._store.remove_files(video.id)
+            await self._store.recorded(video.id)
+            await self._store.shelf.remove_files(video.id)
 
 
-def _key(video: AnyVideo) -> tuple[float, str]:
+def _key(video: ToldVideo) -> tuple[float, str]:
     return video.created_at, video.id

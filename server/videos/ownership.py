@@ -16,7 +16,7 @@ from server.http.keys import KeyRing
 from server.http.refusing import refuse
 from server.videos.library import Library
 from server.videos.query import Page
-from server.videos.readable import AnyVideo
+from server.videos.readable import ToldVideo
 
 
 class Ownership:
@@ -32,11 +32,11 @@ class Ownership:
         if self._keys is None:
             return
         with suppress(UnknownVideo):
-            if self._sees(caller, await self._library.video(video_id)):
+            if self._sees(caller, await self._library.told(video_id)):
                 return
         raise UnknownVideo(f"there is no video {video_id[:64]}; an ended one is kept for a while only", "id")
 
-    async def page(self, caller: Caller, page: Page) -> tuple[list[AnyVideo], bool]:
+    async def page(self, caller: Caller, page: Page) -> tuple[list[ToldVideo], bool]:
         """A page of those that the caller may see, and whether more comes."""
         owner = None if self._keys is None else caller.client
         return await self._library.page(page, owner, lambda video: self._sees(caller, video))
@@ -59,7 +59,7 @@ class Ownership:
             whose = "without a key" if caller.key is None else "with this key"
             raise ApiError(FORBIDDEN, f"priority: {priority} is above {highest}, the highest {whose}", param="priority")
 
-    def _sees(self, caller: Caller, video: AnyVideo) -> bool:
+    def _sees(self, caller: Caller, video: ToldVideo) -> bool:
         if self._keys is None:
             return True
         if caller.token is not None:  # it was checked against the id; it ends with the key that gave it away

@@ -7,9 +7,13 @@ import asyncio
 from collections.abc import Sequence
 
 from engine import Fragment, Reader, VideoHandle
+from server.videos.store.elsewhere import RunningElsewhere
 from server.videos.store.ended import EndedReader, EndedVideo
 
 AnyVideo = VideoHandle | EndedVideo
+"""Can be read here."""
+ToldVideo = AnyVideo | RunningElsewhere
+"""Can be told of here."""
 AnyReader = Reader | EndedReader
 
 

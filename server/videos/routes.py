@@ -26,10 +26,10 @@ from server.videos.library import Library
 from server.videos.live import LiveStream
 from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
-from server.videos.readable import AnyVideo
+from server.videos.readable import AnyVideo, ToldVideo
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
-from server.videos.store.ended import EndedVideo
+from server.videos.store.elsewhere import RunningElsewhere
 
 PROMPT_CHANGES = 2
 """Of one video, a second."""
@@ -57,7 +57,7 @@ class VideoRoutes:
         self._files = Files()
         self._tokens = tokens
         self._owned = owned
-        self._repeats = Repeats(receipts, library.video)
+        self._repeats = Repeats(receipts, library.told)
         self._prompt_changes = Rates()
 
     # --- making ---
@@ -67,6 +67,7 @@ class VideoRoutes:
     ) -> Response:
         """Generate a video and stream it while it is made: an init segment, then one fragment a block."""
         video, is_new = await self._open(request, body, body.linger_seconds)
+        assert not isinstance(video, RunningElsewhere), "a stream's video lies in a store"
         return self._stream(video, 0, is_callers=is_new)
 
     async def create(
@@ -96,7 +97,7 @@ class VideoRoutes:
 
     async def _open(
         self, request: Request, body: GenerateRequest | VideoCreate, linger_s: float | None
-    ) -> tuple[AnyVideo, bool]:
+    ) -> tuple[ToldVideo, bool]:
         """The video, and whether it is new: a request may come again."""
         caller = caller_of(request.scope)
         wanted = video_request(body, self._engine.manifest, self._settings.max_seconds, caller.client)
@@ -130,11 +131,11 @@ class VideoRoutes:
 
     async def retrieve(self, video_id: str, request: Request) -> VideoAnswer:
         """Tell how a video is."""
-        return self._answer(request, await self._library.video(video_id))
+        return self._answer(request, await self._library.told(video_id))
 
-    def _answer(self, request: Request, video: AnyVideo) -> VideoAnswer:
+    def _answer(self, request: Request, video: ToldVideo) -> VideoAnswer:
         token = viewer_token(caller_of(request.scope), self._tokens, video.id)
-        model = video.model if isinstance(video, EndedVideo) else self._engine.manifest.name
+        model = self._engine.manifest.name if isinstance(video, VideoHandle) else video.model
         return VideoAnswer.of(self._library.status(video), model, token)
 
     # --- steering ---

@@ -58,7 +58,7 @@ class LiveServer:
         kept = None if self.settings.data is None else open_store(self.settings)
         if kept is not None:
             self.store = kept.store
-            await kept.store.restore(self.engine)
+            await kept.store.start(self.engine, None)
         await self.engine.start()
         self.app = create_app(self.settings, self.engine, self.families, kept)
         config = HttpConfig(self.app, self.settings.transport)

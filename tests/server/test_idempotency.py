@@ -92,11 +92,11 @@ def test_receipts_are_kept_for_a_day_and_bounded() -> None:
     receipts = MemoryReceipts(clock=lambda: now[0], at_most=2)
 
     async def known(*names: bytes) -> list[bool]:
-        return [await receipts.find_receipt(name) is not None for name in names]
+        return [await receipts.find(name) is not None for name in names]
 
     async def check() -> None:
         for name in (b"a", b"b", b"c"):
-            await receipts.keep_receipt(name, Receipt(b"", "video_1"))
+            await receipts.keep(name, Receipt(b"", "video_1"))
         assert await known(b"a", b"b", b"c") == [False, True, True]
         now[0] = LIFETIME_S - 1
         assert await known(b"b", b"c") == [True, True]

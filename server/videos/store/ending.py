@@ -61,26 +61,6 @@ class Ending:
             recoveries=status.recoveries,
         )
 
-    @classmethod
-    def before_it_began(cls, request: VideoRequest, failure: HiarError, block_s: float) -> Self:
-        """A video that cannot be taken up again."""
-        return cls(
-            end_reason=None,
-            error_code=failure.code,
-            error_message=failure.message,
-            started_events=0,
-            num_blocks=None,
-            blocks_done=0,
-            seconds_done=0.0,
-            num_bytes=0,
-            realtime_factor=None,
-            num_stalls=0,
-            stalled_s=0.0,
-            block_s=block_s,
-            prompts=tuple(PromptMark(0, 0.0, prompt.text) for prompt in request.prompts[:1]),
-            recoveries=(),
-        )
-
     def text(self) -> str:
         """As JSON."""
         return json.dumps(to_plain(self, []))

@@ -30,6 +30,8 @@ class Keeping:
         self.video_id = video_id
         self.is_interrupted = False
         """Whether it only ended because the server does."""
+        self.is_lost = False
+        """Whether another server makes it now."""
         self._writer, self._num_stored = writer, num_stored
         self._loop = asyncio.get_running_loop()
         self._life = Life(video_id, self._written, self._failed)

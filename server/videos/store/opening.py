@@ -13,9 +13,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from server.settings import SettingError, Settings
+from server.videos.store.asking import Asking
 from server.videos.store.folders import Folder, LocalFolder, folder_of
+from server.videos.store.leases import CLOCKS, Leases
+from server.videos.store.receipts import StoredReceipts
 from server.videos.store.rows import Rows
 from server.videos.store.schema import migrate
+from server.videos.store.shelf import Shelf
 from server.videos.store.store import Store
 
 MEMORY = "memory"
@@ -27,8 +31,11 @@ class OpenStore:
     """A store and what it stands on."""
 
     store: Store
+    receipts: StoredReceipts
     viewer_secret: bytes
     """Seals viewer tokens: the same after each start."""
+    is_shared: bool
+    """Whether other servers may be at work on it."""
     lock: IO[str] | None
     """Held while the process lives."""
 
@@ -54,11 +61,20 @@ def open_store(settings: Settings, environment: Mapping[str, str] = os.environ) 
     lock = None
     if settings.database is None:
         lock = _locked(data)
-    rows = Rows(_database(settings.database or f"sqlite:///{data / 'videos.sqlite'}"))
-    store = Store(
-        rows, _folder(settings.store, data), keep_s=settings.keep_hours * 3600, keep_bytes=settings.keep_bytes
+    database, folder = (
+        _database(settings.database or f"sqlite:///{data / 'videos.sqlite'}"),
+        _folder(settings.store, data),
     )
-    return OpenStore(store, rows.secret(_VIEWER_SECRET, secrets.token_bytes(32)), lock)
+    rows, asking = Rows(database), Asking()
+    shelf = Shelf(rows, folder, asking, keep_s=settings.keep_hours * 3600, keep_bytes=settings.keep_bytes)
+    leases = Leases(database, is_alone=lock is not None)
+    return OpenStore(
+        store=Store(rows, folder, shelf, leases, asking),
+        receipts=StoredReceipts(rows, asking),
+        viewer_secret=rows.secret(_VIEWER_SECRET, secrets.token_bytes(32)),
+        is_shared=lock is None,
+        lock=lock,
+    )
 
 
 def _locked(data: Path) -> IO[str]:
@@ -93,6 +109,8 @@ def _database(text: str) -> Engine:
             "--database: this is no URL of SQLAlchemy, such as postgresql+psycopg://NODE/NAME"
         ) from error
     shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() not in CLOCKS:
+        raise SettingError(f"--database: {shown} is of no kind that is known: {', '.join(CLOCKS)}")
     try:
         database = _made(url)
         migrate(database)

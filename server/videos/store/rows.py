@@ -1,6 +1,5 @@
 """Rows of videos, receipts and secrets: what is asked of the database, in its own thread's words. Knows no file."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,10 @@ class VideoRow:
     ending: str | None = None
     """JSON: how it ended."""
     num_bytes: int = 0
+    num_blocks: int | None = None
+    """That it is to have; None is endless."""
+    holder: str | None = None
+    """Who makes it, or made it."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,12 @@ class Rows:
         with self._database.begin() as connection:
             connection.execute(insert(videos).values(**vars(row)))
 
-    def end(self, video_id: str, ended_at: float, ending: str, num_bytes: int) -> None:
-        """A video has ended, unless it was removed."""
+    def end(self, video_id: str, holder: str, ended_at: float, ending: str, num_bytes: int) -> None:
+        """A video has ended, unless it was removed or another holds it."""
         with self._database.begin() as connection:
             values = {"ended_at": ended_at, "ending": ending, "num_bytes": num_bytes}
-            connection.execute(update(videos).where(videos.c.id == video_id).values(values))
+            mine = and_(videos.c.id == video_id, videos.c.holder == holder, videos.c.ended_at.is_(None))
+            connection.execute(update(videos).where(mine).values(values))
 
     def remove(self, video_id: str) -> None:
         """Forget a video."""
@@ -70,22 +74,11 @@ class Rows:
         """One video."""
         with self._database.begin() as connection:
             row = connection.execute(select(videos).where(videos.c.id == video_id)).one_or_none()
-        return None if row is None else _video(row)
-
-    def unended(self) -> list[VideoRow]:
-        """All that are to go on, the oldest first."""
-        with self._database.begin() as connection:
-            wanted = select(videos).where(videos.c.ended_at.is_(None)).order_by(videos.c.created_at, videos.c.id)
-            return [_video(row) for row in connection.execute(wanted)]
-
-    def ids(self) -> set[str]:
-        """Of all videos."""
-        with self._database.begin() as connection:
-            return set(connection.scalars(select(videos.c.id)))
+        return None if row is None else video_of(row)
 
     def page(self, owner: str | None, after: Cursor | None, limit: int, *, is_ascending: bool) -> list[VideoRow]:
-        """Ended videos of an owner, or of all, in order of their creation."""
-        wanted = select(videos).where(videos.c.ended_at.is_not(None))
+        """Videos of an owner, or of all, in order of their creation."""
+        wanted = select(videos)
         if owner is not None:
             wanted = wanted.where(videos.c.owner == owner)
         created_at, identity = videos.c.created_at, videos.c.id
@@ -97,7 +90,7 @@ class Rows:
             wanted = wanted.where(or_(created_at < after.created_at, same))
         order = (created_at, identity) if is_ascending else (created_at.desc(), identity.desc())
         with self._database.begin() as connection:
-            return [_video(row) for row in connection.execute(wanted.order_by(*order).limit(limit))]
+            return [video_of(row) for row in connection.execute(wanted.order_by(*order).limit(limit))]
 
     def overdue(self, ended_before: float, at_most_bytes: int | None) -> list[str]:
         """Ended videos whose time is over or that have no room, the oldest first."""
@@ -144,6 +137,6 @@ class Rows:
             return int(connection.scalar(select(func.coalesce(func.sum(videos.c.num_bytes), 0))) or 0)
 
 
-def _video(row: Row[Any] | Sequence[Any]) -> VideoRow:
-    assert isinstance(row, Row)
+def video_of(row: Row[Any]) -> VideoRow:
+    """The record of a row."""
     return VideoRow(**row._mapping)

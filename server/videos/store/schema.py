@@ -33,8 +33,19 @@ videos = Table(
     Column("ended_at", Float(53), index=True),
     Column("ending", Text),
     Column("num_bytes", BigInteger, nullable=False),
+    Column("num_blocks", Integer),
+    Column("holder", String(64), index=True),
 )
 """One row each, from when it was accepted until it is forgotten. Moments are seconds of Unix time."""
+
+holders = Table(
+    "hiar_holders",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("until", Float(53), nullable=False),
+)
+"""Servers at work: each holds the videos that name it, until a moment by the database's clock."""
 
 receipts = Table(
     "hiar_receipts",
@@ -51,7 +62,7 @@ secrets = Table("hiar_secrets", metadata, Column("name", String(64), primary_key
 
 
 def _first(connection: Connection) -> None:
-    metadata.create_all(connection, [videos, receipts, secrets])
+    metadata.create_all(connection, [videos, holders, receipts, secrets])
 
 
 MIGRATIONS = (_first,)
