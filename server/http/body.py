@@ -30,12 +30,6 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     return read
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry for a body that ``body_of(model)`` reads."""
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
-
-
 def parse_json(raw: bytes) -> Any:
     """Parse one JSON value. Raises ``ApiError`` 400 that says what is wrong with the text."""
     try:

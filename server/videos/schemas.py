@@ -20,7 +20,14 @@ LINGER_MAX = 600.0
 SEED_MAX = 2**64 - 1
 FPS_MAX = 120
 PRIORITY_MAX = 9
+SECONDS_TEXT = (
+    r"([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,9})?|86400|0\.0{0,8}[1-9][0-9]{0,8}"
+)
+"""A number above 0 and up to ``SECONDS_MAX``, as text."""
 _WHITE_CONTROLS = frozenset("\t\n\r")
+_NO_CONTROL = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"
+PROMPT_PATTERN = rf"^{_NO_CONTROL}*[^\s\u0000-\u001f\u007f-\u009f]{_NO_CONTROL}*$"
+"""For the document: what ``_printable_prompt`` takes."""
 
 
 class _Strict(BaseModel):
@@ -43,6 +50,7 @@ PromptText = Annotated[
         max_length=PROMPT_LENGTH_MAX,
         description=f"1 to {PROMPT_LENGTH_MAX} code points, not all spaces; no control characters but tab and newline.",
         examples=["a large red circle drifts to the right over a night sky"],
+        json_schema_extra={"pattern": PROMPT_PATTERN},
     ),
 ]
 
@@ -73,7 +81,6 @@ class _VideoFields(_Strict):
         None,
         pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$",
         description="WIDTHxHEIGHT in pixels, one that `/v1/models` lists; omit for the model's default.",
-        examples=["832x480"],
     )
     fps: int | None = Field(
         None, ge=1, le=FPS_MAX, description="Frames a second at playback; omit for the model's default."
@@ -117,6 +124,11 @@ class GenerateRequest(_VideoFields):
     )
 
 
+def _or_text(schema: dict[str, Any]) -> None:
+    """OpenAI's clients send text: tell so."""
+    schema["anyOf"].insert(1, {"type": "string", "pattern": f"^({SECONDS_TEXT})$", "examples": ["4"]})
+
+
 class VideoCreate(_VideoFields):
     """One video to generate, whoever reads it. Only `prompt` is required."""
 
@@ -125,7 +137,7 @@ class VideoCreate(_VideoFields):
         gt=0,
         le=SECONDS_MAX,
         description="Length of the video, as a number or its text; null for endless.",
-        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]},
+        json_schema_extra=_or_text,
     )
     pace: Literal["realtime", "fast"] = Field("fast", description=_PACE)
 
@@ -135,7 +147,7 @@ class VideoCreate(_VideoFields):
         """OpenAI's clients send text."""
         if not isinstance(seconds, str):
             return seconds
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds):
+        if not re.fullmatch(SECONDS_TEXT, seconds):
             raise ValueError('this must be a number of seconds, such as 4 or "4"')
         return float(seconds)
 
