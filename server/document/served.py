@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from engine import Manifest
 from server.settings import Settings
+from server.videos.schemas import SECONDS_MAX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +41,17 @@ def narrowed(schemas: dict[str, Any], served: Served) -> dict[str, Any]:
         fields = schema.get("properties", {})
         if schema.get("additionalProperties", True) or "size" not in fields:
             continue
-        _narrow(fields["size"], "string", enum=list(served.sizes), pattern=None)
+        _narrow(fields["size"], "string", enum=list(served.sizes))
         _narrow(fields["fps"], "integer", maximum=served.max_fps)
-        _narrow(fields["model"], "string", enum=[served.model], maxLength=None)
+        _narrow(fields["model"], "string", enum=[served.model])
         fields["size"]["examples"] = [served.sizes[0]]
         fields["fps"]["examples"] = [served.fps]
-        if served.max_seconds is not None:
-            _narrow(fields["seconds"], "number", maximum=served.max_seconds)
+        _narrow(fields["seconds"], "number", maximum=served.max_seconds or SECONDS_MAX)
     return schemas
 
 
 def _narrow(field: dict[str, Any], kind: str, **bounds: Any) -> None:
-    """Set bounds of the branch of a field that is of a kind; None takes one away."""
+    """Set bounds of the branch of a field that is of a kind."""
     for branch in field["anyOf"]:
         if branch.get("type") == kind:
-            branch |= {name: value for name, value in bounds.items() if value is not None}
-            for name in (name for name, value in bounds.items() if value is None):
-                branch.pop(name, None)
+            branch.update(bounds)

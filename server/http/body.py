@@ -37,7 +37,7 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise _invalid(f"the body is not UTF-8: bad byte at position {error.start}") from None
     except json.JSONDecodeError as error:
-        raise _invalid(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise _invalid(f"the body is not JSON: see line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise _invalid("the body is nested too deeply") from None
     except ValueError:
