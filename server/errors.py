@@ -134,6 +134,9 @@ ERRORS = (
         416,
         about="The file has no such part, or the video is still being made.",
     ),
+    URI_TOO_LONG := ErrorRow("uri_too_long", 414, about="The address is longer than 8 KiB."),
+    HEADERS_TOO_LARGE := ErrorRow("headers_too_large", 431, about="The headers are longer than 64 KiB."),
+    UNSUPPORTED_VERSION := ErrorRow("unsupported_version", 505, about="The server speaks HTTP/1.1."),
     UNKNOWN_HOST := ErrorRow(
         "unknown_host",
         421,
