@@ -20,7 +20,7 @@ class Examples:
     def __init__(self, served: Served) -> None:
         self._served = served
         longest = served.max_seconds
-        self._seconds = 4.0 if longest is None else min(4.0, longest)
+        self._seconds = 4 if longest is None else min(4, longest)
 
     def of_body(self, model: type[BaseModel]) -> dict[str, Any]:
         """By name, each with a summary."""
