@@ -2,9 +2,9 @@
 
     .venv/bin/python deploy/get_test_tools.py .venv/tools
 
-Programs of Debian are installed where this runs as root, but Prometheus, which would bring a service, is only unpacked into
-the folder; so is hls.js. PostgreSQL gets no cluster and nothing is started. Tests are skipped without what they need; so
-where something cannot be had, this says so and is no failure. Standard library only.
+Programs of Debian are installed where this runs as root, but Prometheus, which would bring a service, is only
+unpacked into the folder; so is hls.js. PostgreSQL gets no cluster and nothing is started. Tests are skipped without
+what they need; so where something cannot be had, this says so and is no failure. Standard library only.
 """
 
 import os
@@ -15,7 +15,13 @@ import tempfile
 from pathlib import Path
 
 PROMETHEUS = ("prometheus", "promtool")
-PACKAGES = {"chromium": "chromium", "ffmpeg": "ffmpeg", "mpv": "mpv", "npm": "npm", "/usr/lib/postgresql/15/bin/initdb": "postgresql"}
+PACKAGES = {
+    "chromium": "chromium",
+    "ffmpeg": "ffmpeg",
+    "mpv": "mpv",
+    "npm": "npm",
+    "/usr/lib/postgresql/15/bin/initdb": "postgresql",
+}
 """A program that tells whether it is there, and Debian's package of it. npm is what fetches hls.js."""
 HLS_JS = "1.7.4"
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/none.conf")

@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 def test_ffmpeg_plays_hls_of_a_running_video_to_its_end(server: RehearsedServer) -> None:
     video = make(server.url, seconds=6)
     quiet = [program("ffmpeg"), "-nostdin", "-v", "error"]
-    raw = run(*quiet, "-live_start_index", "0", "-i", f"{video}/index.m3u8", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-")
+    raw = run(
+        *quiet, "-live_start_index", "0", "-i", f"{video}/index.m3u8", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"
+    )
     assert numbers_in_planes(raw, 96, 96) == list(range(96))
 
 
