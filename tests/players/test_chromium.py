@@ -104,7 +104,7 @@ def test_hls_js_plays_a_running_video_to_its_end(server: RehearsedServer, page: 
 
 
 def test_a_video_element_plays_a_running_video_to_its_end(server: RehearsedServer, page: Page) -> None:
-    asked = open_empty(page, server.url)
+    open_empty(page, server.url)
     told = page.evaluate(PLAY, f"{make(server.url, seconds=5)}/content")
     assert told["number"] == 79 and told["seconds"] == pytest.approx(5, abs=1 / 16), (
         "its last picture has a start alone"

@@ -31,3 +31,5 @@ function watch(video) {
 function once(video, name) {
   return new Promise((resolve) => video.addEventListener(name, resolve, { once: true }));
 }
+
+Object.assign(globalThis, { shownNumber, watch, once });
