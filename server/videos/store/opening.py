@@ -61,10 +61,8 @@ def open_store(settings: Settings, environment: Mapping[str, str] = os.environ) 
     lock = None
     if settings.database is None:
         lock = _locked(data)
-    database, folder = (
-        _database(settings.database or f"sqlite:///{data / 'videos.sqlite'}"),
-        _folder(settings.store, data),
-    )
+    database = _database(settings.database or f"sqlite:///{data / 'videos.sqlite'}")
+    folder = _folder(settings.store, data)
     rows, asking = Rows(database), Asking()
     shelf = Shelf(rows, folder, asking, keep_s=settings.keep_hours * 3600, keep_bytes=settings.keep_bytes)
     leases = Leases(database, is_alone=lock is not None)

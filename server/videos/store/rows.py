@@ -76,9 +76,11 @@ class Rows:
             row = connection.execute(select(videos).where(videos.c.id == video_id)).one_or_none()
         return None if row is None else video_of(row)
 
-    def page(self, owner: str | None, after: Cursor | None, limit: int, *, is_ascending: bool) -> list[VideoRow]:
-        """Videos of an owner, or of all, in order of their creation."""
-        wanted = select(videos)
+    def page(
+        self, owner: str | None, after: Cursor | None, limit: int, *, ended_after: float, is_ascending: bool
+    ) -> list[VideoRow]:
+        """Videos of an owner, or of all, in order of their creation, without those that ended too long ago."""
+        wanted = select(videos).where(or_(videos.c.ended_at.is_(None), videos.c.ended_at > ended_after))
         if owner is not None:
             wanted = wanted.where(videos.c.owner == owner)
         created_at, identity = videos.c.created_at, videos.c.id

@@ -54,7 +54,10 @@ class Shelf:
         self, owner: str | None, after: Cursor | None, limit: int, *, is_ascending: bool
     ) -> list[StoredVideo]:
         """Videos of an owner, or of all, in order of their creation."""
-        rows = await self._asking.ask(lambda: self._rows.page(owner, after, limit, is_ascending=is_ascending))
+        ended_after = self._clock() - self.keep_s
+        rows = await self._asking.ask(
+            lambda: self._rows.page(owner, after, limit, ended_after=ended_after, is_ascending=is_ascending)
+        )
         return [await self._opened_video(row) for row in rows]
 
     async def forget(self, video_id: str) -> None:
