@@ -42,6 +42,7 @@ _ERROR_WORDS = {
     502: "The model made something that is no picture.",
     503: "The server cannot do this now.",
     504: "No first block came in time.",
+    507: "There is no room to store it.",
 }
 _SECURITY = {
     "key": {"type": "http", "scheme": "bearer", "description": "A key of the server, where it asks for keys."},

@@ -39,8 +39,8 @@ _MAKING = (
         path="/v1/videos",
         tag=Tag.MAKING,
         summary="Make a video that is read later",
-        description="Answers when it is stored, before anything is made: it outlives the server. It needs no reader: ask `get_video` how it is, "
-        "follow `watch_events`, or read it while it is made.",
+        description="Answers when it is stored, before anything is made: it outlives the server. It needs no reader: "
+        "ask `get_video` how it is, follow `watch_events`, or read it while it is made.",
         body=VideoCreate,
         parameters=(IDEMPOTENCY,),
         answers=(CREATED,),
