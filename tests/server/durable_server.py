@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,10 @@ class DurableServer:
             command, cwd=ROOT, env=dict(environment), stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         self.url = self._address()
+        self.said: list[str] = []
+        """What it said since."""
+        self.listening = threading.Thread(target=lambda: self.said.extend(self.process.stderr or ()))
+        self.listening.start()
         self.http = httpx.Client(base_url=self.url, timeout=60, follow_redirects=True, trust_env=False)
 
     def _address(self) -> str:
@@ -84,9 +89,10 @@ class DurableServer:
 
     def _gone(self) -> None:
         self.http.close()
+        self.process.wait()
+        self.listening.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
-        self.process.wait()
 
 
 @contextlib.contextmanager
