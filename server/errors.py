@@ -66,6 +66,12 @@ class ErrorRow:
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
+
+def _failed(code: str, status: int, kind: type[VideoFailed], retry_s: float | None, about: str) -> ErrorRow:
+    """A video that was taken and could not be finished."""
+    return ErrorRow(code, status, kind, finish=Finish.ENGINE_ERROR, retry_s=retry_s, about=about)
+
+
 # The row with a type's own code is also that of its subclasses without a row, and of codes of its without one.
 ERRORS = (
     INVALID_REQUEST := ErrorRow(
@@ -88,10 +94,22 @@ ERRORS = (
         about="The key may not ask for this priority, or a web page of another origin asks.",
     ),
     REQUEST_TIMEOUT := ErrorRow(
-        "request_timeout", 408, rejected=Rejection.TIMEOUT, about="The header or the body did not arrive in time."
+        "request_timeout",
+        408,
+        rejected=Rejection.TIMEOUT,
+        about="The header or the body did not arrive in time.",
     ),
-    TOO_LARGE := ErrorRow("payload_too_large", 413, rejected=Rejection.TOO_LARGE, about="The body has too many bytes."),
-    CLIENT_LEFT := ErrorRow("client_left", 499, about="The client left before its answer; only the log tells of it."),
+    TOO_LARGE := ErrorRow(
+        "payload_too_large",
+        413,
+        rejected=Rejection.TOO_LARGE,
+        about="The body has too many bytes.",
+    ),
+    CLIENT_LEFT := ErrorRow(
+        "client_left",
+        499,
+        about="The client left before its answer; only the log tells of it.",
+    ),
     UNSUPPORTED_TYPE := ErrorRow(
         "unsupported_media_type",
         415,
@@ -99,7 +117,9 @@ ERRORS = (
         about="Send the body as application/json, uncompressed.",
     ),
     METHOD_NOT_ALLOWED := ErrorRow(
-        "method_not_allowed", 405, about="The address does not answer this method; Allow lists those it does."
+        "method_not_allowed",
+        405,
+        about="The address does not answer this method; Allow lists those it does.",
     ),
     NOT_FOUND := ErrorRow(
         "not_found",
@@ -108,7 +128,10 @@ ERRORS = (
         about="There is no such address, model, block, or video, or it is another key's.",
     ),
     CONFLICT := ErrorRow(
-        "conflict", 409, rejected=Rejection.VALIDATION, about="This Idempotency-Key came with another request before."
+        "conflict",
+        409,
+        rejected=Rejection.VALIDATION,
+        about="This Idempotency-Key came with another request before.",
     ),
     GONE := ErrorRow(
         "gone",
@@ -117,7 +140,9 @@ ERRORS = (
         about="The block or the video is kept no longer; the message names the earliest block there is.",
     ),
     RANGE_NOT_SATISFIABLE := ErrorRow(
-        "range_not_satisfiable", 416, about="The file has no such part, or the video is still being made."
+        "range_not_satisfiable",
+        416,
+        about="The file has no such part, or the video is still being made.",
     ),
     URI_TOO_LONG := ErrorRow("uri_too_long", 414, about="The address is longer than 8 KiB."),
     HEADERS_TOO_LARGE := ErrorRow("headers_too_large", 431, about="The headers are longer than 64 KiB."),
@@ -129,7 +154,11 @@ ERRORS = (
         about="The server does not go by this Host; its operator can add it to --allowed-hosts.",
     ),
     TOO_EARLY := ErrorRow(
-        "too_early", 425, BlockTooEarly, retry_s=1, about="The block, or a picture of it, is too far ahead; ask again."
+        "too_early",
+        425,
+        BlockTooEarly,
+        retry_s=1,
+        about="The block, or a picture of it, is too far ahead; ask again.",
     ),
     RATE_LIMITED := ErrorRow(
         "rate_limited",
@@ -161,10 +190,18 @@ ERRORS = (
         about="A newer prompt of the same video took the place of this one.",
     ),
     TOO_MANY_CONNECTIONS := ErrorRow(
-        "overloaded", 503, retry_s=1, about="The server has as many connections as it takes."
+        "overloaded",
+        503,
+        retry_s=1,
+        about="The server has as many connections as it takes.",
     ),
     STARTING := ErrorRow(
-        "starting", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5, about="The model is loading."
+        "starting",
+        503,
+        EngineUnavailable,
+        rejected=Rejection.NOT_READY,
+        retry_s=5,
+        about="The model is loading.",
     ),
     DRAINING := ErrorRow(
         "draining",
@@ -184,77 +221,39 @@ ERRORS = (
         about="The engine is restarting, or has failed.",
     ),
     REFUSED := ErrorRow(
-        "refused", 503, Refused, rejected=Rejection.NOT_READY, retry_s=5, about="The server cannot take the video now."
-    ),
-    LATE_BLOCK := ErrorRow("late_block", 503, retry_s=1, about="The block did not come in time; ask again."),
-    FIRST_FRAGMENT_TIMEOUT := ErrorRow(
-        "first_segment_timeout", 504, about="The video's first block did not come in time."
-    ),
-    ENGINE_ERROR := ErrorRow(
-        "engine_error",
+        "refused",
         503,
-        VideoFailed,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The video failed while it was made; try again.",
+        Refused,
+        rejected=Rejection.NOT_READY,
+        retry_s=5,
+        about="The server cannot take the video now.",
     ),
-    CORRUPT_LATENTS := ErrorRow(
+    LATE_BLOCK := ErrorRow(
+        "late_block",
+        503,
+        retry_s=1,
+        about="The block did not come in time; ask again.",
+    ),
+    FIRST_FRAGMENT_TIMEOUT := ErrorRow(
+        "first_segment_timeout",
+        504,
+        about="The video's first block did not come in time.",
+    ),
+    ENGINE_ERROR := _failed("engine_error", 503, VideoFailed, 1, "The video failed while it was made; try again."),
+    CORRUPT_LATENTS := _failed(
         "corrupt_latents",
         502,
         CorruptLatents,
-        finish=Finish.ENGINE_ERROR,
-        about="The model made numbers that are no picture; another seed or prompt may help.",
+        None,
+        "The model made numbers that are no picture; another seed or prompt may help.",
     ),
-    OUT_OF_MEMORY := ErrorRow(
-        "engine_oom",
-        503,
-        EngineOutOfMemory,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The device had no memory left for this video.",
-    ),
-    ENCODER_FAILED := ErrorRow(
-        "encoder_failed",
-        503,
-        EncoderFailed,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The encoder of the video failed.",
-    ),
-    WORKER_LOST := ErrorRow(
-        "worker_lost",
-        503,
-        WorkerLost,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="A worker died and the video could not go on.",
-    ),
-    ENGINE_STOPPED := ErrorRow(
-        "worker_lost", 503, EngineStopped, finish=Finish.ENGINE_ERROR, retry_s=1, about="The server was stopped."
-    ),
-    MODEL_CHANGED := ErrorRow(
-        "model_changed",
-        502,
-        ModelChanged,
-        finish=Finish.ENGINE_ERROR,
-        about="The server was started again with a model that does not make this video.",
-    ),
-    STORAGE_FAILED := ErrorRow(
-        "storage_failed",
-        503,
-        StorageFailed,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The video could not be stored or found; the server's log says why.",
-    ),
-    STORAGE_FULL := ErrorRow(
-        "storage_full",
-        507,
-        StorageFull,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=10,
-        about="There was no room left to store the video.",
-    ),
+    OUT_OF_MEMORY := _failed("engine_oom", 503, EngineOutOfMemory, 1, "The device had no memory left for this video."),
+    ENCODER_FAILED := _failed("encoder_failed", 503, EncoderFailed, 1, "The encoder of the video failed."),
+    WORKER_LOST := _failed("worker_lost", 503, WorkerLost, 1, "A worker died and the video could not go on."),
+    ENGINE_STOPPED := _failed("worker_lost", 503, EngineStopped, 1, "No worker will run the video any more."),
+    MODEL_CHANGED := _failed("model_changed", 502, ModelChanged, None, "The video was begun with another model."),
+    STORAGE_FAILED := _failed("storage_failed", 503, StorageFailed, 1, "The video could not be stored."),
+    STORAGE_FULL := _failed("storage_full", 507, StorageFull, 10, "There was no room to store the video."),
     BUG := ErrorRow(
         "internal_error",
         500,
