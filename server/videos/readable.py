@@ -6,7 +6,7 @@ Blocks in the store are read from files, so that is done on a thread.
 import asyncio
 from collections.abc import Sequence
 
-from engine import Fragment, Reader, VideoHandle
+from engine import Fragment, Reader, VideoHandle, VideoRequest
 from server.videos.store.elsewhere import RunningElsewhere
 from server.videos.store.ended import EndedReader, EndedVideo
 
@@ -15,6 +15,13 @@ AnyVideo = VideoHandle | EndedVideo
 ToldVideo = AnyVideo | RunningElsewhere
 """Can be told of here."""
 AnyReader = Reader | EndedReader
+
+
+async def request_of(video: AnyVideo) -> VideoRequest:
+    """All that was asked for, pictures to begin with too."""
+    if isinstance(video, EndedVideo):
+        return await asyncio.to_thread(video.whole_request)
+    return video.request
 
 
 async def fragment_of(video: AnyVideo, block: int) -> Fragment:

@@ -26,7 +26,7 @@ from server.videos.library import Library
 from server.videos.live import LiveStream
 from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
-from server.videos.readable import AnyVideo, ToldVideo
+from server.videos.readable import AnyVideo, ToldVideo, request_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
 from server.videos.store.elsewhere import RunningElsewhere
@@ -86,7 +86,7 @@ class VideoRoutes:
         response: Response,
     ) -> VideoAnswer:
         """Make a video again with another prompt, from the same seed; it needs no reader."""
-        caller, first = caller_of(request.scope), (await self._library.video(video_id)).request
+        caller, first = caller_of(request.scope), await request_of(await self._library.video(video_id))
         self._owned.require_priority(caller, first.priority)
         prompts = (PromptAt(at_s=0.0, text=body.prompt),)
         wanted = replace(first, prompts=prompts, remixed_from=video_id, owner=caller.client)

@@ -20,6 +20,8 @@ from tests.deploy.chart import ROOT, Pods, Rendered, environment_of, pods_of
 SETTINGS = {option.env for option in OPTIONS}
 LIBRARIES = {"TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR"}
 CLIENTS = {"HIAR_URL", "HF_TOKEN"}
+KUBERNETES = {"POD_NAME"}
+"""For values of others."""
 COMMANDS = {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"], "sh"}
 PARSERS = {"hiar": clients.cli._parser, "hiar-download": server.download.command._parser}
 _SCALES = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
@@ -88,7 +90,7 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
 def environment(rendered: Rendered) -> Iterator[str]:
     """Every variable is known to somebody, and set once; a service cannot add any."""
     chosen = rendered.values["extraEnv"] + rendered.values["model"]["download"]["extraEnv"]
-    known = SETTINGS | LIBRARIES | CLIENTS | {TOKEN_VARIABLE} | {item["name"] for item in chosen}
+    known = SETTINGS | LIBRARIES | CLIENTS | KUBERNETES | {TOKEN_VARIABLE} | {item["name"] for item in chosen}
     for pods in pods_of(rendered):
         if pods.spec.get("enableServiceLinks") is not False:
             yield f"{pods.owner}: a service named hiar would set HIAR_PORT"

@@ -59,6 +59,7 @@ REFUSED = [
     ("durability/existingClaim", "My Claim"),
     ("durability/store", "folder"),
     ("durability/keepHours", -1),
+    ("durability/advertise", "pod"),
     ("durability/keepBytes", "much"),
     ("auth/keysSecret/name", "My Secret"),
     ("auth/keys", "x"),

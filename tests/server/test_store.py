@@ -11,11 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import EngineOptions
+from engine import EngineOptions, PromptAt, VideoRequest
+from engine.law.schedule import latent_frames_in_block
+from engine.request import TensorBytes
 from server.settings import Settings
 from server.videos.store.folders import Appender, LocalFolder
 from server.videos.store.opening import open_store
-from tests.instant import Behaviour
+from tests.instant import MANIFEST, Behaviour
 from tests.painted_mp4 import PaintedMedia
 from tests.server.keyed_server import ALICE, BOB, bearer, line
 from tests.server.live_server import LiveServer, eventually, serving
@@ -112,6 +114,23 @@ def test_an_ended_video_is_made_again_cancelled_in_vain_and_deleted(tmp_path: Pa
         assert not (tmp_path / "videos" / running).exists()
     with serving(data=str(tmp_path)) as live:
         assert {httpx.get(f"{live.url}/v1/videos/{one}").status_code for one in (video_id, running)} == {404}
+
+
+def test_what_a_video_begins_with_is_there_after_another_start(tmp_path: Path) -> None:
+    num_frames = latent_frames_in_block(MANIFEST.rollout, 0)
+    shape = (num_frames, MANIFEST.transformer.in_dim, 240 // 8, 416 // 8)
+    given = TensorBytes(dtype="float32", shape=shape, data=b"latents")
+    request = VideoRequest(
+        prompts=(PromptAt(at_s=0.0, text="x"),), width_px=416, height_px=240, fps=16, seconds=3, initial=(given,)
+    )
+    with serving(data=str(tmp_path)) as live:
+        assert live.store is not None
+        live.begin(live.store.open(live.engine, request)).result(5)  # type: ignore[arg-type]
+        video_id = live.engine.opened[-1].id
+        assert ended(live, video_id)["status"] == "completed"
+    with serving(data=str(tmp_path)) as live:
+        again = httpx.post(f"{live.url}/v1/videos/{video_id}/remix", json={"prompt": "y"})
+        assert again.status_code == 200 and live.engine.opened[-1].request.initial == (given,)
 
 
 def test_pages_of_the_list_go_over_both_memory_and_store(tmp_path: Path) -> None:

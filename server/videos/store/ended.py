@@ -1,9 +1,10 @@
 """An ended video that lies in the store, as the routes see one that the engine has: told of, and read block by block.
 
-Reading a block opens a file, so routes do it on a thread: ``fragment_of`` in ``library`` tells the two apart.
+Reading a block opens a file, so routes do it on a thread: ``server.videos.readable`` tells the two apart.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Self, overload
 
@@ -20,6 +21,7 @@ from engine import (
 )
 from server.videos.store.ending import Ending
 from server.videos.store.journal import Contents
+from server.videos.store.plain import from_plain
 from server.videos.store.rows import VideoRow
 
 
@@ -34,6 +36,10 @@ class EndedVideo:
         self._ending = Ending.read(row.ending)
         self.id, self.model, self.request = row.id, row.model, request
         self._ended_at, self._expires_at = row.ended_at, expires_at
+
+    def whole_request(self) -> VideoRequest:
+        """The request with its bytes, which ``request`` is without; not on the event loop. Raises ``OSError``."""
+        return from_plain(VideoRequest, json.loads(self._row.request), self._contents.given_bytes())
 
     @property
     def created_at(self) -> float:

@@ -90,12 +90,17 @@ class Contents:
     prompts: list[tuple[int, str]] = field(default_factory=list)
     """Texts by the block from which they hold; of one block the last counts."""
     recoveries: list[Recovery] = field(default_factory=list)
-    given: list[bytes] = field(default_factory=list)
+    given: list[tuple[Source, int, int]] = field(default_factory=list)
+    """Where bytes of the request lie: file, offset, length."""
 
     @property
     def num_bytes(self) -> int:
         """Of all blocks."""
         return sum(place.length for place in self.blocks)
+
+    def given_bytes(self) -> list[bytes]:
+        """Read the bytes of the request. Raises ``OSError``."""
+        return [source.read(offset, length) for source, offset, length in self.given]
 
     def fragment(self, block: int) -> Fragment:
         """Read one block. Raises ``OSError``."""
@@ -131,7 +136,7 @@ def _take(found: Contents, source: Source, kind: Kind, words: dict[str, Any], of
         case Kind.INIT:
             found.init = InitSegment(source.read(offset, length), words["codecs"])
         case Kind.GIVEN:
-            found.given.append(source.read(offset, length))
+            found.given.append((source, offset, length))
         case Kind.PROMPT:
             found.prompts.append((words["block"], words["text"]))
         case Kind.RECOVERY:

@@ -96,7 +96,7 @@ class Shelf:
             except OSError as error:
                 _log.error("video %s cannot be read: %s", row.id, error)
                 raise storage_trouble(error) from error
-        request = from_plain(VideoRequest, json.loads(row.request), contents.given)
+        request = from_plain(VideoRequest, json.loads(row.request), [b""] * len(contents.given))
         if row.ended_at is None:
             return RunningElsewhere(row, request, contents)
         self._opened[row.id] = contents

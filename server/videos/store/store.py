@@ -62,7 +62,7 @@ class Store:
         keeping = begun[-1]
         keeping.hold(video)
         try:
-            await self._accept(video, keeping, engine.manifest.name)
+            await self._accept(video, request, keeping, engine.manifest.name)
         except StorageFailed:
             await video.forget()
             await keeping.written(is_last=True)
@@ -70,9 +70,9 @@ class Store:
         self._watch(video, keeping)
         return video
 
-    async def _accept(self, video: VideoHandle, keeping: Keeping, model: str) -> None:
+    async def _accept(self, video: VideoHandle, asked: VideoRequest, keeping: Keeping, model: str) -> None:
         blobs: list[bytes] = []
-        request = json.dumps(to_plain(video.request, blobs))
+        request = json.dumps(to_plain(asked, blobs))
         for blob in blobs:
             keeping.give(blob)
         if blobs:
@@ -81,7 +81,7 @@ class Store:
             raise keeping.trouble
         row = VideoRow(
             id=video.id,
-            owner=video.request.owner,
+            owner=asked.owner,
             model=model,
             created_at=video.created_at,
             request=request,
@@ -138,7 +138,7 @@ class Store:
             shown += contents.blocks[first].length
         return PastVideo(
             id=row.id,
-            request=from_plain(VideoRequest, json.loads(row.request), contents.given),
+            request=from_plain(VideoRequest, json.loads(row.request), contents.given_bytes()),
             model=row.model,
             created_at=row.created_at,
             init_segment=contents.init,

@@ -187,6 +187,11 @@ readinessProbe:
 {{- end }}
 - {name: HIAR_INSECURE, value: {{ empty $values.auth.keysSecret.name | quote }}}
 {{- include "hiar.durability" $values.durability }}
+{{- if $values.durability.databaseSecret.name }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- {name: HIAR_ADVERTISE, value: {{ include "hiar.advertised" .root | quote }}}
+{{- end }}
 - {name: TRITON_CACHE_DIR, value: /cache/triton}
 - {name: CUDA_CACHE_PATH, value: /cache/cuda}
 - {name: TORCHINDUCTOR_CACHE_DIR, value: /cache/inductor}
@@ -195,6 +200,13 @@ readinessProbe:
   valueFrom:
     secretKeyRef: {{- toYaml $values.topology.lws.groupTokenSecret | nindent 6 }}
 {{- end }}
+{{- end -}}
+
+{{/* The address of a single pod, to which others send readers of its running videos. */}}
+{{- define "hiar.advertised" -}}
+{{- $pods := eq .Values.topology.mode "lws" | ternary (include "hiar.workload" .) (include "hiar.headless" .) -}}
+{{- $outside := .Values.durability.advertise -}}
+{{- $outside | default (printf "http://$(POD_NAME).%s.%s:%v" $pods .Release.Namespace .Values.server.port) -}}
 {{- end -}}
 
 {{/* Where jobs outlive their pod. */}}
