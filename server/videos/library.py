@@ -1,7 +1,7 @@
 """All videos that an address can name: those that the engine has, and ended ones that lie in the store."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -71,13 +71,13 @@ class Library:
         Raises ``RequestError`` where the page begins behind a video that there is not.
         """
         after = None if page.after is None else await self._cursor(page.after, sees)
-        # The store is asked first: a video that ends meanwhile is then in one of the two, or in both.
-        stored: Sequence[ToldVideo] = []
+        here, stored = self._engine.videos, []
         if self._store is not None:
-            stored = await self._store.shelf.page(owner, after, page.limit + 1, is_ascending=page.is_ascending)
-        running = [video for video in self._engine.videos if sees(video)]
-        found = {video.id: video for video in (*stored, *running)}
-        keyed = [(_key(video), video) for video in found.values()]
+            known = {video.id for video in here}
+            stored = await self._store.shelf.page(
+                owner, after, page.limit + 1, is_ascending=page.is_ascending, known=known
+            )
+        keyed = [(_key(video), video) for video in (*stored, *filter(sees, here))]
         if after is not None:
             limit = (after.created_at, after.id)
             keyed = [(key, video) for key, video in keyed if (key > limit if page.is_ascending else key < limit)]
@@ -103,7 +103,7 @@ class Library:
         if self._store is not None:
             await self._store.recorded(video.id)
 
-    async def remove(self, video: AnyVideo) -> None:
+    async def remove(self, video: ToldVideo) -> None:
         """End a video at once, if it runs, and forget it. Raises ``StorageFailed``."""
         if self._store is not None:
             await self._store.shelf.forget(video.id)

@@ -163,7 +163,7 @@ class VideoRoutes:
 
     async def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and forget it."""
-        await self._library.remove(await self._library.video(video_id))
+        await self._library.remove(await self._library.told(video_id))
         return VideoDeleted(id=video_id)
 
     # --- reading ---

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from engine import EngineOptions, PromptAt, VideoRequest
 from engine.law.schedule import latent_frames_in_block
 from engine.request import TensorBytes
-from server.settings import Settings
+from server.settings import SettingError, Settings, read_settings
 from server.videos.store.folders import Appender, LocalFolder
 from server.videos.store.opening import open_store
+from server.videos.store.rows import Rows, VideoRow
 from tests.instant import MANIFEST, Behaviour
 from tests.painted_mp4 import PaintedMedia
 from tests.server.keyed_server import ALICE, BOB, bearer, line
@@ -263,6 +266,58 @@ def test_half_a_block_is_cut_off_and_the_rest_can_be_watched(torn: tuple[Path, s
         in_store(live, video_id)
         frames = told(live, video_id)["seconds_done"] * 16
         assert frames == 320
+
+
+def test_a_database_that_does_not_answer_refuses_jobs_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(rows: Rows, row: VideoRow) -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    with serving(data=str(tmp_path)) as live:
+        monkeypatch.setattr(Rows, "add", failing)
+        answer = httpx.post(f"{live.url}/v1/videos", json={"prompt": "x"}, headers={"Idempotency-Key": "1"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_failed")
+        assert httpx.get(f"{live.url}/readyz").status_code == 200
+        assert httpx.get(f"{live.url}/v1/videos").json()["data"] == []
+        body = {"prompt": "x", "seconds": 2}
+        assert httpx.post(f"{live.url}/v1/generate", json=body).status_code == 200
+        monkeypatch.undo()
+        made(live)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--data", "/dev/null/x"), "--data: /dev/null/x cannot be written (Not a directory); give another folder"),
+        (("--data", "memory", "--store", "/tmp/x"), "--data is memory; with it give both --database and --store"),
+        (("--database", "nonsense", "--data", "{}"), "--database: this is no URL of SQLAlchemy, such as postgresql"),
+        (("--database", "oracle://x/y", "--data", "{}"), "--database: oracle://x/y is of no kind that is known"),
+        (("--store", "nosuch://x", "--data", "{}"), "--store: nosuch://x cannot be used: Protocol not known"),
+        (
+            (
+                "--advertise",
+                "here",
+            ),
+            "--advertise is 'here'; expected an address like http://10.0.0.7:8000",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_store_is_told_in_a_sentence(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+    arguments = [flag.format(tmp_path) for flag in flags]
+    with pytest.raises(SettingError) as refused:
+        open_store(read_settings(arguments, {}))
+    assert str(refused.value).startswith(said)
+
+
+def test_a_database_of_a_later_server_is_refused(tmp_path: Path) -> None:
+    with serving(data=str(tmp_path)):
+        pass
+    with sqlite3.connect(tmp_path / "videos.sqlite") as database:
+        database.execute("INSERT INTO hiar_versions VALUES (99)")
+    database.close()
+    with pytest.raises(SettingError, match="version 99, this one knows 1"):
+        open_store(Settings(data=str(tmp_path)))
 
 
 def test_a_folder_has_one_server(tmp_path: Path) -> None:

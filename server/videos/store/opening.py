@@ -58,9 +58,16 @@ def open_store(settings: Settings, environment: Mapping[str, str] = os.environ) 
     data = default_folder(environment) if settings.data is None else Path(settings.data).expanduser()
     if settings.data == MEMORY and (settings.database is None or settings.store is None):
         raise SettingError("--data is memory; with it give both --database and --store, or neither")
-    lock = None
-    if settings.database is None:
-        lock = _locked(data)
+    lock = _locked(data) if settings.database is None else None
+    try:
+        return _opened(settings, data, lock)
+    except SettingError:
+        if lock is not None:
+            lock.close()
+        raise
+
+
+def _opened(settings: Settings, data: Path, lock: IO[str] | None) -> OpenStore:
     database = _database(settings.database or f"sqlite:///{data / 'videos.sqlite'}")
     folder = _folder(settings.store, data)
     rows, asking = Rows(database), Asking()

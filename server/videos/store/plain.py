@@ -28,8 +28,11 @@ def to_plain(value: Any, blobs: list[bytes]) -> Json:
     return value
 
 
-def from_plain(kind: type[_Record], plain: Json, blobs: list[bytes]) -> _Record:
-    """The record that ``to_plain`` was given. Raises ``ValueError`` or ``KeyError`` where it is another."""
+def from_plain(kind: type[_Record], plain: Json, blobs: list[bytes] | None) -> _Record:
+    """The record that ``to_plain`` was given; without ``blobs`` its bytes are empty.
+
+    Raises ``ValueError`` or ``KeyError`` where it is another.
+    """
     assert is_dataclass(kind)
     if not isinstance(plain, dict):
         raise ValueError(f"{plain!r} is no {kind.__name__}")
@@ -42,7 +45,7 @@ def from_plain(kind: type[_Record], plain: Json, blobs: list[bytes]) -> _Record:
     return kind(**given)
 
 
-def _read(hint: Any, plain: Json, blobs: list[bytes]) -> Any:
+def _read(hint: Any, plain: Json, blobs: list[bytes] | None) -> Any:
     if get_origin(hint) in {types.UnionType, Union}:
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         assert len(kinds) == 1, f"{hint} says two things"
@@ -54,11 +57,11 @@ def _read(hint: Any, plain: Json, blobs: list[bytes]) -> Any:
         return from_plain(hint, plain, blobs)
     if hint is bytes:
         assert isinstance(plain, int)
-        return blobs[plain]
+        return b"" if blobs is None else blobs[plain]
     return hint(plain)
 
 
-def _tuple(kinds: tuple[Any, ...], plain: Json, blobs: list[bytes]) -> tuple[Any, ...]:
+def _tuple(kinds: tuple[Any, ...], plain: Json, blobs: list[bytes] | None) -> tuple[Any, ...]:
     if not isinstance(plain, list):
         raise ValueError(f"{plain!r} is no list")
     if kinds[-1] is Ellipsis:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from engine import StorageFailed, VideoRequest
 from server.videos.store.asking import Asking
@@ -51,14 +51,14 @@ class Shelf:
         return await self._opened_video(row)
 
     async def page(
-        self, owner: str | None, after: Cursor | None, limit: int, *, is_ascending: bool
+        self, owner: str | None, after: Cursor | None, limit: int, *, is_ascending: bool, known: Container[str]
     ) -> list[StoredVideo]:
-        """Videos of an owner, or of all, in order of their creation."""
+        """Videos of an owner, or of all, in order of their creation, to be told of; ``known`` are left out."""
         ended_after = self._clock() - self.keep_s
         rows = await self._asking.ask(
             lambda: self._rows.page(owner, after, limit, ended_after=ended_after, is_ascending=is_ascending)
         )
-        return [await self._opened_video(row) for row in rows]
+        return [await self._told_video(row) for row in rows if row.id not in known]
 
     async def forget(self, video_id: str) -> None:
         """Forget a video, wherever it stands. Its files are still there."""
@@ -88,18 +88,29 @@ class Shelf:
                 _log.warning("old videos cannot be removed now: %s", error.message)
             await asyncio.sleep(SWEEP_S)
 
-    async def _opened_video(self, row: VideoRow) -> StoredVideo:
-        contents = self._opened.get(row.id)
-        if contents is None:
-            try:
-                contents = await asyncio.to_thread(lambda: contents_of(self._folder.sources(row.id)))
-            except OSError as error:
-                _log.error("video %s cannot be read: %s", row.id, error)
-                raise storage_trouble(error) from error
-        request = from_plain(VideoRequest, json.loads(row.request), [b""] * len(contents.given))
+    async def _told_video(self, row: VideoRow) -> StoredVideo:
+        """One without its blocks, if it has ended: its row tells all."""
         if row.ended_at is None:
-            return RunningElsewhere(row, request, contents)
+            return RunningElsewhere(row, _request(row), await self._contents(row.id))
+        return EndedVideo(row, _request(row), Contents(), row.ended_at + self.keep_s)
+
+    async def _opened_video(self, row: VideoRow) -> StoredVideo:
+        if row.ended_at is None:
+            return await self._told_video(row)
+        contents = self._opened.get(row.id) or await self._contents(row.id)
         self._opened[row.id] = contents
         if len(self._opened) > OPENED:
             self._opened.popitem(last=False)
-        return EndedVideo(row, request, contents, row.ended_at + self.keep_s)
+        return EndedVideo(row, _request(row), contents, row.ended_at + self.keep_s)
+
+    async def _contents(self, video_id: str) -> Contents:
+        try:
+            return await asyncio.to_thread(lambda: contents_of(self._folder.sources(video_id)))
+        except OSError as error:
+            _log.error("video %s cannot be read: %s", video_id, error)
+            raise storage_trouble(error) from error
+
+
+def _request(row: VideoRow) -> VideoRequest:
+    """What was asked for, without its bytes."""
+    return from_plain(VideoRequest, json.loads(row.request), None)
