@@ -116,6 +116,8 @@ class EndReason(StrEnum):
     """Its last reader left, and no other came in time."""
     SLOW_CLIENT = "slow_client"
     """Its last reader took nothing for too long."""
+    PAUSE_LIMIT = "pause_limit"
+    """It was paused, and nobody resumed it in time."""
     TIMEOUT = "timeout"
     """Its caller waited for the first block for too long."""
     INTERNAL_ERROR = "internal_error"

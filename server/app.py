@@ -122,6 +122,8 @@ def _add_resource_routes(app: FastAPI, routes: VideoRoutes) -> None:
     app.add_api_route(A_VIDEO, routes.retrieve, methods=["GET"], responses=errors(404))
     app.add_api_route(A_VIDEO, routes.delete, methods=["DELETE"], responses=errors(404))
     app.add_api_route(f"{A_VIDEO}/cancel", routes.cancel, methods=["POST"], responses=errors(404))
+    app.add_api_route(f"{A_VIDEO}/pause", routes.pause, methods=["POST"], responses=errors(404, 409))
+    app.add_api_route(f"{A_VIDEO}/resume", routes.resume, methods=["POST"], responses=errors(404, 409))
     app.add_api_route(
         f"{A_VIDEO}/prompt",
         routes.change_prompt,

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from engine import (
     BlockGone,
     BlockTooEarly,
+    Conflict,
     CorruptLatents,
     EncoderFailed,
     EndReason,
@@ -59,6 +60,7 @@ class Finish(StrEnum):
     CLIENT_DISCONNECT = "client_disconnect"
     CLIENT_CANCEL = "client_cancel"
     SLOW_CLIENT = "slow_client"
+    PAUSE_LIMIT = "pause_limit"
     TIMEOUT = "timeout"
     ENGINE_ERROR = "engine_error"
     INTERNAL_ERROR = "internal_error"
@@ -100,7 +102,7 @@ ERRORS = (
     UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
     METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
     NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
-    CONFLICT := ErrorRow("conflict", 409, rejected=Rejection.VALIDATION),
+    CONFLICT := ErrorRow("conflict", 409, Conflict, rejected=Rejection.VALIDATION),
     GONE := ErrorRow("gone", 410, BlockGone),
     RANGE_NOT_SATISFIABLE := ErrorRow("range_not_satisfiable", 416),
     UNKNOWN_HOST := ErrorRow("unknown_host", 421, rejected=Rejection.FORBIDDEN),

@@ -56,8 +56,7 @@ class Dispatch:
             if chain is None:
                 break
             self._queue.drop(video)
-            self._open(video, chain, 0, now)
-            self._milestones.started(video, now)
+            self._start(video, chain, self.plan, now)
         while (next_one := self._turns.next(now)) is not None:
             self._issue(next_one, self.plan, now)
         return self._turns.next_at
@@ -68,8 +67,11 @@ class Dispatch:
         chain = self._turns.room(video.request)
         self._open(video, video.chain or 0 if chain is None else chain, block, now)
 
-    def close_behind_blocks(self, video: Video, reason: EndReason) -> None:
-        """Send the close ticket: blocks that have tickets are still made. The caller moves the video's state."""
+    def close_behind_blocks(self, video: Video, reason: EndReason | None) -> None:
+        """Send the close ticket: blocks that have tickets are still made. The caller moves the video's state.
+
+        ``reason``: what the video ends with; None lets it sleep.
+        """
         assert self.plan is not None and video.chain is not None
         ranks = {part.rank for part in self.plan.chains[video.chain]}
         video.closing = Closing(reason=reason, open_ranks=ranks)
@@ -86,6 +88,17 @@ class Dispatch:
         self._send(video, context_ticket(video, block, latents))
         video.progress.awaited = None
         self.note(video, now)
+
+    def _start(self, video: Video, chain: int, plan: Plan, now: float) -> None:
+        """Open a video that waited: a new one, or one that slept."""
+        if video.started_at is None:
+            self._open(video, chain, 0, now)
+            self._milestones.started(video, now)
+            return
+        block = self._recoveries.way_back(video, plan)
+        assert block is not None, f"video {video.id} slept without a way back"
+        self._open(video, chain, block, now)
+        self._milestones.woken(video)
 
     def _open(self, video: Video, chain: int, block: int, now: float) -> None:
         video.chain = chain

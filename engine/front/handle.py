@@ -44,6 +44,18 @@ class Desk(reader.Desk, Protocol):
         """Follow another prompt."""
         ...
 
+    def pause(self, video: Video) -> None:
+        """Begin no more blocks."""
+        ...
+
+    def resume(self, video: Video) -> None:
+        """Go on."""
+        ...
+
+    def paused_s(self, video: Video) -> float:
+        """How long it was paused in all."""
+        ...
+
     def cancel(self, video: Video) -> None:
         """End at the next block boundary."""
         ...
@@ -153,6 +165,22 @@ class VideoHandle:
     async def change_prompt(self, text: str) -> int:
         """Follow another prompt. Returns the first block it holds for; raises ``RequestError``."""
         return await self._desk.change_prompt(self._video, text)
+
+    def pause(self) -> None:
+        """Begin no more of its blocks until it is resumed; those under way are made. Idempotent.
+
+        Raises ``Conflict`` if it has ended or has no more blocks.
+        """
+        self._desk.pause(self._video)
+
+    def resume(self) -> None:
+        """Go on after a pause: at once, or when it has a place again if it sleeps. Idempotent; raises as ``pause``."""
+        self._desk.resume(self._video)
+
+    @property
+    def paused_s(self) -> float:
+        """How long it was paused in all, until now."""
+        return self._desk.paused_s(self._video)
 
     async def cancel(self) -> None:
         """End it at the next block boundary and keep what was made; returns when it has ended. Idempotent."""

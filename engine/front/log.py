@@ -176,6 +176,10 @@ class BlockLog:
         needed = attended_blocks(self._rollout, block)
         return all(self._saved.get(at, {}).keys() >= self._writers for at in needed)
 
+    def can_open(self, block: int) -> bool:
+        """Whether there is any way back to where ``block`` is the next one."""
+        return self.can_make_again() or self.can_restore(block)
+
     def opening_prompt(self, block: int) -> TensorBytes:
         """The prompt to open a video with that goes on at ``block``, before ``restoring_tickets``."""
         return self.prompt_at(min(attended_blocks(self._rollout, block), default=block))

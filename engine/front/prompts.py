@@ -18,7 +18,7 @@ from engine.request import TensorBytes
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
-TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING})
+TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING, VideoState.SLEEPING})
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ class Prompts:
             video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
             others = [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
             return [Wake(video), answer, *others]
-        if video.state != VideoState.QUEUED:
+        if video.state not in {VideoState.QUEUED, VideoState.SLEEPING}:
             return []  # closed meanwhile
         video.embedded.append(embedding)
         return self.begin(video, now)
 
 
 def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:
-    if video.state not in TAKES_PROMPTS:
+    if video.state not in TAKES_PROMPTS and not video.is_falling_asleep:
         error = UnknownVideo(f"video {video.id} takes no more prompts: it is {video.state}", "id")
         return PromptRefused(number, error)
     block = max(video.progress.issued, video.progress.done)

@@ -49,7 +49,11 @@ class Recoveries:
     def outcome(self, video: Video, loss: GroupLost, now: float) -> EndReason | HiarError | None:
         """How a video ends with its group, at a block boundary if it was ending anyway; None lets it wait."""
         closing = video.closing
-        if closing is not None and (video.has_outcome or video.progress.all_done or not closing.is_behind_all):
+        if (
+            closing is not None
+            and closing.reason is not None
+            and (video.has_outcome or video.progress.all_done or not closing.is_behind_all)
+        ):
             return closing.reason
         return None if self.may_wait(video, now, suspected=video.id in loss.suspects) else loss.error
 

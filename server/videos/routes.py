@@ -144,6 +144,18 @@ class VideoRoutes:
         block = await video.change_prompt(body.prompt)
         return PromptChanged(id=video_id, block=block, at_seconds=video.start_s(block))
 
+    async def pause(self, video_id: str, request: Request) -> VideoAnswer:
+        """Begin no more blocks of a video until it is resumed; a paused one stays as it is."""
+        video = self._engine.video(video_id)
+        video.pause()
+        return self._answer(request, video)
+
+    async def resume(self, video_id: str, request: Request) -> VideoAnswer:
+        """Go on with a paused video; one that is not paused stays as it is."""
+        video = self._engine.video(video_id)
+        video.resume()
+        return self._answer(request, video)
+
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""
         video = self._engine.video(video_id)

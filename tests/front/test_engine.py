@@ -216,3 +216,24 @@ def test_a_device_that_is_not_there_stops_the_start() -> None:
             await engine.stop()
 
     asyncio.run(body())
+
+
+def test_a_video_that_slept_goes_on_as_if_nothing_had_happened() -> None:
+    async def main() -> None:
+        config = making.config(poison_pages=True, max_videos=1, pause_hold_s=0.05)
+        async with making.running(config) as engine:
+            undisturbed = await read(await engine.open(REQUEST))
+            video = await engine.open(REQUEST)
+            reader = video.read()
+            blocks = [(await anext(reader)).data]
+            video.pause()
+            while video.status().state != VideoState.SLEEPING:
+                await video.changed()
+            other = await engine.open(replace(REQUEST, seed=12))
+            assert await read(other) != undisturbed, "others may have its place"
+            video.resume()
+            assert blocks + [fragment.data async for fragment in reader] == undisturbed
+            [recovery] = video.status().recoveries
+            assert recovery.exact and 1 <= recovery.block < len(undisturbed)
+
+    asyncio.run(main())
