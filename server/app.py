@@ -39,7 +39,7 @@ from server.videos.hls import HlsRoutes, add_hls_routes
 from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend
 
 PROBED = ("/livez", "/readyz", PATH)
 """Asked by machines that know neither a name nor a key of the server."""
@@ -112,6 +112,13 @@ def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
         methods=["POST"],
         responses={**created, **errors(400, 404, 408, 413, 415, 429, 503)},
         openapi_extra=body_schema(PromptChange),
+    )
+    app.add_api_route(
+        f"{A_VIDEO}/extend",
+        routes.extend,
+        methods=["POST"],
+        responses={**created, **errors(400, 404, 408, 409, 410, 413, 415, 429, 503)},
+        openapi_extra=body_schema(VideoExtend),
     )
 
 

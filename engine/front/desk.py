@@ -25,7 +25,7 @@ from engine.front.queue import Queue
 from engine.front.readers import Readers
 from engine.front.recovery import Recoveries
 from engine.front.story import Recovering
-from engine.front.tickets import fragment_of
+from engine.front.tickets import fragment_of, in_own_blocks
 from engine.front.video import Turn, Video, VideoState, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import (
@@ -233,7 +233,7 @@ class Desk:
             return
         video = self._register.by_id.get(message.video)
         if video is not None and video in self._register.live:  # otherwise it ended while the message was under way
-            self._hear_of(video, rank, message)
+            self._hear_of(video, rank, in_own_blocks(video, message))
 
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:

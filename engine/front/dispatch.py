@@ -62,7 +62,7 @@ class Dispatch:
         return self._turns.next_at
 
     def reopen(self, video: Video, block: int, now: float) -> None:
-        """Open a lost video again: made again from block 0, or restored to where ``block`` is the next."""
+        """Open a lost video again: made again from its first block, or restored to where ``block`` is the next."""
         assert self._turns is not None
         chain = self._turns.room(video.request)
         self._open(video, video.chain or 0 if chain is None else chain, block, now)
@@ -92,7 +92,7 @@ class Dispatch:
     def _start(self, video: Video, chain: int, plan: Plan, now: float) -> None:
         """Open a video that waited: a new one, or one that slept."""
         if video.started_at is None:
-            self._open(video, chain, 0, now)
+            self._open(video, chain, -video.progress.before, now)
             self._milestones.started(video, now)
             return
         block = self._recoveries.way_back(video, plan)
@@ -116,7 +116,7 @@ class Dispatch:
         change = video.log.prompt_change(block)
         if change is not None:
             self._send(video, change)
-        ticket = block_ticket(video, block, save=self._recoveries.needs_saving(block, plan))
+        ticket = block_ticket(video, block, save=self._recoveries.needs_saving(progress.before + block, plan))
         progress.issued += 1
         progress.awaited = block if ticket.alone and not ticket.last else None
         self.note(video, now)

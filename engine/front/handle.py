@@ -5,6 +5,7 @@ from typing import Protocol
 
 from engine.errors import HiarError
 from engine.front import reader
+from engine.front.extending import extended
 from engine.front.log import InitSegment
 from engine.front.pacing import Cursor
 from engine.front.reader import Reader
@@ -165,6 +166,15 @@ class VideoHandle:
     async def change_prompt(self, text: str) -> int:
         """Follow another prompt. Returns the first block it holds for; raises ``RequestError``."""
         return await self._desk.change_prompt(self._video, text)
+
+    def extended(self, seconds: float, prompt: str | None, owner: str) -> VideoRequest:
+        """The request for a video that continues it, with its last prompt or another.
+
+        Raises:
+            Conflict: it has not ended, or has no block.
+            BlockGone: too little is known of it.
+        """
+        return extended(self._video, seconds, prompt, owner)
 
     def pause(self) -> None:
         """Begin no more of its blocks until it is resumed; those under way are made. Idempotent.

@@ -12,7 +12,13 @@ from math import inf
 
 from engine.config import RolloutConfig
 from engine.engine_config import EngineConfig
-from engine.law.schedule import blocks_for_frames, frames_before_block, frames_in_block
+from engine.law.schedule import (
+    block_at_frame,
+    block_with_frame,
+    blocks_for_frames,
+    frames_before_block,
+    frames_in_block,
+)
 from engine.request import Pace, VideoRequest
 
 
@@ -62,6 +68,20 @@ class Progress:
     """The first block after a pause: who waits for it waits for no fault of ours."""
 
     @property
+    def origin_frame(self) -> int:
+        """The first frame that it shows, counted from where the first video began that it continues."""
+        continues = self.request.continues
+        return 0 if continues is None else continues.first_frame
+
+    @property
+    def before(self) -> int:
+        """Blocks before block 0, which has this number for workers: those of what the video continues.
+
+        They have negative numbers here. They are made again and not shown.
+        """
+        return block_with_frame(self.rollout, self.origin_frame)
+
+    @property
     def num_frames(self) -> int | None:
         """Frames of the whole video, at least one; None when endless."""
         seconds = self.request.seconds
@@ -70,18 +90,33 @@ class Progress:
     @property
     def num_blocks(self) -> int | None:
         """Blocks of the whole video; None when endless."""
-        return None if self.num_frames is None else blocks_for_frames(self.rollout, self.num_frames)
+        if self.num_frames is None:
+            return None
+        return blocks_for_frames(self.rollout, self.origin_frame + self.num_frames) - self.before
 
     def shown_frames(self, block: int) -> int:
-        """Frames of a block that are shown: all, but for the last block of a finite video."""
-        full = frames_in_block(self.rollout, block)
-        if self.num_frames is None:
-            return full
-        return min(full, self.num_frames - frames_before_block(self.rollout, block))
+        """Frames of a block that are shown: all, but for the last block of a finite video and the first of one that
+        goes on in the middle of a block.
+        """
+        begin, end = self.start_frame(block), self.start_frame(block + 1)
+        return (end if self.num_frames is None else min(end, self.num_frames)) - begin
+
+    def skipped_frames(self, block: int) -> int:
+        """Frames of a block that what the video continues has shown."""
+        return max(0, self.origin_frame - frames_before_block(self.rollout, self.before + block)) if block == 0 else 0
+
+    def start_frame(self, block: int) -> int:
+        """The first frame of a block that is shown; 0 for blocks before the video."""
+        return max(0, frames_before_block(self.rollout, self.before + block) - self.origin_frame)
 
     def start_s(self, block: int) -> float:
-        """Playback time of a block's first frame."""
-        return frames_before_block(self.rollout, block) / self.request.fps
+        """Playback time of that frame."""
+        return self.start_frame(block) / self.request.fps
+
+    def block_at(self, at_s: float) -> int:
+        """The first whole block at or after a playback time: where a timed prompt takes effect."""
+        frame = self.origin_frame + round(at_s * self.request.fps)
+        return block_at_frame(self.rollout, frame) - self.before
 
     @property
     def full_block_s(self) -> float:
@@ -217,7 +252,7 @@ def urgency(progress: Progress) -> tuple[bool, int, float]:
     leader = progress.leader
     start = progress.opened_at if leader is None or leader.playing_since is None else leader.playing_since
     due_at = start + progress.start_s(progress.issued)
-    if progress.request.pace == Pace.FAST:
+    if progress.request.pace == Pace.FAST or progress.issued < 0:  # what is made again before it can wait
         return True, -progress.request.priority, due_at
     return leader is None, 0, due_at
 

@@ -57,11 +57,13 @@ class Shell:
         video_id, rollout = f"video_{secrets.token_hex(12)}", self._config.manifest.rollout
         is_endless = request.seconds is None or request.is_cut
         keep = self._config.keep_endless if is_endless else self._config.keep
+        progress = Progress(request=request, rollout=rollout, opened_at=self._clock())
+        num_given = len(request.initial)
         video = Video(
             video_id,
-            Progress(request=request, rollout=rollout, opened_at=self._clock()),
+            progress,
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=len(request.initial)),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=num_given, before=progress.before),
             linger_s=linger_s,
             created_at=time.time(),
         )

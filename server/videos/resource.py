@@ -84,6 +84,7 @@ class VideoAnswer(BaseModel):
     prompts: list[PromptAnswer]
     recoveries: list[RecoveryAnswer]
     remixed_from_video_id: str | None = Field(description="The video that this is another version of.")
+    extended_from_video_id: str | None = Field(description="The video that this one continues.")
     bytes: int = Field(description="Of all blocks that were made.")
     urls: UrlsAnswer
 
@@ -120,6 +121,7 @@ class VideoAnswer(BaseModel):
             prompts=[PromptAnswer(block=one.block, at_seconds=one.at_s, prompt=one.text) for one in status.prompts],
             recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
             remixed_from_video_id=request.remixed_from,
+            extended_from_video_id=None if request.continues is None else request.continues.source,
             bytes=status.num_bytes,
             urls=UrlsAnswer(
                 content=with_token(f"{address}/content", token),

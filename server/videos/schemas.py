@@ -101,6 +101,15 @@ class _VideoFields(_Strict):
         return prompt
 
 
+def _number_of(seconds: Any) -> Any:
+    """OpenAI's clients send text."""
+    if not isinstance(seconds, str):
+        return seconds
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds):
+        raise ValueError('this must be a number of seconds, such as 4 or "4"')
+    return float(seconds)
+
+
 _PACE = "`realtime` stays a few seconds ahead of playback; `fast` does not wait."
 
 
@@ -129,15 +138,7 @@ class VideoCreate(_VideoFields):
     )
     pace: Literal["realtime", "fast"] = Field("fast", description=_PACE)
 
-    @field_validator("seconds", mode="before")
-    @classmethod
-    def _read_text(cls, seconds: Any) -> Any:
-        """OpenAI's clients send text."""
-        if not isinstance(seconds, str):
-            return seconds
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds):
-            raise ValueError('this must be a number of seconds, such as 4 or "4"')
-        return float(seconds)
+    _text = field_validator("seconds", mode="before")(_number_of)
 
 
 class PromptChange(_Strict):
@@ -146,6 +147,25 @@ class PromptChange(_Strict):
     prompt: PromptText
 
     _printable = field_validator("prompt")(_printable_prompt)
+
+
+class VideoExtend(_Strict):
+    """What continues an ended video."""
+
+    seconds: float = Field(
+        gt=0,
+        le=SECONDS_MAX,
+        description="Length of the new video, as a number or its text.",
+        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string"}]},
+    )
+    prompt: PromptText | None = Field(None, description="What to show; omit to go on with the last prompt.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str | None) -> str | None:
+        return None if prompt is None else _printable_prompt(prompt)
+
+    _text = field_validator("seconds", mode="before")(_number_of)
 
 
 def video_request(
@@ -194,6 +214,11 @@ def _seconds(asked: GenerateRequest | VideoCreate, max_seconds: float | None) ->
         return seconds
     if seconds is None or "seconds" not in asked.model_fields_set:
         return max_seconds if seconds is None else min(seconds, max_seconds)
-    if seconds > max_seconds:
+    return bounded(seconds, max_seconds)
+
+
+def bounded(seconds: float, max_seconds: float | None) -> float:
+    """A length that was asked for. Raises ``RequestError`` if it is above the server's limit."""
+    if max_seconds is not None and seconds > max_seconds:
         raise RequestError(f"seconds: {seconds:g} is above {max_seconds:g}, the limit of this server", param="seconds")
     return seconds
