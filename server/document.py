@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from server.http.answers import ErrorAnswer
 from server.videos.idempotency import HEADER, KEY_LENGTH_MAX
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend
 
 A_VIDEO = "/v1/videos/{video_id}"
 """The address of a video."""
@@ -83,7 +83,7 @@ def complete_document(app: FastAPI, open_paths: Collection[str]) -> None:
     schemas = document["components"]["schemas"]
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    for model in (GenerateRequest, PromptChange, VideoCreate):
+    for model in (GenerateRequest, PromptChange, VideoCreate, VideoExtend):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
