@@ -13,6 +13,7 @@ from typing import Protocol
 
 from engine.config import RolloutConfig
 from engine.engine_config import Keep
+from engine.front.story import CHARACTER_BYTES
 from engine.law.window import attended_blocks, writes_pages
 from engine.messages import LatentsSaved, PromptTicket, RestoreTicket
 from engine.request import Fragment, TensorBytes
@@ -156,6 +157,11 @@ class BlockLog:
         self.texts[max(0, block)] = text  # of those before the video the last one holds
         if block == -self._before or self.script:
             self.script = {**self.script, block: text} if len(self.script) < SCRIPT_LENGTH else {}
+
+    @property
+    def script_bytes(self) -> int:
+        """What the texts of all prompts take, at most."""
+        return sum(CHARACTER_BYTES * len(text) for text in self.script.values())
 
     def prompt_at(self, block: int) -> TensorBytes:
         """The prompt that ``block`` follows."""
