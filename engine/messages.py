@@ -59,12 +59,13 @@ class OpenTicket:
     quality: Quality
     output: Output
     embedding: TensorBytes
-    first_block: int = 0
-    """Blocks before this one reached their reader already: they are made again, not encoded again."""
-    first_frame: int = 0
-    """The first frame of ``first_block`` that is shown, counted from the beginning of the video."""
+    from_frame: int = 0
+    """The first frame that is encoded, counted from the beginning of the video."""
     first_sequence: int = 1
-    """What the fragment of ``first_block`` is numbered."""
+    """What its fragment is numbered."""
+    first_block: int = 0
+    """Blocks before this one are in the log: they are made again, and encoded again for what the encoder remembers of
+    them, and not sent again. Those that the video shows nothing of are not encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)

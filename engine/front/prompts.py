@@ -13,7 +13,7 @@ from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
 from engine.messages import EncodePrompt, PromptEncoded
 from engine.observe import Observer
-from engine.request import TensorBytes, VideoRequest
+from engine.request import TensorBytes
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
@@ -44,12 +44,16 @@ class Prompts:
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: then it may start."""
-        texts = _texts(video.request)
-        if len(video.embedded) < len(texts):
-            return self._want(Wanted(texts[len(video.embedded)], video, None, now))
-        _follow_request(video)
+        source, own = source_prompts(video), own_prompts(video)
+        wanted = [text for _, text in [*source, *own]]
+        if len(video.embedded) < len(wanted):
+            return self._want(Wanted(wanted[len(video.embedded)], video, None, now))
+        _follow_request(video, source, own)
         if video.first_prompt is not None:
-            _follow(video, video.progress.block_at(0.0), *video.first_prompt)
+            _follow(video, *video.first_prompt)
+        if video.kept is not None:
+            for mark in _news(video, own):
+                video.kept.prompted(*mark)
         self.prepared.append(video)
         return [Wake(video)]
 
@@ -119,28 +123,40 @@ def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -
     if video.log.is_prepared:
         _follow(video, block, wanted.text, embedding)
     else:
-        video.first_prompt = wanted.text, embedding
+        video.first_prompt = block, wanted.text, embedding
+    if video.kept is not None:
+        video.kept.prompted(block, wanted.text)
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
 
 
-def _texts(request: VideoRequest) -> list[str]:
-    """What has to be embedded, in this order: prompts of what it continues, then its own."""
-    past = () if request.continues is None else request.continues.prompts
-    return [*(text for _, text in past), *(prompt.text for prompt in request.prompts)]
+def source_prompts(video: Video) -> list[tuple[int, str]]:
+    """Own, mostly negative, block and text of each prompt of what it continues, up to where that ended."""
+    continues, before = video.request.continues, video.progress.before
+    return [] if continues is None else [(block - before, text) for block, text in continues.prompts]
 
 
-def _follow_request(video: Video) -> None:
-    request, before = video.request, video.progress.before
-    past = () if request.continues is None else request.continues.prompts
-    for (block, text), embedding in zip(past, video.embedded, strict=False):
-        video.log.set_prompt(block - before, text, embedding)
-    own, embedded = request.prompts, video.embedded[len(past) :]
-    if past and own[0].text == past[-1][1]:  # no new prompt: nothing is told to workers, who would take it for one
-        video.story.tell(Prompted(0, 0.0, own[0].text))
+def own_prompts(video: Video) -> list[tuple[int, str]]:
+    """Block and text of each prompt that it begins with: of the request, and those of an earlier life."""
+    asked = {video.progress.block_at(prompt.at_s): prompt.text for prompt in video.request.prompts}
+    return sorted((asked | dict(video.past_prompts)).items())
+
+
+def _news(video: Video, own: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Those that its store does not know and that hold."""
+    replaced = None if video.first_prompt is None else video.first_prompt[0]
+    return [mark for mark in own if mark not in video.past_prompts and mark[0] != replaced]
+
+
+def _follow_request(video: Video, source: list[tuple[int, str]], own: list[tuple[int, str]]) -> None:
+    embedded = video.embedded[len(source) :]
+    for (block, text), embedding in zip(source, video.embedded, strict=False):
+        video.log.set_prompt(block, text, embedding)
+    if source and own[0][1] == source[-1][1]:  # no new prompt: nothing is told to workers, who would take it for one
+        video.story.tell(Prompted(0, 0.0, own[0][1]))
         own, embedded = own[1:], embedded[1:]
-    for prompt, embedding in zip(own, embedded, strict=True):
-        _follow(video, video.progress.block_at(prompt.at_s), prompt.text, embedding)
+    for (block, text), embedding in zip(own, embedded, strict=True):
+        _follow(video, block, text, embedding)
 
 
 def _follow(video: Video, block: int, text: str, embedding: TensorBytes) -> None:

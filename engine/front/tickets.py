@@ -12,8 +12,8 @@ from engine.messages import BlockDone, BlockRepeated, BlockTicket, ContextTicket
 from engine.request import Fragment, TensorBytes
 
 
-def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
-    """A video begins, or begins again behind what its log has."""
+def open_ticket(video: Video, block: int, embedding: TensorBytes) -> OpenTicket:
+    """A video begins, or begins again at a block."""
     request, progress = video.request, video.progress
     return OpenTicket(
         video=video.id,
@@ -24,9 +24,9 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
         quality=request.quality,
         output=request.output,
         embedding=embedding,
+        from_frame=progress.start_frame(max(block, 0)),
         first_block=progress.before + progress.done,
-        first_frame=progress.start_frame(progress.done),
-        first_sequence=progress.done + 1,
+        first_sequence=max(block, 0) + 1,
     )
 
 

@@ -81,7 +81,7 @@ class EventStream(Response):
             if (happened := self._video.happened(self._number)) is not None:
                 self._number, happening = happened
                 await self._send(send, _event(self._video.id, self._number, happening))
-            elif self._video.is_ended:
+            elif self._video.is_settled:
                 break
             else:
                 await self._wait(send)

@@ -192,7 +192,7 @@ class VideoRoutes:
         """What happens to a video, as server-sent events, until it has ended: from the first that is kept, or behind
         `Last-Event-ID`; 204, which ends a browser's asking again, when there will be none."""
         video, last = self._engine.video(video_id), last_event(request)
-        if last is not None and video.is_ended and video.happened(last) is None:
+        if last is not None and video.is_settled and video.happened(last) is None:
             return Response(status_code=204)
         return EventStream(video, last or 0, self._settings.transport)
 
