@@ -21,7 +21,8 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     if case.query:
-        case.query.pop("after", None)
+        for name in ("after", "_HLS_part"):  # needs a video of the list, and _HLS_msn
+            case.query.pop(name, None)
     body = case.body
     if not isinstance(body, dict):
         return
