@@ -6,6 +6,7 @@ keeps it from serving is one sentence on stderr and exit status 1.
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ import uvicorn
 
 from engine import Engine, EngineConfig, StartError
 from server.app import create_app, metrics_route
+from server.environment import unknown_settings
 from server.errors import ApiError
 from server.http.access_log import tell_refused
 from server.http.keys import new_key, read_keys
@@ -34,6 +36,8 @@ from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
 
 _log = logging.getLogger(__name__)
+_CLIENTS_DEFAULT = "http://127.0.0.1:8000"
+"""Where the clients ask without being told."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -84,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.write(new_key(settings.new_key, settings.keys))
             sys.exit(0)
         _configure_logging(settings.log_level, settings.log_format)
+        for words in unknown_settings(os.environ):
+            _log.warning("%s", words)
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
@@ -161,7 +167,8 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
     finally:
         server.should_exit |= not ready
     took_s = time.monotonic() - began_s
-    example = "hiar generate 'a red star spins in place at night' -o star.mp4"
+    url = "" if address == _CLIENTS_DEFAULT else f" --url {address}"
+    example = f"hiar generate 'a red star spins in place at night' -o star.mp4{url}"
     _log.info("ready after %.1f s; open %s in a browser, or run: %s", took_s, address, example)
 
 
