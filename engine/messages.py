@@ -67,11 +67,7 @@ class OpenTicket:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreTicket:
-    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it.
-
-    A video may begin at any block with these; what it attends to before them is lost, so what follows resembles the
-    undisturbed video and does not equal it.
-    """
+    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it."""
 
     video: str
     block: int
@@ -132,7 +128,7 @@ Ticket = OpenTicket | RestoreTicket | ContextTicket | BlockTicket | PromptTicket
 
 @dataclass(frozen=True, kw_only=True)
 class EncodePrompt:
-    """Run the text encoder; answered by ``PromptEncoded``."""
+    """Run the text encoder; answered by ``PromptEncoded`` or ``PromptFailed``."""
 
     request: int
     text: str
@@ -279,6 +275,15 @@ class PromptEncoded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptFailed:
+    """Answer to ``EncodePrompt``: it cannot be embedded."""
+
+    request: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class InitReady:
     """The video's init segment (``ftyp`` and ``moov``) and its codecs string."""
 
@@ -340,6 +345,6 @@ class VideoClosed:
 ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
-ForFront = PromptEncoded | OfVideo
+ForFront = PromptEncoded | PromptFailed | OfVideo
 """What is about a video; the rest is about the worker."""
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront
