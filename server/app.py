@@ -84,7 +84,7 @@ def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownersh
 
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
-    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
+    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue), settings.metrics_keep_s)
 
 
 def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine import EndReason
 from server.errors import ERROR_KEY, ApiError
 from server.http.callers import key_name
 from server.http.envelope import is_head
-from server.http.exchange import exchange_of
+from server.http.exchange import exchange_of, note_end
+from server.http.wire import ClientTooSlow
 from server.logs import FIELDS
 
 _log = logging.getLogger("hiar.access")
@@ -45,6 +47,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, send_counted)
+        except ClientTooSlow:
+            note_end(scope, EndReason.SLOW_CLIENT.value)
+            raise
         finally:
             level = logging.DEBUG if scope["path"] in self._quiet else logging.INFO
             if _log.isEnabledFor(level):

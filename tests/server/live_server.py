@@ -124,7 +124,7 @@ def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> float:
 def serving(
     behaviour: Behaviour | None = None, transport: TransportLimits = QUICK, **settings: object
 ) -> Iterator[LiveServer]:
-    live = LiveServer(Settings(transport=transport, **settings), behaviour or Behaviour())
+    live = LiveServer(Settings(transport=transport, **{"metrics_keep_s": 0.0, **settings}), behaviour or Behaviour())
     live.start()
     try:
         yield live
