@@ -20,7 +20,7 @@ from server.app import create_app, metrics_route
 from server.errors import ApiError
 from server.http.access_log import tell_refused
 from server.http.keys import new_key, read_keys
-from server.http.listener import Listener, address_of, listen
+from server.http.listener import Listener, address_of, listen, tell_full_in_one_line
 from server.http.protocol import HttpConfig
 from server.logs import configure_logging
 from server.metrics.endpoint import SideServer, metrics_app
@@ -103,6 +103,7 @@ async def _serve(
     settings: Settings, config: EngineConfig, listeners: list[Listener], metrics_listeners: list[Listener]
 ) -> int:
     """Serve until told to stop. Returns the exit status."""
+    tell_full_in_one_line(asyncio.get_running_loop())
     families = Families(config.manifest.rollout.num_stages)
     engine = Engine(config, observer=Recorder(families))
     app = create_app(settings, engine, families)
