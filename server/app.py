@@ -3,6 +3,8 @@
 Knows no logic; the routes, the error shape and the limits live in their own files.
 """
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 from starlette.responses import Response
 
@@ -41,21 +43,25 @@ from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, STREAM
 from server.videos.routes import VideoRoutes
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
 PROBED = ("/livez", "/readyz", PATH)
 """Asked by machines that know neither a name nor a key of the server."""
 OPEN = (*PROBED, "/", "/player.js", "/openapi.json", "/v1/models", "/v1/models/{name}", "/v1/capabilities")
 """Need no key. Whatever is not here needs one."""
 
 
-def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
+def create_app(settings: Settings, engine: Engine, families: Families, traces: "Traces | None" = None) -> FastAPI:
     """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port.
 
+    ``traces``: where requests and videos are traced.
     Raises ``SettingError`` where the file of keys cannot be read.
     """
     app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
     access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens())
     owned = Ownership(engine, access.keys, settings.max_per_client)
-    videos = VideoRoutes(engine, settings, families, owned, access.tokens)
+    videos = VideoRoutes(engine, settings, families, owned, access.tokens, traces.follow if traces else None)
     _add_making_routes(app, videos)
     _add_resource_routes(app, videos)
     _add_reading_routes(app, videos)
@@ -67,6 +73,8 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)
+    if traces is not None:
+        app.add_middleware(traces.requests)
     app.add_middleware(Envelope)
     answer_in_one_shape(app)
     complete_document(app, OPEN)
