@@ -76,7 +76,7 @@ class Traces:
         sending = asyncio.create_task(asyncio.to_thread(self._provider.shutdown))
         await asyncio.wait({sending}, timeout=_LAST_SEND_S)
         if not sending.done():
-            self._exporter.shutdown()  # tries no more
+            self._exporter.shutdown()  # type: ignore[no-untyped-call] # it tries no more then
         await sending
 
 
