@@ -170,11 +170,10 @@ class StartPhase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StartProgress:
-    """How far a worker's start is."""
+    """How far a worker's start is. ``what`` is the file that is read; empty for other phases."""
 
     phase: StartPhase
     what: str
-    """The file that is read; empty for other phases."""
     done: int
     total: int
 
@@ -184,12 +183,10 @@ class DeviceOpened:
     """The first message of a worker: what there is before it loads anything."""
 
     kind: str
-    """What people call the device."""
     free_bytes: int
     """Of its memory, this worker's own context included; of the host's for a CPU."""
     host_free_bytes: int
     fp8: bool
-    """Whether it can hold pages in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +219,6 @@ class WorkerFacts:
     attentions: tuple[str, ...]
     """Ways to attend that passed the trial, that one included; empty where none was made."""
     dtype: str
-    """Of weights and activations."""
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
@@ -244,9 +240,8 @@ class Beat:
     """Tickets this worker is done with, but for cache passes that nobody waits for."""
     pages_used: int
     spans: tuple[Span, ...]
-    """What it did since it last told."""
     rests: Rests
-    """How long it did nothing since it last told."""
+    """What it did, and how long it did nothing, since it last told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,5 +347,4 @@ ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
 ForFront = PromptEncoded | PromptFailed | OfVideo
-"""What is about a video; the rest is about the worker."""
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

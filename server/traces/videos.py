@@ -1,8 +1,23 @@
 """A video as spans: one as long as it is made, and below it one each for the queue, the first block and recoveries."""
 
+from typing import assert_never
+
 from opentelemetry.trace import Span, Status, StatusCode
 
-from engine import Ended, Happening, HiarError, Made, Prompted, Queued, Recovered, Recovering, Started, VideoHandle
+from engine import (
+    Ended,
+    Happening,
+    HiarError,
+    Made,
+    Paused,
+    Prompted,
+    Queued,
+    Recovered,
+    Recovering,
+    Resumed,
+    Started,
+    VideoHandle,
+)
 from server.errors import row_of
 from server.traces.spans import Spans
 
@@ -35,16 +50,14 @@ class VideoTrace:
 
     def _tell(self, happening: Happening) -> None:
         match happening:
-            case Queued(position):
-                self._spans.tell(self._span, "queued", {"hiar.queue_position": position})
+            case Queued() | Prompted() | Paused() | Resumed():
+                self._note(happening)
             case Started():
                 self._enter("first block")
             case Made(block):
                 if block == 0:
                     self._enter(None)
                 self._spans.tell(self._span, "block", {"hiar.block": block})
-            case Prompted(block):
-                self._spans.tell(self._span, "prompt", {"hiar.block": block})
             case Recovering():
                 self._enter("recovery")
             case Recovered(block, exact):
@@ -53,6 +66,20 @@ class VideoTrace:
                 self._enter(None)
             case Ended():
                 self._end(happening)
+            case _:
+                assert_never(happening)
+
+    def _note(self, happening: Queued | Prompted | Paused | Resumed) -> None:
+        """What begins and ends no phase."""
+        match happening:
+            case Queued(position):
+                self._spans.tell(self._span, "queued", {"hiar.queue_position": position})
+            case Prompted(block):
+                self._spans.tell(self._span, "prompt", {"hiar.block": block})
+            case Paused():
+                self._spans.tell(self._span, "paused", {})
+            case Resumed():
+                self._spans.tell(self._span, "resumed", {})
 
     def _end(self, ended: Ended) -> None:
         outcome = ended.outcome
