@@ -44,6 +44,7 @@ from engine.messages import (
     LatentsSaved,
     OpenTicket,
     PromptEncoded,
+    PromptFailed,
     Ticket,
     VideoBroken,
     VideoClosed,
@@ -80,6 +81,8 @@ class Behaviour:
     fail_at: int | None = None
     """The block at which each video breaks, with ``failure``."""
     failure: VideoFailed | None = None
+    prompt_failure: VideoFailed | None = None
+    """What the next prompts that are to be embedded end in."""
     holds_prompts: bool = False
     """Embed nothing until ``InstantWorkers.answer_prompts``: until then new videos wait in the queue."""
     stays_starting: bool = False
@@ -315,7 +318,13 @@ class InstantWorkers:
         """Embed what was asked for so far."""
         asked, self._held = self._held, []
         for question in asked:
-            self._on_message(0, PromptEncoded(request=question.request, embedding=tensor(question.text)))
+            self._on_message(0, self._answer(question))
+
+    def _answer(self, question: EncodePrompt) -> PromptEncoded | PromptFailed:
+        failure = self._behaviour.prompt_failure
+        if failure is not None:
+            return PromptFailed(request=question.request, code=failure.code, message=failure.message)
+        return PromptEncoded(request=question.request, embedding=tensor(question.text))
 
     def _end_group(self, state: EngineState) -> None:
         for chain in self._chains:

@@ -31,10 +31,12 @@ from engine.law.placement import Plan
 from engine.messages import (
     BlockDone,
     BlockRepeated,
+    ForFront,
     InitReady,
     LatentsSaved,
     OfVideo,
     PromptEncoded,
+    PromptFailed,
     VideoBroken,
     VideoClosed,
 )
@@ -198,6 +200,9 @@ class Desk:
         for left in self._readers.overdue(self._now):
             assert left.alone is not None
             self._endings.stop(left, left.alone.reason, self._now)
+        while self._prompts.failed:
+            video, failure = self._prompts.failed.pop()
+            self._endings.give_up(video, failure, self._now)
         self._pauses.act(self._now)
         while self._prompts.prepared:
             self._queue.prepared(self._prompts.prepared.pop())
@@ -248,8 +253,8 @@ class Desk:
 
     # --- what workers say ---
 
-    def _hear(self, rank: int, message: PromptEncoded | OfVideo) -> None:
-        if isinstance(message, PromptEncoded):
+    def _hear(self, rank: int, message: ForFront) -> None:
+        if isinstance(message, PromptEncoded | PromptFailed):
             self._commands += self._prompts.answer(message, self._now)
             return
         video = self._register.by_id.get(message.video)

@@ -7,16 +7,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import HiarError, PromptReplaced, UnknownVideo
+from engine.errors import VIDEO_FAILURES, HiarError, PromptReplaced, UnknownVideo, VideoFailed
 from engine.front.events import Ask, Command, PromptRefused, PromptSet, Wake
 from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
-from engine.messages import EncodePrompt, PromptEncoded
+from engine.messages import EncodePrompt, PromptEncoded, PromptFailed
 from engine.observe import Observer
 from engine.request import TensorBytes
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
+BEGINS = frozenset({VideoState.QUEUED, VideoState.SLEEPING})
+"""States in which the prompts of the request are embedded."""
 TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING, VideoState.SLEEPING})
 
 
@@ -41,6 +43,8 @@ class Prompts:
         self._next_request = 0
         self.prepared: list[Video] = []
         """Videos that may start now and are not known to the desk as such yet."""
+        self.failed: list[tuple[Video, VideoFailed]] = []
+        """Videos that never can, and why; the desk ends them."""
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: then it may start."""
@@ -71,11 +75,13 @@ class Prompts:
         error = PromptReplaced("a newer prompt of this video came before this one's turn", RETRY_REPLACED_S)
         return [PromptRefused(replaced.number, error)]
 
-    def answer(self, message: PromptEncoded, now: float) -> list[Command]:
-        """A worker's answer; one that nobody waits for any more is dropped."""
+    def answer(self, message: PromptEncoded | PromptFailed, now: float) -> list[Command]:
+        """What a worker said to a question; an answer that nobody waits for any more is dropped."""
         wanted = self._open.pop(message.request, None)
         if wanted is None:
             return []
+        if isinstance(message, PromptFailed):
+            return self._failed(wanted, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message), now)
         self._remembered[wanted.text] = message.embedding
         if len(self._remembered) > REMEMBERED_PROMPTS:
             self._remembered.popitem(last=False)
@@ -105,14 +111,23 @@ class Prompts:
     def _embedded(self, wanted: Wanted, embedding: TensorBytes, now: float) -> list[Command]:
         video = wanted.video
         if wanted.number is not None:
-            answer = _change(video, wanted, wanted.number, embedding)
-            video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
-            others = [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
-            return [Wake(video), answer, *others]
-        if video.state not in {VideoState.QUEUED, VideoState.SLEEPING}:
+            return [Wake(video), _change(video, wanted, wanted.number, embedding), *self._next_change(video, now)]
+        if video.state not in BEGINS:
             return []  # closed meanwhile
         video.embedded.append(embedding)
         return self.begin(video, now)
+
+    def _failed(self, wanted: Wanted, failure: VideoFailed, now: float) -> list[Command]:
+        if wanted.number is not None:
+            return [PromptRefused(wanted.number, failure), *self._next_change(wanted.video, now)]
+        if wanted.video.state in BEGINS:
+            self.failed.append((wanted.video, failure))
+        return []
+
+    def _next_change(self, video: Video, now: float) -> list[Command]:
+        """The one before it is answered; the newest that waits has its turn."""
+        video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
+        return [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
 
 
 def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:

@@ -4,6 +4,7 @@ Knows neither bytes on the wire (``live``) nor status codes of failures (``error
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -38,9 +39,17 @@ class VideoRoutes:
     """All addresses of videos."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, families: Families, owned: Ownership, tokens: ViewerTokens
+        self,
+        engine: Engine,
+        settings: Settings,
+        families: Families,
+        owned: Ownership,
+        tokens: ViewerTokens,
+        on_made: Callable[[VideoHandle], None] | None = None,
     ) -> None:
+        """``on_made`` is told of every video that is asked for."""
         self._engine = engine
+        self._on_made = on_made
         self._settings = settings
         self._families = families
         self._files = Files()
@@ -114,6 +123,8 @@ class VideoRoutes:
     async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
         self._owned.require_room(caller)
         video = await self._engine.open(wanted, linger_s)
+        if self._on_made is not None:
+            self._on_made(video)
         _log.info("video %s was asked for: %dx%d", video.id, wanted.width_px, wanted.height_px)
         return video
 
