@@ -1,10 +1,10 @@
 """Bad clients for ``benchmarks.slow_readers``, in a process of their own so that nobody waits for them but the server.
 
-    python -m benchmarks.crowd PORT '{"readers": 200, "half_open": 200, "path": "/v1/videos/.../stream", "bytes_per_s": 1000}'
+    python -m benchmarks.crowd PORT '{"readers": 9, "half_open": 9, "path": "/v1/videos/...", "bytes_per_s": 1000}'
 
-Readers ask for a path, or with ``body`` post it, and take a few bytes a second into a small window. The half-open send half
-a header and wait. With ``again`` whoever is cut off comes again. Says ``ready`` when every reader has an answer's first byte,
-goes on until its input closes, then tells in JSON how often each was cut off.
+Readers ask for a path, or with ``body`` post it, and take a few bytes a second into a small window. The half-open send
+half a header and wait. Whoever is cut off comes again, unless ``again`` is false. Says ``ready`` when every reader has
+the first byte of an answer, goes on until its input closes, then tells in JSON how often each was cut off.
 """
 
 import asyncio
