@@ -109,11 +109,12 @@ def running_server(*flags: str) -> Iterator[RunningServer]:
     command = [str(Path(sys.executable).with_name("hiar-server")), "--port", "0", "--max-per-client", "100", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    draining = threading.Thread(target=process.stderr.read)
     try:
         found = next(filter(None, (re.search(r"listening on (\S+:(\d+))", line) for line in process.stderr)), None)
+        draining.start()
         if found is None:
             sys.exit("slow_readers: the server did not start")
-        threading.Thread(target=process.stderr.read, daemon=True).start()
         server = RunningServer(found[1], int(found[2]), process.pid)
         while httpx.get(f"{server.url}/readyz").status_code != 200:
             time.sleep(0.1)
@@ -124,6 +125,8 @@ def running_server(*flags: str) -> Iterator[RunningServer]:
             process.wait(10)
         process.kill()
         process.wait()
+        draining.join()
+        process.stderr.close()
 
 
 def compare(
@@ -223,10 +226,11 @@ def report(asked: argparse.Namespace, without: Side, beside: Side, cuts: dict[st
     lines = [
         "# Slow readers",
         "",
-        f"`python -m benchmarks.slow_readers`: a server with `models/tiny` at {SIZE} on the CPU, one endless video with",
-        f"a good viewer, and {asked.rounds} times in turns without and with a crowd: {asked.readers} readers of it that",
-        f"take {BYTES_PER_S} B/s each, and {asked.half_open} connections that stop within the header. Who is cut off comes",
-        f"again. Python {platform.python_version()}, {os.cpu_count()} cores; other programs may have run beside it.",
+        f"`python -m benchmarks.slow_readers`: a server with `models/tiny` at {SIZE} on the CPU, one endless video",
+        f"with a good viewer, and {asked.rounds} times in turns without and with a crowd: {asked.readers} readers",
+        f"of it that take {BYTES_PER_S} B/s each, and {asked.half_open} connections that stop within the header.",
+        f"Who is cut off comes again. Python {platform.python_version()}, {os.cpu_count()} cores;",
+        "other programs may have run beside it.",
         "",
         "| | without | with the crowd |",
         "|---|---|---|",
@@ -235,15 +239,15 @@ def report(asked: argparse.Namespace, without: Side, beside: Side, cuts: dict[st
         _row("loop lag by its metric, p99", *(f"<= {_p99_bound_s(side.lags) * 1e3:g} ms" for side in sides)),
         _row("memory of the server's process", *(f"{side.memory_mb:.0f} MB" for side in sides)),
         "",
-        f"The first fragment takes {ratio:.2f} times as long ({len(beside.firsts_s)} newcomers each). Cut off meanwhile:",
-        f"{cuts['readers']} readers, {cuts['half_open']} half-open.",
+        f"The first fragment takes {ratio:.2f} times as long ({len(beside.firsts_s)} newcomers each).",
+        f"Cut off meanwhile: {cuts['readers']} readers, {cuts['half_open']} half-open.",
     ]
     if hold is not None:
         lines += [
             "",
-            f"{hold.num_holders} makers that take {BYTES_PER_S} B/s of endless videos hold all {NUM_PLACES} places and the",
-            f"queue; a good client keeps asking, for {PATIENCE_S} s at most. {_served_words(hold)}, and {hold.num_slow_ends}",
-            "of theirs had ended as `slow_client` by then.",
+            f"{hold.num_holders} makers that take {BYTES_PER_S} B/s of endless videos hold all {NUM_PLACES} places",
+            f"and the queue; a good client keeps asking, for {PATIENCE_S} s at most. {_served_words(hold)},",
+            f"and {hold.num_slow_ends} of theirs had ended as `slow_client` by then.",
         ]
     return "\n".join([*lines, ""])
 
