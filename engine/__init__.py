@@ -15,6 +15,7 @@ from engine.engine_config import (
 from engine.errors import (
     BlockGone,
     BlockTooEarly,
+    Conflict,
     CorruptLatents,
     EncoderFailed,
     EngineOutOfMemory,
@@ -40,7 +41,18 @@ from engine.front.handle import VideoHandle
 from engine.front.kept import KeptVideo, PastVideo, Recovery, is_interruption
 from engine.front.log import InitSegment
 from engine.front.reader import Reader
-from engine.front.story import Ended, Happening, Made, Prompted, Queued, Recovered, Recovering, Started
+from engine.front.story import (
+    Ended,
+    Happening,
+    Made,
+    Paused,
+    Prompted,
+    Queued,
+    Recovered,
+    Recovering,
+    Resumed,
+    Started,
+)
 from engine.front.video import PromptMark, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.presets import BASE_FILES, NO_CHANGES, PRESETS, Layout, Preset, RolloutChanges, names_of_presets
@@ -83,6 +95,7 @@ __all__ = [
     "VAE_TEMPORAL_STRIDE",
     "BlockGone",
     "BlockTooEarly",
+    "Conflict",
     "CorruptLatents",
     "DecoderKind",
     "Dtypes",
@@ -117,6 +130,7 @@ __all__ = [
     "Overloaded",
     "Pace",
     "PastVideo",
+    "Paused",
     "Phase",
     "Precision",
     "Preset",
@@ -133,6 +147,7 @@ __all__ = [
     "Refused",
     "RequestError",
     "Rests",
+    "Resumed",
     "RolloutChanges",
     "Site",
     "Span",

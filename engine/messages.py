@@ -59,22 +59,18 @@ class OpenTicket:
     quality: Quality
     output: Output
     embedding: TensorBytes
-    from_block: int = 0
-    """The first that has a block ticket: 0, or the one behind those that are restored."""
     from_frame: int = 0
-    """Its first frame."""
+    """The first frame that is encoded, counted from the beginning of the video."""
+    first_sequence: int = 1
+    """What its fragment is numbered."""
     first_block: int = 0
     """Blocks before this one are in the log: they are made again, and encoded again for what the encoder remembers of
-    them, and not sent again."""
+    them, and not sent again. Those that the video shows nothing of are not encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreTicket:
-    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it.
-
-    A video may begin at any block with these; what it attends to before them is lost, so what follows resembles the
-    undisturbed video and does not equal it.
-    """
+    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it."""
 
     video: str
     block: int
@@ -95,11 +91,15 @@ class ContextTicket:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockTicket:
-    """Generate one block. ``num_frames`` is how many of its frames are shown (the last block may be cut short)."""
+    """Generate one block. ``num_frames`` is how many of its frames are shown (the last block may be cut short); none of
+    one that another video has shown.
+    """
 
     video: str
     block: int
     num_frames: int
+    num_skipped: int = 0
+    """Frames before those, which another video has shown."""
     last: bool
     """No block of the video follows, so no cache pass is needed."""
     save: bool = False
@@ -135,7 +135,7 @@ Ticket = OpenTicket | RestoreTicket | ContextTicket | BlockTicket | PromptTicket
 
 @dataclass(frozen=True, kw_only=True)
 class EncodePrompt:
-    """Run the text encoder; answered by ``PromptEncoded``."""
+    """Run the text encoder; answered by ``PromptEncoded`` or ``PromptFailed``."""
 
     request: int
     text: str
@@ -171,11 +171,10 @@ class StartPhase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StartProgress:
-    """How far a worker's start is."""
+    """How far a worker's start is. ``what`` is the file that is read; empty for other phases."""
 
     phase: StartPhase
     what: str
-    """The file that is read; empty for other phases."""
     done: int
     total: int
 
@@ -185,12 +184,10 @@ class DeviceOpened:
     """The first message of a worker: what there is before it loads anything."""
 
     kind: str
-    """What people call the device."""
     free_bytes: int
     """Of its memory, this worker's own context included; of the host's for a CPU."""
     host_free_bytes: int
     fp8: bool
-    """Whether it can hold pages in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +220,6 @@ class WorkerFacts:
     attentions: tuple[str, ...]
     """Ways to attend that passed the trial, that one included; empty where none was made."""
     dtype: str
-    """Of weights and activations."""
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
@@ -245,9 +241,8 @@ class Beat:
     """Tickets this worker is done with, but for cache passes that nobody waits for."""
     pages_used: int
     spans: tuple[Span, ...]
-    """What it did since it last told."""
     rests: Rests
-    """How long it did nothing since it last told."""
+    """What it did, and how long it did nothing, since it last told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,6 +274,15 @@ class PromptEncoded:
 
     request: int
     embedding: TensorBytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFailed:
+    """Answer to ``EncodePrompt``: it cannot be embedded."""
+
+    request: int
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +347,5 @@ class VideoClosed:
 ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
-ForFront = PromptEncoded | OfVideo
-"""What is about a video; the rest is about the worker."""
+ForFront = PromptEncoded | PromptFailed | OfVideo
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

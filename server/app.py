@@ -4,7 +4,7 @@ Knows no logic; the routes, the error shape and the limits live in their own fil
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -39,15 +39,24 @@ from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.routes import VideoRoutes
 from server.videos.store.opening import OpenStore
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
 Answers = dict[str, Callable[..., Any]]
 """What answers an operation, by its id."""
 
 
-def create_app(settings: Settings, engine: Engine, families: Families, kept: OpenStore | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    families: Families,
+    traces: "Traces | None" = None,
+    kept: OpenStore | None = None,
+) -> FastAPI:
     """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port.
 
+    ``traces``: where requests and videos are traced.
     ``kept``: where durable videos are kept; without it nothing outlives the process.
-
     Raises ``SettingError`` where the file of keys cannot be read.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
@@ -56,7 +65,8 @@ def create_app(settings: Settings, engine: Engine, families: Families, kept: Ope
     store, receipts = (None, MemoryReceipts()) if kept is None else (kept.store, kept.receipts)
     library = Library(engine, store)
     owned = Ownership(engine, library, access.keys, settings.max_per_client)
-    videos = VideoRoutes(engine, library, settings, families, owned, tokens, receipts)
+    on_made = traces.follow if traces else None
+    videos = VideoRoutes(engine, library, settings, families, owned, tokens, receipts, on_made)
     answers = _of_videos(videos) | _of_hls(HlsRoutes(library, settings, families, tokens))
     answers |= _of_server(InfoRoutes(engine, settings), PlayerRoutes())
     document = DocumentRoutes(openapi_document(Served.of(engine.manifest, settings)))
@@ -69,6 +79,8 @@ def create_app(settings: Settings, engine: Engine, families: Families, kept: Ope
     _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)
+    if traces is not None:
+        app.add_middleware(traces.requests)
     app.add_middleware(Envelope)
     answer_in_one_shape(app)
     return app
@@ -92,10 +104,13 @@ def _of_videos(routes: VideoRoutes) -> Answers:
         "generate_video": routes.generate,
         "create_video": routes.create,
         "remix_video": routes.remix,
+        "extend_video": routes.extend,
         "list_videos": routes.list,
         "get_video": routes.retrieve,
         "delete_video": routes.delete,
         "change_prompt": routes.change_prompt,
+        "pause_video": routes.pause,
+        "resume_video": routes.resume,
         "cancel_video": routes.cancel,
         "download_content": routes.content,
         "stream_video": routes.stream,
@@ -130,4 +145,4 @@ def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownersh
 
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
-    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
+    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue), settings.metrics_keep_s)

@@ -31,7 +31,6 @@ from engine import (
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.law.placement import PassCosts, place
-from engine.law.schedule import frames_before_block
 from engine.law.window import writes_pages
 from engine.messages import (
     BlockDone,
@@ -45,6 +44,7 @@ from engine.messages import (
     LatentsSaved,
     OpenTicket,
     PromptEncoded,
+    PromptFailed,
     Ticket,
     VideoBroken,
     VideoClosed,
@@ -81,6 +81,8 @@ class Behaviour:
     fail_at: int | None = None
     """The block at which each video breaks, with ``failure``."""
     failure: VideoFailed | None = None
+    prompt_failure: VideoFailed | None = None
+    """What the next prompts that are to be embedded end in."""
     holds_prompts: bool = False
     """Embed nothing until ``InstantWorkers.answer_prompts``: until then new videos wait in the queue."""
     stays_starting: bool = False
@@ -116,6 +118,8 @@ class InstantChain:
         self._timer: asyncio.TimerHandle | None = None
         """Until the first of the line is done."""
         self._open: dict[str, SmallMedia] = {}
+        self._next: dict[str, tuple[int, int]] = {}
+        """Number and first frame of each video's next fragment."""
         self._skipped: set[str] = set()
         """Cancelled and broken videos: their tickets pass and make nothing."""
 
@@ -165,6 +169,7 @@ class InstantChain:
         match ticket:
             case OpenTicket(video=video):
                 self._open[video] = media = self._behaviour.media(ticket)
+                self._next[video] = ticket.first_sequence - 1, ticket.from_frame
                 self._say(self.ranks[-1], InitReady(video=video, data=media.init_segment, codecs=media.codecs))
             case BlockTicket(video=video) if video not in self._skipped:
                 self._make(ticket, self._open[video])
@@ -179,7 +184,8 @@ class InstantChain:
         if ticket.save:
             self._save(ticket)
         if block < media.opened.first_block:
-            self._block(ticket, media)
+            if ticket.num_frames > 0:
+                self._block(ticket, media)
             self._say(self.ranks[-1], BlockRepeated(video=video, block=block))
         elif block == behaviour.fail_at:
             assert behaviour.failure is not None, "a failure is to be told"
@@ -197,13 +203,14 @@ class InstantChain:
                 self._say(self.ranks[0], saved)
 
     def _block(self, ticket: BlockTicket, media: SmallMedia) -> BlockDone:
-        start_frame = frames_before_block(self._rollout, ticket.block)
+        number, start_frame = self._next[ticket.video]
+        self._next[ticket.video] = number + 1, start_frame + ticket.num_frames
         payload = bytes([ticket.block % 256]) * self._behaviour.payload_bytes
         return BlockDone(
             video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
-            data=media.fragment(ticket.block, ticket.num_frames, start_frame, payload),
+            data=media.fragment(number, ticket.num_frames, start_frame, payload),
             latents=None,
             decode_s=0.0,
             encode_s=0.0,
@@ -311,7 +318,13 @@ class InstantWorkers:
         """Embed what was asked for so far."""
         asked, self._held = self._held, []
         for question in asked:
-            self._on_message(0, PromptEncoded(request=question.request, embedding=tensor(question.text)))
+            self._on_message(0, self._answer(question))
+
+    def _answer(self, question: EncodePrompt) -> PromptEncoded | PromptFailed:
+        failure = self._behaviour.prompt_failure
+        if failure is not None:
+            return PromptFailed(request=question.request, code=failure.code, message=failure.message)
+        return PromptEncoded(request=question.request, embedding=tensor(question.text))
 
     def _end_group(self, state: EngineState) -> None:
         for chain in self._chains:

@@ -89,6 +89,20 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """No more blocks of a video are to be made until it is resumed."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A paused video is to go on."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """A video is to end at the next block boundary; what was made stays readable."""
 
@@ -154,7 +168,7 @@ class TimePassed:
 
 
 OfReader = Joined | BlockTaken | Polled | Left
-OfCaller = Asked | Restored | PromptAsked | Cancelled | Stopped | Forgotten
+OfCaller = Asked | Restored | PromptAsked | Paused | Resumed | Cancelled | Stopped | Forgotten
 OfStore = Stored | Failed
 OfAll = GroupServes | GroupLost | Drained | Looked
 Event = OfReader | OfCaller | OfStore | OfAll | WorkerSaid | TimePassed

@@ -30,7 +30,8 @@ class Milestones:
         progress = video.progress
         last, is_realtime = progress.last_done_at, video.request.pace == Pace.REALTIME
         lead_s = progress.lead_s(now) if is_realtime and progress.leader in video.readers else None
-        self._observer.block_made(fragment, None if last is None else now - last, lead_s)
+        is_first = last is None or progress.done == progress.excused_block
+        self._observer.block_made(fragment, None if last is None or is_first else now - last, lead_s)
 
     def begun(self, video: Video, init_segment: InitSegment) -> None:
         """Its first workers have its encoder open."""
@@ -71,6 +72,11 @@ class Milestones:
             video.kept.recovered(recovery)
         self._observer.video_recovered(exact=recovery.exact)
 
+    def woken(self, video: Video) -> None:
+        """It goes on after it slept; its last recovery says how."""
+        recovery = video.recoveries[-1]
+        video.story.tell(Recovered(recovery.block, recovery.exact))
+
     def watched(self, video: Video, now: float) -> None:
         """Count how long the picture of a reader stood still until now, if it does."""
         if video.has_outcome or video.progress.leader not in video.readers:
@@ -91,8 +97,9 @@ class Milestones:
         video.prompt_changes.clear()
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
+            took_s = progress.last_done_at - video.started_at - progress.paused_s(progress.last_done_at)
             made_s = video.seconds_done - progress.start_s(video.num_restored)
-            self._observer.video_made(made_s, progress.last_done_at - video.started_at)
+            self._observer.video_made(made_s, max(0.0, took_s))
         outcome = video.failure or video.end_reason
         assert outcome is not None, f"video {video.id} ended without an outcome"
         self._observer.video_ended(outcome, video.seconds_done, now - progress.opened_at)

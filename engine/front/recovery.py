@@ -45,13 +45,19 @@ class Recoveries:
         """A video made a new block: keep no more for workers than a way back can need."""
         done, log = video.progress.done, video.log
         log.forget_saved_before(done)
-        if plan is not None and not video.is_job and done > self.replayable_blocks(plan) and log.can_restore(done):
+        made = video.progress.before + done
+        is_old = plan is not None and not video.is_job and made > self.replayable_blocks(plan)
+        if is_old and log.can_restore(done):
             log.forget_prompts_before(done)
 
     def outcome(self, video: Video, loss: GroupLost, now: float) -> EndReason | HiarError | None:
         """How a video ends with its group, at a block boundary if it was ending anyway; None lets it wait."""
         closing = video.closing
-        if closing is not None and (video.has_outcome or video.progress.all_done or not closing.is_behind_all):
+        if (
+            closing is not None
+            and closing.reason is not None
+            and (video.has_outcome or video.progress.all_done or not closing.is_behind_all)
+        ):
             return closing.reason
         return None if self.may_wait(video, now, suspected=video.id in loss.suspects) else loss.error
 
@@ -91,11 +97,14 @@ class Recoveries:
         return WorkerLost(f"no new workers served within {self._config.recovery_grace_s:g} s after the loss")
 
     def way_back(self, video: Video, plan: Plan) -> int | None:
-        """Workers serve again: the block at which a video goes on, 0 to make it again; None without a way back."""
+        """Workers serve again: the block at which a video goes on; None without a way back.
+
+        It is made again from the very first block, or restored at the next one.
+        """
         block = self._first_block(video, plan)
         if block is None:
             return None
-        _note(video, is_made_again=block == 0)
+        _note(video, is_made_again=block == -video.progress.before)
         return block
 
     def made_again(self, video: Video) -> None:
@@ -103,10 +112,10 @@ class Recoveries:
         _note(video, is_made_again=True)
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
-        done, log = video.progress.done, video.log
-        has_time = done <= self.replayable_blocks(plan) or (video.is_job and not video.readers)
+        done, before, log = video.progress.done, video.progress.before, video.log
+        has_time = before + done <= self.replayable_blocks(plan) or (video.is_job and not video.readers)
         if log.can_make_again() and (has_time or not log.can_restore(done)):
-            return 0
+            return -before
         return done if log.can_restore(done) else None
 
 

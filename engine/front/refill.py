@@ -2,6 +2,7 @@
 
 from engine.front.kept import PastVideo
 from engine.front.pacing import Cursor
+from engine.front.prompts import own_prompts, source_prompts
 from engine.front.story import Story
 from engine.front.video import Video
 
@@ -20,6 +21,7 @@ def refill(video: Video, past: PastVideo, now: float) -> None:
     progress.done = progress.taken = video.num_told = video.num_restored = log.next_block
     video.keeper = Cursor(first_block=log.next_block, next_block=log.next_block)
     video.past_prompts = past.prompts
+    log.script = dict([*source_prompts(video), *own_prompts(video)])
     video.recoveries = list(past.recoveries)
     video.restored_at = now
     video.story = Story(int((now - progress.opened_at) * MILLISECONDS))

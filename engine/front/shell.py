@@ -79,11 +79,13 @@ class Shell:
         rollout = self._config.manifest.rollout
         is_endless = request.seconds is None or request.is_cut
         keep = self._config.keep_endless if is_endless else self._config.keep
+        progress = Progress(request=request, rollout=rollout, opened_at=opened_at)
+        num_given = len(request.initial)
         return Video(
             video_id,
-            Progress(request=request, rollout=rollout, opened_at=opened_at),
+            progress,
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=len(request.initial)),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=num_given, before=progress.before),
             linger_s=linger_s,
             created_at=created_at,
         )
@@ -125,6 +127,14 @@ class Shell:
         """A reader is gone."""
         self._handle(events.Left(video, cursor, reason))
 
+    def pause(self, video: Video) -> None:
+        """Begin no more blocks of a video. Raises ``Conflict`` if it ends."""
+        self._handle(events.Paused(video))
+
+    def resume(self, video: Video) -> None:
+        """Let a paused video go on. Raises ``Conflict`` if it ends."""
+        self._handle(events.Resumed(video))
+
     def stored(self, video: Video) -> None:
         """More of a video is stored."""
         self._handle(events.Stored(video))
@@ -164,6 +174,10 @@ class Shell:
     def status(self, video: Video) -> VideoStatus:
         """Where a video stands."""
         return self.desk.status(video, self._clock())
+
+    def paused_s(self, video: Video) -> float:
+        """How long it was paused in all."""
+        return video.progress.paused_s(self._clock())
 
     async def drain(self, refusal: HiarError) -> None:
         """End running videos at the next block boundary, queued ones with ``refusal``; returns when none is left."""

@@ -178,10 +178,13 @@ class DecodeStage:
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
         yuv_TPW, decode_s = self._decode(video, ticket.block, latents_FCYX)
         num_frames = len(yuv_TPW)
-        assert num_frames >= ticket.num_frames, f"block {ticket.block} has {num_frames} of {ticket.num_frames} frames"
+        end = ticket.num_skipped + ticket.num_frames
+        assert num_frames >= end, f"block {ticket.block} has {num_frames} of {end} frames"
         assert video.encoder is not None, "an open video that is not broken has its encoder"
+        if repeated and ticket.num_frames == 0:
+            return partial(_repeat, ticket)  # of what the video continues, which had an encoder of its own
         answer = self._encode_again if repeated else partial(self._encode, decode_s=decode_s)
-        return partial(answer, video.encoder, ticket, yuv_TPW[: ticket.num_frames])
+        return partial(answer, video.encoder, ticket, yuv_TPW[ticket.num_skipped : end])
 
     def _decode(self, video: DecodeVideo, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
         """Return all frames of a block on the host and the seconds it took.

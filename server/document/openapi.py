@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.document.answers import BEFORE, errors_of
+from server.document.answers import BEFORE, CREATED, errors_of
 from server.document.examples import Examples
 from server.document.operation import HEADERS, TAGS, Guard, Json, Operation, Success
 from server.document.operations import OPERATIONS
@@ -29,7 +29,7 @@ _ERROR_WORDS = {
     403: "The key, or the page that asks, may not do this.",
     404: "There is no such video, block or model.",
     408: "The request did not arrive in time.",
-    409: "This `Idempotency-Key` came with another request before.",
+    409: "The video is not in a state for this, or this `Idempotency-Key` came with another request before.",
     410: "It is no longer kept.",
     413: "The body is too large.",
     414: "The address is longer than 8 KiB.",
@@ -97,9 +97,17 @@ def _operation(operation: Operation, examples: Examples, has_keys: bool) -> Json
         content = {"schema": _reference(operation.body), "examples": examples.of_body(operation.body)}
         told["requestBody"] = {"required": True, "content": {"application/json": content}}
     told["responses"] = {str(answer.status): _success(answer, examples) for answer in operation.answers}
+    if operation.body is not None and operation.answers == (CREATED,):
+        told["responses"]["200"]["links"] = _links()
     told["responses"] |= {str(s): {"$ref": f"#/components/responses/Error{s}"} for s in errors_of(operation)}
     told["security"] = _security(operation.guard, has_keys)
     return told
+
+
+def _links() -> Json:
+    """What can be done with a video that was made."""
+    about = [row for row in OPERATIONS if row.is_told and "{video_id}" in row.path and "{n}" not in row.path]
+    return {row.id: {"operationId": row.id, "parameters": {"video_id": "$response.body#/id"}} for row in about}
 
 
 def _of_path(path: str) -> list[Json]:
@@ -110,7 +118,10 @@ def _of_path(path: str) -> list[Json]:
 
 _PATH_WORDS: dict[str, Json] = {
     "video_id": {"description": "`id` of the video.", "schema": {"type": "string", "minLength": 1}},
-    "n": {"description": "Number of the block, from 0.", "schema": {"type": "integer", "minimum": 0}},
+    "n": {
+        "description": "Number of the block, from 0.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    },
     "name": {"description": "`id` of the model.", "schema": {"type": "string", "minLength": 1}},
 }
 
@@ -123,7 +134,7 @@ def _success(answer: Success, examples: Examples) -> Json:
         told["content"] = {"application/json": json if example is None else {**json, "example": example}}
     if answer.media:
         told["content"] = {
-            media.type: {"schema": {"type": "string"} if media.is_text else {"type": "string", "format": "binary"}}
+            media.type: {} if media.is_text else {"schema": {"type": "string", "format": "binary"}}
             for media in answer.media
         }
     return told

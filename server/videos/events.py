@@ -12,21 +12,21 @@ from starlette.types import Receive, Scope, Send
 
 from engine import (
     Ended,
-    EndReason,
     Happening,
     HiarError,
     Made,
+    Paused,
     Prompted,
     Queued,
     Recovered,
     Recovering,
+    Resumed,
     Started,
 )
 from server.errors import INVALID_REQUEST, ApiError, row_of
 from server.http.envelope import is_head
 from server.settings import TransportLimits
 from server.videos.arrivals import while_connected
-from server.videos.live import StreamAborted
 from server.videos.readable import AnyVideo
 
 EVENTS_TYPE = "text/event-stream"
@@ -38,6 +38,8 @@ _KINDS: dict[type[Happening], str] = {
     Started: "started",
     Made: "block",
     Prompted: "prompt",
+    Paused: "paused",
+    Resumed: "resumed",
     Recovering: "recovering",
     Recovered: "recovered",
     Ended: "ended",
@@ -62,7 +64,7 @@ class EventStream(Response):
         self._video, self._number, self._limits = video, after, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Deliver. Raises ``StreamAborted`` when the client takes nothing for too long."""
+        """Deliver."""
         headers = {"content-type": EVENTS_TYPE, "cache-control": "no-store", "x-accel-buffering": "no"}
         raw = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
@@ -91,11 +93,7 @@ class EventStream(Response):
             await self._send(send, _HEARTBEAT)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
-        try:
-            async with asyncio.timeout(self._limits.send_timeout_s):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
-        except TimeoutError:
-            raise StreamAborted(EndReason.SLOW_CLIENT) from None
+        await send({"type": "http.response.body", "body": data, "more_body": more})
 
 
 def _event(video_id: str, number: int, happening: Happening) -> bytes:
@@ -110,7 +108,7 @@ def _fields(happening: Happening) -> dict[str, Any]:
     match happening:
         case Queued(position):
             return {"queue_position": position}
-        case Started() | Recovering():
+        case Started() | Paused() | Resumed() | Recovering():
             return {}
         case Made():
             return _block(happening)

@@ -24,6 +24,13 @@ async def request_of(video: AnyVideo) -> VideoRequest:
     return video.request
 
 
+async def extended(video: AnyVideo, seconds: float, prompt: str | None, owner: str) -> VideoRequest:
+    """The request for a video that continues an ended one. Raises ``Conflict`` or ``BlockGone``."""
+    if isinstance(video, EndedVideo):
+        return await asyncio.to_thread(video.extended, seconds, prompt, owner)
+    return video.extended(seconds, prompt, owner)
+
+
 async def fragment_of(video: AnyVideo, block: int) -> Fragment:
     """One block that is kept."""
     if isinstance(video, EndedVideo):

@@ -4,6 +4,7 @@ Knows neither bytes on the wire (``live``) nor status codes of failures (``error
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -26,9 +27,9 @@ from server.videos.library import Library
 from server.videos.live import LiveStream
 from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
-from server.videos.readable import AnyVideo, ToldVideo, request_of
+from server.videos.readable import AnyVideo, ToldVideo, extended, request_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend, bounded, video_request
 from server.videos.store.elsewhere import RunningElsewhere
 
 PROMPT_CHANGES = 2
@@ -49,9 +50,12 @@ class VideoRoutes:
         owned: Ownership,
         tokens: ViewerTokens,
         receipts: Receipts,
+        on_made: Callable[[VideoHandle], None] | None = None,
     ) -> None:
+        """``on_made`` is told of every video that is asked for."""
         self._engine = engine
         self._library = library
+        self._on_made = on_made
         self._settings = settings
         self._families = families
         self._files = Files()
@@ -75,8 +79,7 @@ class VideoRoutes:
     ) -> VideoAnswer:
         """Generate a video that needs no reader; answers before anything is generated."""
         video, _ = await self._open(request, body, None)
-        response.headers["Location"] = _address(video.id)
-        return self._answer(request, video)
+        return self._answer_new(request, response, video)
 
     async def remix(
         self,
@@ -90,7 +93,23 @@ class VideoRoutes:
         self._owned.require_priority(caller, first.priority)
         prompts = (PromptAt(at_s=0.0, text=body.prompt),)
         wanted = replace(first, prompts=prompts, remixed_from=video_id, owner=caller.client)
-        video = await self._make(caller, wanted, None)
+        return self._answer_new(request, response, await self._make(caller, wanted, None))
+
+    async def extend(
+        self,
+        video_id: str,
+        request: Request,
+        body: Annotated[VideoExtend, Depends(body_of(VideoExtend))],
+        response: Response,
+    ) -> VideoAnswer:
+        """Make a video that goes on where an ended one stopped; it needs no reader."""
+        caller, first = caller_of(request.scope), await self._library.video(video_id)
+        self._owned.require_priority(caller, first.request.priority)
+        seconds = bounded(body.seconds, self._settings.max_seconds)
+        wanted = await extended(first, seconds, body.prompt, caller.client)
+        return self._answer_new(request, response, await self._make(caller, wanted, None))
+
+    def _answer_new(self, request: Request, response: Response, video: ToldVideo) -> VideoAnswer:
         note_video(request.scope, video.id)
         response.headers["Location"] = _address(video.id)
         return self._answer(request, video)
@@ -114,6 +133,8 @@ class VideoRoutes:
             video = await self._library.open_durable(wanted)
         else:
             video = await self._engine.open(wanted, linger_s)
+        if self._on_made is not None:
+            self._on_made(video)
         _log.info("video %s was asked for: %dx%d", video.id, wanted.width_px, wanted.height_px)
         return video
 
@@ -153,6 +174,18 @@ class VideoRoutes:
         )
         block = await video.change_prompt(body.prompt)
         return PromptChanged(id=video_id, block=block, at_seconds=video.start_s(block))
+
+    async def pause(self, video_id: str, request: Request) -> VideoAnswer:
+        """Begin no more blocks of a video until it is resumed; a paused one stays as it is."""
+        video = await self._library.video(video_id)
+        video.pause()
+        return self._answer(request, video)
+
+    async def resume(self, video_id: str, request: Request) -> VideoAnswer:
+        """Go on with a paused video; one that is not paused stays as it is."""
+        video = await self._library.video(video_id)
+        video.resume()
+        return self._answer(request, video)
 
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""

@@ -94,7 +94,7 @@ class Bench:
                 quality=Quality.STANDARD,
                 output=output,
                 embedding=to_bytes(torch.zeros(1, 4)),
-                from_block=from_block,
+                first_sequence=from_block + 1,
                 from_frame=max(0, 12 * from_block - 3),
                 first_block=first_block,
             )
@@ -141,11 +141,11 @@ class NoisyEncoder(BlockEncoder):
 
 def noisy_encoder(ticket: OpenTicket) -> BlockEncoder:
     return NoisyEncoder(
-        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.from_block + 1
+        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.first_sequence
     )
 
 
 def real_encoder(ticket: OpenTicket) -> BlockEncoder:
     return BlockEncoder(
-        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.from_block + 1
+        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.first_sequence
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -24,6 +24,9 @@ from server.videos.store.opening import open_store
 from server.videos.store.store import Store
 from tests.instant import MANIFEST, Behaviour, InstantEngine
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
 QUICK = TransportLimits(
     header_timeout_s=0.5, body_timeout_s=0.5, send_timeout_s=1.0, keep_alive_s=0.2, first_fragment_timeout_s=5.0
 )
@@ -37,6 +40,7 @@ class LiveServer:
     server: DrainingServer | None = None
     store: Store | None = None
     """Where the settings name a folder; else it keeps nothing."""
+    make_traces: "Callable[[], Traces] | None" = None
 
     @property
     def port(self) -> int:
@@ -60,7 +64,8 @@ class LiveServer:
             self.store = kept.store
             await kept.store.start(self.engine, None)
         await self.engine.start()
-        self.app = create_app(self.settings, self.engine, self.families, kept)
+        traces = self.make_traces() if self.make_traces is not None else None
+        self.app = create_app(self.settings, self.engine, self.families, traces, kept)
         config = HttpConfig(self.app, self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
         try:
@@ -70,6 +75,8 @@ class LiveServer:
             if kept is not None:
                 await kept.store.stop()
                 kept.release()
+            if traces is not None:
+                await traces.close()
 
     def start(self) -> None:
         self.thread.start()
@@ -135,7 +142,7 @@ def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> float:
 def serving(
     behaviour: Behaviour | None = None, transport: TransportLimits = QUICK, **settings: object
 ) -> Iterator[LiveServer]:
-    live = LiveServer(Settings(transport=transport, **settings), behaviour or Behaviour())
+    live = LiveServer(Settings(transport=transport, **{"metrics_keep_s": 0.0, **settings}), behaviour or Behaviour())
     live.start()
     try:
         yield live

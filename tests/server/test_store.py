@@ -107,6 +107,11 @@ def test_an_ended_video_is_made_again_cancelled_in_vain_and_deleted(tmp_path: Pa
         remix = httpx.post(f"{address}/remix", json={"prompt": "y"}).json()
         assert (remix["seed"], remix["remixed_from_video_id"]) == (7, video_id)
         assert httpx.post(f"{address}/cancel").json()["status"] == "completed"
+        assert httpx.post(f"{address}/pause").status_code == 409
+        further = httpx.post(f"{address}/extend", json={"seconds": 2}).json()
+        assert (further["seed"], further["prompt"], further["extended_from_video_id"]) == (7, "x", video_id)
+        continues = live.engine.opened[-1].request.continues
+        assert continues is not None and continues.first_frame == 48
         assert httpx.post(f"{address}/prompt", json={"prompt": "y"}).status_code == 404
         assert httpx.delete(address).json()["deleted"] is True
         assert httpx.get(address).status_code == 404

@@ -20,6 +20,8 @@ class RunningElsewhere:
             id=self.id,
             request=self.request,
             state=VideoState.RUNNING if blocks else VideoState.QUEUED,
+            is_paused=False,
+            is_queued=not blocks,
             queue_position=None,
             created_at=self.created_at,
             ended_at=None,

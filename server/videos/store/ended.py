@@ -6,15 +6,18 @@ Reading a block opens a file, so routes do it on a thread: ``server.videos.reada
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self, overload
 
 from engine import (
     BlockGone,
+    Conflict,
     EndReason,
     Fragment,
     Happening,
     HiarError,
     InitSegment,
+    PromptAt,
     UnknownVideo,
     VideoRequest,
     VideoStatus,
@@ -29,6 +32,7 @@ class EndedVideo:
     """One of them. Has what ``VideoHandle`` has, as far as it makes sense of an ended video."""
 
     is_ended = is_settled = True
+    paused_s = 0.0
 
     def __init__(self, row: VideoRow, request: VideoRequest, contents: Contents, expires_at: float) -> None:
         assert row.ended_at is not None and row.ending is not None, f"video {row.id} has not ended"
@@ -123,6 +127,33 @@ class EndedVideo:
     async def change_prompt(self, text: str) -> int:
         """Raises ``UnknownVideo``: it takes no prompts any more."""
         raise UnknownVideo(f"video {self.id} takes no more prompts: it is ended", "id")
+
+    def extended(self, seconds: float, prompt: str | None, owner: str) -> VideoRequest:
+        """The request for a video that continues it, with its last prompt or another; not on the event loop.
+
+        Raises ``Conflict`` where it has no block, ``BlockGone`` where too little is known of it, ``OSError``.
+        """
+        if self._ending.blocks_done == 0:
+            raise Conflict(f"video {self.id} ended before its first block; there is nothing to extend", "id")
+        if (like := self._ending.continuation) is None:
+            raise BlockGone(f"video {self.id} had too many prompts to make it again", "id")
+        return replace(
+            self.whole_request(),
+            prompts=like.prompts if prompt is None else (PromptAt(at_s=0.0, text=prompt),),
+            seconds=seconds,
+            is_cut=False,
+            continues=like.continues,
+            remixed_from=None,
+            owner=owner,
+        )
+
+    def pause(self) -> None:
+        """Raises ``Conflict``: it has ended."""
+        raise Conflict(f"video {self.id} has ended", "id")
+
+    def resume(self) -> None:
+        """Raises ``Conflict``: it has ended."""
+        raise Conflict(f"video {self.id} has ended", "id")
 
     async def cancel(self) -> None:
         """It has ended."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from engine import (
+    BlockGone,
+    Conflict,
     Ended,
     EndReason,
     HiarError,
@@ -39,6 +41,8 @@ class Ending:
     block_s: float
     prompts: tuple[PromptMark, ...]
     recoveries: tuple[Recovery, ...]
+    continuation: VideoRequest | None
+    """What would continue it, with its last prompt; None where nothing can. Without its bytes."""
 
     @classmethod
     def of(cls, video: VideoHandle) -> Self:
@@ -59,6 +63,7 @@ class Ending:
             block_s=video.block_s,
             prompts=status.prompts,
             recoveries=status.recoveries,
+            continuation=_continuation(video),
         )
 
     def text(self) -> str:
@@ -68,7 +73,7 @@ class Ending:
     @classmethod
     def read(cls, text: str) -> Self:
         """What ``text`` wrote."""
-        return from_plain(cls, json.loads(text), [])
+        return from_plain(cls, json.loads(text), None)
 
     @property
     def failure(self) -> HiarError | None:
@@ -92,6 +97,8 @@ class Ending:
             id=video_id,
             request=request,
             state=VideoState.ENDED,
+            is_paused=False,
+            is_queued=False,
             queue_position=None,
             created_at=created_at,
             ended_at=ended_at,
@@ -111,6 +118,13 @@ class Ending:
             failure=self.failure,
             recoveries=self.recoveries,
         )
+
+
+def _continuation(video: VideoHandle) -> VideoRequest | None:
+    try:
+        return video.extended(1.0, None, "")
+    except (Conflict, BlockGone):
+        return None
 
 
 def _num_events(video: VideoHandle) -> int:
