@@ -93,6 +93,7 @@ def _server(folder: Path, devices: tuple[str, ...], end_s: float) -> Iterator[st
     flags = ["--model", str(folder), "--devices", ",".join(devices), "--port", "0", "--max-videos", "1"]
     # Settings of the environment, keys of callers say, are for another server.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HIAR_")}
+    environment["HIAR_DATA"] = "memory"
     command = [sys.executable, "-c", PROGRAM, *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         lines: SimpleQueue[str | None] = SimpleQueue()
