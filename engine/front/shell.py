@@ -17,9 +17,10 @@ from engine.front.handle import LoopBell, VideoHandle
 from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Cursor, Progress
 from engine.front.readers import start_reading
+from engine.front.tickets import num_given
 from engine.front.video import Video, VideoStatus
 from engine.law.placement import Plan
-from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
+from engine.messages import Cancel, ForFront, Question, Ticket
 from engine.observe import Observer
 from engine.request import EndReason, VideoRequest
 
@@ -33,8 +34,8 @@ class Workers(Protocol):
         """To every worker of a chain."""
         ...
 
-    def ask(self, question: EncodePrompt) -> None:
-        """To the one that embeds text."""
+    def ask(self, question: Question) -> None:
+        """To the one that embeds text and encodes pictures."""
         ...
 
 
@@ -61,7 +62,7 @@ class Shell:
             video_id,
             Progress(request=request, rollout=rollout, opened_at=self._clock()),
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=len(request.initial)),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=num_given(request, rollout)),
             linger_s=linger_s,
             created_at=time.time(),
         )

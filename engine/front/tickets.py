@@ -1,10 +1,15 @@
 """Tickets as the desk writes them, and fragments as it reads them. Decides nothing."""
 
-from engine.config import LATENT_STRIDE_PX
+from engine.config import LATENT_STRIDE_PX, RolloutConfig
 from engine.front.video import Video
-from engine.law.schedule import frames_before_block
+from engine.law.schedule import frames_before_block, start_blocks
 from engine.messages import BlockDone, BlockTicket, ContextTicket, OpenTicket
-from engine.request import Fragment, TensorBytes
+from engine.request import Fragment, TensorBytes, VideoRequest
+
+
+def num_given(request: VideoRequest, rollout: RolloutConfig) -> int:
+    """First blocks that come with a request, or will be made of its picture."""
+    return len(request.initial) if request.start is None else start_blocks(rollout, request.start.num_frames)
 
 
 def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:

@@ -40,6 +40,7 @@ from engine.stage.handover import join
 from engine.stage.lane import Lane
 from engine.stage.memory import describe
 from engine.stage.network import Network
+from engine.stage.pictures import PictureEncoding
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from engine.stage.tether import end_with_parent
@@ -167,6 +168,7 @@ class Worker:
             model=model,
             decoder=build.replayed_decoder(config, network, device, self._captures),
             prompts=self._load_prompts(placement),
+            pictures=self._load_pictures(placement),
             progress=progress,
             send=self._send,
         )
@@ -176,6 +178,16 @@ class Worker:
             return None
         device = torch.device("cpu") if placement.text_on_host else self.device
         return self._rig.prompts(device, self._progress)
+
+    def _load_pictures(self, placement: Placement) -> PictureEncoding | None:
+        """Beside the text encoder."""
+        if not placement.embeds_text:
+            return None
+        device = torch.device("cpu") if placement.text_on_host else self.device
+        encoder = self._rig.encoder(device, self._progress)
+        if encoder is None:
+            return None
+        return PictureEncoding(encoder, self._config.manifest.rollout, device, self._send)
 
     def _facts(self, placement: Placement, lane: Lane) -> WorkerFacts:
         return WorkerFacts(
@@ -187,6 +199,7 @@ class Worker:
             dtype=str(build.dtype_on(self._config, self.device)).removeprefix("torch."),
             encoder="libx264" if placement.decodes else None,
             codecs=build.default_codecs(self._config) if placement.decodes else None,
+            takes_pictures=lane.takes_pictures,
             memory=lane.memory_use(),
         )
 
