@@ -188,21 +188,13 @@ class Engine:
             Overloaded: the queue is full.
             EngineUnavailable: in any state but ready.
         """
-        self._check_request(request)
+        self.check(request)
         if self.state != EngineState.READY:
             raise _unavailable(self.state)
         return self._shell.open(request, linger_s)
 
-    def video(self, video_id: str) -> VideoHandle:
-        """A video that runs, waits, or ended and is kept. Raises ``UnknownVideo``."""
-        return self._shell.video(video_id)
-
-    @property
-    def videos(self) -> tuple[VideoHandle, ...]:
-        """All of them, the oldest first."""
-        return self._shell.videos
-
-    def _check_request(self, request: VideoRequest) -> None:
+    def check(self, request: VideoRequest) -> None:
+        """Raise ``RequestError`` that names the field where the model does not make such a video."""
         video = self.manifest.video
         if (request.width_px, request.height_px) not in video.sizes:
             asked, offered = f"{request.width_px}x{request.height_px}", " or ".join(video.size_names)
@@ -217,6 +209,15 @@ class Engine:
             needed = (num_frames, self.manifest.transformer.in_dim, *size)
             if latents.shape != needed:
                 raise RequestError(f"initial: block {block} is {latents.shape}, needed {needed}", "initial")
+
+    def video(self, video_id: str) -> VideoHandle:
+        """A video that runs, waits, or ended and is kept. Raises ``UnknownVideo``."""
+        return self._shell.video(video_id)
+
+    @property
+    def videos(self) -> tuple[VideoHandle, ...]:
+        """All of them, the oldest first."""
+        return self._shell.videos
 
     def _check_start(self, request: VideoRequest, start: Pixels) -> None:
         if self.why_no_pictures is not None:

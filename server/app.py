@@ -15,6 +15,7 @@ from server.document import (
     Responses,
     complete_document,
     errors,
+    form_schema,
     query,
 )
 from server.http.access_log import AccessLog
@@ -24,7 +25,7 @@ from server.http.callers import Access, Callers
 from server.http.envelope import Envelope
 from server.http.hosts import Hosts, KnownHosts
 from server.http.keys import KeyRing
-from server.http.limits import BodyLimit
+from server.http.limits import BodyLimit, Uploads
 from server.http.origins import Origins
 from server.http.tokens import ViewerTokens
 from server.info.routes import InfoRoutes, add_info_routes
@@ -45,6 +46,9 @@ PROBED = ("/livez", "/readyz", PATH)
 """Asked by machines that know neither a name nor a key of the server."""
 OPEN = (*PROBED, "/", "/player.js", "/openapi.json", "/v1/models", "/v1/models/{name}", "/v1/capabilities")
 """Need no key. Whatever is not here needs one."""
+
+MAKING = ("/v1/generate", "/v1/videos")
+"""Take pictures and clips."""
 
 
 def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
@@ -75,7 +79,7 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
 
 def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownership) -> None:
     """What a request passes before a route sees it, the last first."""
-    app.add_middleware(BodyLimit, limits=settings.transport)
+    app.add_middleware(BodyLimit, limits=settings.transport, uploads=Uploads(MAKING, settings.max_upload))
     app.add_middleware(OwnVideosOnly, owned=owned, video_path=A_VIDEO)
     app.add_middleware(Callers, access=access, open_paths=OPEN, video_path=A_VIDEO)
     app.add_middleware(Origins, allowed=settings.cors_origins, exempt=PROBED)
@@ -93,7 +97,7 @@ def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
         routes.generate,
         methods=["POST"],
         responses={**VIDEO, **errors(400, 408, 409, 410, 413, 415, 502, 503, 504)},
-        openapi_extra={**body_schema(GenerateRequest), **IDEMPOTENT},
+        openapi_extra={**body_schema(GenerateRequest, form_schema(GenerateRequest)), **IDEMPOTENT},
         response_class=Response,
     )
     created: Responses = {
@@ -104,7 +108,7 @@ def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
         routes.create,
         methods=["POST"],
         responses={**created, **errors(400, 408, 409, 410, 413, 415, 503)},
-        openapi_extra={**body_schema(VideoCreate), **IDEMPOTENT},
+        openapi_extra={**body_schema(VideoCreate, form_schema(VideoCreate)), **IDEMPOTENT},
     )
     app.add_api_route(
         f"{A_VIDEO}/remix",

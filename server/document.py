@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from server.http.answers import ErrorAnswer
 from server.videos.idempotency import HEADER, KEY_LENGTH_MAX
@@ -62,6 +63,19 @@ IDEMPOTENT = {
         }
     ]
 }
+
+
+def form_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A form with the fields of a JSON body, and a picture or a clip as a file."""
+    properties = model.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    a_file = {"type": "string", "format": "binary"}
+    files = {
+        "image": {**a_file, "description": "A picture that the video begins with: JPEG, PNG or WebP."},
+        "video": {**a_file, "description": "A clip that the video goes on from: MP4."},
+        "input_reference": {**a_file, "description": "Either, as OpenAI's clients send it."},
+    }
+    prompt = {"type": "string", "description": "What to show."}
+    return {"type": "object", "required": ["prompt"], "properties": {**properties, "prompt": prompt, **files}}
 
 
 def query(parameters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class Settings:
     """Addresses and networks of proxies that tell whom they speak for."""
     max_per_client: int = 8
     """Videos of one key, or of one address without keys, that run or wait."""
+    max_upload: int = 32 * 2**20
+    """Bytes of a body that holds a picture or a clip."""
     log_level: str = "info"
     log_format: str = "text"
     transport: TransportLimits = field(default_factory=TransportLimits)

@@ -21,7 +21,7 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     """Return a dependency that reads the body as ``model``. It raises ``ApiError`` 400 or 415."""
 
     async def read(request: Request) -> _Model:
-        _require_json(request)
+        require_json(request)
         try:
             return model.model_validate(parse_json(await request.body()))
         except ValidationError as error:
@@ -30,10 +30,12 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     return read
 
 
-def body_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry for a body that ``body_of(model)`` reads."""
-    reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+def body_schema(model: type[BaseModel], form: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The OpenAPI entry for a body that ``body_of(model)`` reads, or that may also be a form of this schema."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    if form is not None:
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def parse_json(raw: bytes) -> Any:
@@ -51,7 +53,8 @@ def parse_json(raw: bytes) -> Any:
         raise _invalid("the body holds a number with too many digits") from None
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Raise ``ApiError`` 415 where a request says that its body is anything but plain JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(UNSUPPORTED_TYPE, "send the body as JSON with 'Content-Type: application/json'")

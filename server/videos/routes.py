@@ -14,6 +14,7 @@ from engine import Engine, PromptAt, RequestError, VideoHandle, VideoRequest
 from server.http.body import body_of
 from server.http.callers import Caller, caller_of, viewer_token
 from server.http.exchange import note_video
+from server.http.limits import let_go_of_body
 from server.http.rates import Rates
 from server.http.tokens import ViewerTokens
 from server.metrics.families import Families
@@ -27,6 +28,8 @@ from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+from server.videos.starts import Starts
+from server.videos.upload import Asked, asked_of
 
 PROMPT_CHANGES = 2
 """Of one video, a second."""
@@ -48,21 +51,22 @@ class VideoRoutes:
         self._owned = owned
         self._repeats = Repeats(MemoryReceipts(), engine.video)
         self._prompt_changes = Rates()
+        self._starts = Starts(engine)
 
     # --- making ---
 
     async def generate(
-        self, request: Request, body: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))]
+        self, request: Request, asked: Annotated[Asked[GenerateRequest], Depends(asked_of(GenerateRequest))]
     ) -> Response:
         """Generate a video and stream it while it is made: an init segment, then one fragment a block."""
-        video, is_new = await self._open(request, body, body.linger_seconds)
+        video, is_new = await self._open(request, asked, asked.fields.linger_seconds)
         return self._stream(video, 0, is_callers=is_new)
 
     async def create(
-        self, request: Request, body: Annotated[VideoCreate, Depends(body_of(VideoCreate))], response: Response
+        self, request: Request, asked: Annotated[Asked[VideoCreate], Depends(asked_of(VideoCreate))], response: Response
     ) -> VideoAnswer:
         """Generate a video that needs no reader; answers before anything is generated."""
-        video, _ = await self._open(request, body, None)
+        video, _ = await self._open(request, asked, None)
         response.headers["Location"] = _address(video.id)
         return self._answer(request, video)
 
@@ -84,14 +88,19 @@ class VideoRoutes:
         return self._answer(request, video)
 
     async def _open(
-        self, request: Request, body: GenerateRequest | VideoCreate, linger_s: float | None
+        self, request: Request, asked: Asked[GenerateRequest] | Asked[VideoCreate], linger_s: float | None
     ) -> tuple[VideoHandle, bool]:
         """The video, and whether it is new: a request may come again."""
-        caller = caller_of(request.scope)
-        wanted = video_request(body, self._engine.manifest, self._settings.max_seconds, caller.client)
-        self._owned.require_priority(caller, body.priority)
+        caller, fields = caller_of(request.scope), asked.fields
+        wanted = video_request(fields, self._engine.manifest, self._settings.max_seconds, caller.client)
+        self._owned.require_priority(caller, fields.priority)
+        words = asked.words
+        if asked.media is not None:
+            wanted = replace(wanted, start=await self._starts.pixels(asked.media, wanted))
+        del asked
+        let_go_of_body(request.scope)
         video, is_new = await self._repeats.once(
-            request, caller.client, body, lambda: self._make(caller, wanted, linger_s)
+            request, caller.client, words, lambda: self._make(caller, wanted, linger_s)
         )
         note_video(request.scope, video.id)
         return video, is_new
