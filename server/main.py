@@ -207,5 +207,6 @@ def _metrics_listeners(settings: Settings, *, is_open: bool) -> list[Listener]:
 def _configure_logging(level: str, form: str) -> None:
     configure_logging(level, form)
     logging.getLogger("uvicorn.error").addFilter(HideAborts())
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's form is no event of the server
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

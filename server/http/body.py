@@ -58,6 +58,11 @@ def require_json(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(UNSUPPORTED_TYPE, "send the body as JSON with 'Content-Type: application/json'")
+    require_plain(request)
+
+
+def require_plain(request: Request) -> None:
+    """Raise ``ApiError`` 415 where a body is compressed."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise ApiError(UNSUPPORTED_TYPE, "send the body uncompressed, without Content-Encoding")
 

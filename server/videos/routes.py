@@ -94,10 +94,10 @@ class VideoRoutes:
         caller, fields = caller_of(request.scope), asked.fields
         wanted = video_request(fields, self._engine.manifest, self._settings.max_seconds, caller.client)
         self._owned.require_priority(caller, fields.priority)
-        words = asked.words
-        if asked.media is not None:
-            wanted = replace(wanted, start=await self._starts.pixels(asked.media, wanted))
-        del asked
+        words, media, asked.media = asked.words, asked.media, None
+        if media is not None:
+            wanted = replace(wanted, start=await self._starts.pixels(media, wanted))
+            del media
         let_go_of_body(request.scope)
         video, is_new = await self._repeats.once(
             request, caller.client, words, lambda: self._make(caller, wanted, linger_s)

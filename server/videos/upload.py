@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from server.errors import INVALID_REQUEST, TOO_LARGE, ApiError
 from server.http.answers import from_validation
-from server.http.body import parse_json, require_json
+from server.http.body import parse_json, require_json, require_plain
 from server.settings import TransportLimits
 from server.videos.decoding import Media
 from server.videos.form import FORM_TYPE, form_of, typed
@@ -32,12 +32,13 @@ _TOKEN = secrets.token_hex(16)
 """Stands for media that was cut out; no caller can know it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked(Generic[_Model]):
     """What a request asks for."""
 
     fields: _Model
     media: Media | None = None
+    """None too once it is let go: this record lives as long as the answer."""
 
     @property
     def words(self) -> str:
@@ -57,6 +58,7 @@ def asked_of(model: type[_Model]) -> Callable[[Request], Awaitable[Asked[_Model]
         body = b"".join([chunk async for chunk in request.stream()])
         kind = request.headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() == FORM_TYPE:
+            require_plain(request)
             fields, media = _of_form(body, kind)
         else:
             require_json(request)
@@ -125,4 +127,4 @@ def _not_base64(name: str) -> ApiError:
 
 def _too_large() -> ApiError:
     message = f"the body is larger than {TEXT_BYTES} bytes without a picture or clip (base64 text in image or video)"
-    return ApiError(TOO_LARGE, message)
+    return ApiError(TOO_LARGE, message, headers={"Connection": "close"})

@@ -28,6 +28,7 @@ IN_THE_CHART = {
     "log_level": "server.logLevel",
     "log_format": "server.logFormat",
     "max_per_client": "server.maxPerClient",
+    "max_upload": "server.maxUploadBytes",
     "port": "server.port",
     "text_device": "model.textDevice",
     "dtype": "model.dtype",
