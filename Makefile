@@ -10,7 +10,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_prometheus.py
+INPUTS := pyproject.toml constraints.txt deploy/install.py deploy/get_test_tools.py
 
 .PHONY: help install install-dev demo check test test-long image-test lint clean
 
@@ -71,5 +71,5 @@ clean: ## remove .venv, caches and the demo's video
 
 .venv/.installed-dev: .venv/.installed $(INPUTS)
 	$(BIN)/python deploy/install.py --extras dev
-	$(BIN)/python deploy/get_prometheus.py .venv/tools
+	$(BIN)/python deploy/get_test_tools.py .venv/tools
 	@touch $@

@@ -3,24 +3,20 @@
 Knows no logic; the routes, the error shape and the limits live in their own files.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import FastAPI
-from starlette.responses import Response
 
 from engine import Engine
-from server.document import (
-    A_VIDEO,
-    CONTENT,
-    IDEMPOTENT,
-    VIDEO,
-    Responses,
-    complete_document,
-    errors,
-    form_schema,
-    query,
-)
+from server.document.answers import errors_of
+from server.document.openapi import openapi_document
+from server.document.operation import A_VIDEO
+from server.document.operations import OPEN, OPERATIONS, PROBED
+from server.document.routes import DocumentRoutes
+from server.document.served import Served
 from server.http.access_log import AccessLog
 from server.http.answers import answer_in_one_shape
-from server.http.body import body_schema
 from server.http.callers import Access, Callers
 from server.http.envelope import Envelope
 from server.http.hosts import Hosts, KnownHosts
@@ -28,24 +24,19 @@ from server.http.keys import KeyRing
 from server.http.limits import BodyLimit, Uploads
 from server.http.origins import Origins
 from server.http.tokens import ViewerTokens
-from server.info.routes import InfoRoutes, add_info_routes
-from server.metrics.endpoint import PATH, MetricsRoute
+from server.info.routes import InfoRoutes
+from server.metrics.endpoint import MetricsRoute
 from server.metrics.exchanges import Exchanges
 from server.metrics.families import Families
 from server.metrics.readings import Readings
-from server.player.routes import PlayerRoutes, add_player
+from server.player.routes import PlayerRoutes
 from server.settings import Settings
-from server.videos.events import EVENTS_TYPE
-from server.videos.hls import HlsRoutes, add_hls_routes
+from server.videos.hls import HlsRoutes
 from server.videos.ownership import Ownership, OwnVideosOnly
-from server.videos.query import CONTENT_QUERY, LAST_EVENT_ID, LIST_QUERY, STREAM_QUERY
 from server.videos.routes import VideoRoutes
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
 
-PROBED = ("/livez", "/readyz", PATH)
-"""Asked by machines that know neither a name nor a key of the server."""
-OPEN = (*PROBED, "/", "/player.js", "/openapi.json", "/v1/models", "/v1/models/{name}", "/v1/capabilities")
-"""Need no key. Whatever is not here needs one."""
+Answers = dict[str, Callable[..., Any]]
+"""What answers an operation, by its id."""
 
 MAKING = ("/v1/generate", "/v1/videos")
 """Take pictures and clips."""
@@ -56,25 +47,68 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
 
     Raises ``SettingError`` where the file of keys cannot be read.
     """
-    app = FastAPI(title="HiAR Server", version="0.1.0", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens())
     owned = Ownership(engine, access.keys, settings.max_per_client)
     videos = VideoRoutes(engine, settings, families, owned, access.tokens)
-    _add_making_routes(app, videos)
-    _add_resource_routes(app, videos)
-    _add_reading_routes(app, videos)
-    add_hls_routes(app, HlsRoutes(engine, settings, families, access.tokens))
-    add_info_routes(app, InfoRoutes(engine, settings))
-    add_player(app, PlayerRoutes())
+    answers = _of_videos(videos) | _of_hls(HlsRoutes(engine, settings, families, access.tokens))
+    answers |= _of_server(InfoRoutes(engine, settings), PlayerRoutes())
+    document = DocumentRoutes(openapi_document(Served.of(engine.manifest, settings)))
+    answers |= {"document": document.json, "document_page": document.page}
     if settings.metrics_port is None:
-        app.add_api_route(PATH, metrics_route(settings, engine, families).metrics, include_in_schema=False)
+        answers["metrics"] = metrics_route(settings, engine, families).metrics
+    _add_operations(app, answers)
     _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)
     app.add_middleware(Envelope)
     answer_in_one_shape(app)
-    complete_document(app, OPEN)
     return app
+
+
+def _add_operations(app: FastAPI, answers: Answers) -> None:
+    """Serve each row of the table that has an answer here; only metrics may be served elsewhere."""
+    missing = {row.id for row in OPERATIONS} ^ set(answers)
+    assert missing <= {"metrics"}, f"operations without an answer, or answers without an operation: {missing}"
+    for row in OPERATIONS:
+        if row.id in answers:
+            responses: dict[int | str, dict[str, Any]] = {
+                status: {} for status in errors_of(row, from_application=True)
+            }
+            responses |= {answer.status: {} for answer in row.answers}
+            app.add_api_route(row.path, answers[row.id], methods=[row.method], responses=responses)
+
+
+def _of_videos(routes: VideoRoutes) -> Answers:
+    return {
+        "generate_video": routes.generate,
+        "create_video": routes.create,
+        "remix_video": routes.remix,
+        "list_videos": routes.list,
+        "get_video": routes.retrieve,
+        "delete_video": routes.delete,
+        "change_prompt": routes.change_prompt,
+        "cancel_video": routes.cancel,
+        "download_content": routes.content,
+        "stream_video": routes.stream,
+        "watch_events": routes.events,
+    }
+
+
+def _of_hls(routes: HlsRoutes) -> Answers:
+    return {"get_playlist": routes.playlist, "get_init_segment": routes.init_segment, "get_block": routes.block}
+
+
+def _of_server(info: InfoRoutes, player: PlayerRoutes) -> Answers:
+    return {
+        "list_models": info.models,
+        "get_model": info.model,
+        "get_capabilities": info.capabilities,
+        "get_liveness": info.livez,
+        "get_readiness": info.readyz,
+        "player_page": player.page,
+        "player_script": player.script,
+    }
 
 
 def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownership) -> None:
@@ -89,75 +123,3 @@ def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownersh
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
     return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
-
-
-def _add_making_routes(app: FastAPI, routes: VideoRoutes) -> None:
-    app.add_api_route(
-        "/v1/generate",
-        routes.generate,
-        methods=["POST"],
-        responses={**VIDEO, **errors(400, 408, 409, 410, 413, 415, 502, 503, 504)},
-        openapi_extra={**body_schema(GenerateRequest, form_schema(GenerateRequest)), **IDEMPOTENT},
-        response_class=Response,
-    )
-    created: Responses = {
-        200: {"headers": {"Location": {"description": "The resource.", "schema": {"type": "string"}}}}
-    }
-    app.add_api_route(
-        "/v1/videos",
-        routes.create,
-        methods=["POST"],
-        responses={**created, **errors(400, 408, 409, 410, 413, 415, 503)},
-        openapi_extra={**body_schema(VideoCreate, form_schema(VideoCreate)), **IDEMPOTENT},
-    )
-    app.add_api_route(
-        f"{A_VIDEO}/remix",
-        routes.remix,
-        methods=["POST"],
-        responses={**created, **errors(400, 404, 408, 413, 415, 429, 503)},
-        openapi_extra=body_schema(PromptChange),
-    )
-
-
-def _add_resource_routes(app: FastAPI, routes: VideoRoutes) -> None:
-    app.add_api_route(
-        "/v1/videos", routes.list, methods=["GET"], responses=errors(400), openapi_extra=query(LIST_QUERY)
-    )
-    app.add_api_route(A_VIDEO, routes.retrieve, methods=["GET"], responses=errors(404))
-    app.add_api_route(A_VIDEO, routes.delete, methods=["DELETE"], responses=errors(404))
-    app.add_api_route(f"{A_VIDEO}/cancel", routes.cancel, methods=["POST"], responses=errors(404))
-    app.add_api_route(
-        f"{A_VIDEO}/prompt",
-        routes.change_prompt,
-        methods=["POST"],
-        responses=errors(400, 404, 408, 413, 415, 503),
-        openapi_extra=body_schema(PromptChange),
-    )
-
-
-def _add_reading_routes(app: FastAPI, routes: VideoRoutes) -> None:
-    app.add_api_route(
-        f"{A_VIDEO}/stream",
-        routes.stream,
-        methods=["GET"],
-        responses={**VIDEO, **errors(400, 404, 410, 425, 503, 504)},
-        openapi_extra=query(STREAM_QUERY),
-        response_class=Response,
-    )
-    events = {EVENTS_TYPE: {"schema": {"type": "string"}}}
-    app.add_api_route(
-        f"{A_VIDEO}/events",
-        routes.events,
-        methods=["GET"],
-        responses={200: {"content": events}, 204: {"description": "It ended; all is told."}, **errors(400, 404)},
-        openapi_extra={"parameters": [LAST_EVENT_ID]},
-        response_class=Response,
-    )
-    app.add_api_route(
-        f"{A_VIDEO}/content",
-        routes.content,
-        methods=["GET"],
-        responses={**CONTENT, **errors(400, 404, 410, 416, 425, 429, 503, 504)},
-        openapi_extra=query(CONTENT_QUERY),
-        response_class=Response,
-    )

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from starlette.responses import Response
 
@@ -30,38 +29,10 @@ from engine import (
     VideoFailed,
     WorkerLost,
 )
+from server.metrics.words import Finish, Rejection
 
 ERROR_KEY = "hiar.error"
 """Where the scope of a request holds the ``ApiError`` it was answered with."""
-
-
-class Rejection(StrEnum):
-    """Why a request for a video was refused, as metrics call it."""
-
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    CLIENT_LIMIT = "client_limit"
-    QUEUE_FULL = "queue_full"
-    QUEUE_TIMEOUT = "queue_timeout"
-    DRAINING = "draining"
-    NOT_READY = "not_ready"
-    VALIDATION = "validation"
-    TOO_LARGE = "too_large"
-    TIMEOUT = "timeout"
-
-
-class Finish(StrEnum):
-    """How a video ended, as metrics call it."""
-
-    COMPLETED = "completed"
-    LIMIT = "limit"
-    DRAIN = "drain"
-    CLIENT_DISCONNECT = "client_disconnect"
-    CLIENT_CANCEL = "client_cancel"
-    SLOW_CLIENT = "slow_client"
-    TIMEOUT = "timeout"
-    ENGINE_ERROR = "engine_error"
-    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True)
@@ -80,6 +51,8 @@ class ErrorRow:
     """How a video ends that fails with it. None: none does."""
     retry_s: float | None = None
     """Seconds after which asking again makes sense, where the error does not say so itself. None: never."""
+    about: str = ""
+    """For people: when it comes and what to do, for the document of the API."""
 
     @property
     def type(self) -> str:
@@ -91,39 +64,217 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 # The row with a type's own code is also that of its subclasses without a row, and of codes of its without one.
 ERRORS = (
-    INVALID_REQUEST := ErrorRow("invalid_request", 400, RequestError, rejected=Rejection.VALIDATION),
-    UNAUTHORIZED := ErrorRow("unauthorized", 401, rejected=Rejection.UNAUTHORIZED),
-    FORBIDDEN := ErrorRow("forbidden", 403, rejected=Rejection.FORBIDDEN),
-    REQUEST_TIMEOUT := ErrorRow("request_timeout", 408, rejected=Rejection.TIMEOUT),
-    TOO_LARGE := ErrorRow("payload_too_large", 413, rejected=Rejection.TOO_LARGE),
-    CLIENT_LEFT := ErrorRow("client_left", 499),
-    UNSUPPORTED_TYPE := ErrorRow("unsupported_media_type", 415, rejected=Rejection.VALIDATION),
-    METHOD_NOT_ALLOWED := ErrorRow("method_not_allowed", 405),
-    NOT_FOUND := ErrorRow("not_found", 404, UnknownVideo),
-    CONFLICT := ErrorRow("conflict", 409, rejected=Rejection.VALIDATION),
-    GONE := ErrorRow("gone", 410, BlockGone),
-    RANGE_NOT_SATISFIABLE := ErrorRow("range_not_satisfiable", 416),
-    UNKNOWN_HOST := ErrorRow("unknown_host", 421, rejected=Rejection.FORBIDDEN),
-    TOO_EARLY := ErrorRow("too_early", 425, BlockTooEarly, retry_s=1),
-    RATE_LIMITED := ErrorRow("rate_limited", 429, rejected=Rejection.CLIENT_LIMIT, retry_s=10),
-    QUEUE_FULL := ErrorRow("overloaded", 429, Overloaded, rejected=Rejection.QUEUE_FULL, retry_s=10),
-    NO_PLACE := ErrorRow("overloaded", 429, rejected=Rejection.QUEUE_TIMEOUT, retry_s=10),
-    PROMPT_REPLACED := ErrorRow("prompt_replaced", 429, PromptReplaced, retry_s=1),
-    TOO_MANY_CONNECTIONS := ErrorRow("overloaded", 503, retry_s=1),
-    STARTING := ErrorRow("starting", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
-    DRAINING := ErrorRow(
-        "draining", 503, EngineUnavailable, rejected=Rejection.DRAINING, finish=Finish.DRAIN, retry_s=5
+    INVALID_REQUEST := ErrorRow(
+        "invalid_request",
+        400,
+        RequestError,
+        rejected=Rejection.VALIDATION,
+        about="The request is not valid; param names the field and the message says what it takes.",
     ),
-    UNAVAILABLE := ErrorRow("engine_unavailable", 503, EngineUnavailable, rejected=Rejection.NOT_READY, retry_s=5),
-    REFUSED := ErrorRow("refused", 503, Refused, rejected=Rejection.NOT_READY, retry_s=5),
-    LATE_BLOCK := ErrorRow("late_block", 503, retry_s=1),
-    FIRST_FRAGMENT_TIMEOUT := ErrorRow("first_segment_timeout", 504),
-    ENGINE_ERROR := ErrorRow("engine_error", 503, VideoFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
-    CORRUPT_LATENTS := ErrorRow("corrupt_latents", 502, CorruptLatents, finish=Finish.ENGINE_ERROR),
-    OUT_OF_MEMORY := ErrorRow("engine_oom", 503, EngineOutOfMemory, finish=Finish.ENGINE_ERROR, retry_s=1),
-    ENCODER_FAILED := ErrorRow("encoder_failed", 503, EncoderFailed, finish=Finish.ENGINE_ERROR, retry_s=1),
-    WORKER_LOST := ErrorRow("worker_lost", 503, WorkerLost, finish=Finish.ENGINE_ERROR, retry_s=1),
-    BUG := ErrorRow("internal_error", 500, HiarError, finish=Finish.INTERNAL_ERROR),
+    UNAUTHORIZED := ErrorRow(
+        "unauthorized",
+        401,
+        rejected=Rejection.UNAUTHORIZED,
+        about="No key, an unknown key, or a viewer token that has expired or is for another video.",
+    ),
+    FORBIDDEN := ErrorRow(
+        "forbidden",
+        403,
+        rejected=Rejection.FORBIDDEN,
+        about="The key may not ask for this priority, or a web page of another origin asks.",
+    ),
+    REQUEST_TIMEOUT := ErrorRow(
+        "request_timeout",
+        408,
+        rejected=Rejection.TIMEOUT,
+        about="The header or the body did not arrive in time.",
+    ),
+    TOO_LARGE := ErrorRow(
+        "payload_too_large",
+        413,
+        rejected=Rejection.TOO_LARGE,
+        about="The body has too many bytes.",
+    ),
+    CLIENT_LEFT := ErrorRow(
+        "client_left",
+        499,
+        about="The client left before its answer; only the log tells of it.",
+    ),
+    UNSUPPORTED_TYPE := ErrorRow(
+        "unsupported_media_type",
+        415,
+        rejected=Rejection.VALIDATION,
+        about="Send the body as application/json, uncompressed.",
+    ),
+    METHOD_NOT_ALLOWED := ErrorRow(
+        "method_not_allowed",
+        405,
+        about="The address does not answer this method; Allow lists those it does.",
+    ),
+    NOT_FOUND := ErrorRow(
+        "not_found",
+        404,
+        UnknownVideo,
+        about="There is no such address, model, block, or video, or it is another key's.",
+    ),
+    CONFLICT := ErrorRow(
+        "conflict",
+        409,
+        rejected=Rejection.VALIDATION,
+        about="This Idempotency-Key came with another request before.",
+    ),
+    GONE := ErrorRow(
+        "gone",
+        410,
+        BlockGone,
+        about="The block or the video is kept no longer; the message names the earliest block there is.",
+    ),
+    RANGE_NOT_SATISFIABLE := ErrorRow(
+        "range_not_satisfiable",
+        416,
+        about="The file has no such part, or the video is still being made.",
+    ),
+    URI_TOO_LONG := ErrorRow("uri_too_long", 414, about="The address is longer than 8 KiB."),
+    HEADERS_TOO_LARGE := ErrorRow("headers_too_large", 431, about="The headers are longer than 64 KiB."),
+    UNSUPPORTED_VERSION := ErrorRow("unsupported_version", 505, about="The server speaks HTTP/1.1."),
+    UNKNOWN_HOST := ErrorRow(
+        "unknown_host",
+        421,
+        rejected=Rejection.FORBIDDEN,
+        about="The server does not go by this Host; its operator can add it to --allowed-hosts.",
+    ),
+    TOO_EARLY := ErrorRow(
+        "too_early",
+        425,
+        BlockTooEarly,
+        retry_s=1,
+        about="The block, or a picture of it, is too far ahead; ask again.",
+    ),
+    RATE_LIMITED := ErrorRow(
+        "rate_limited",
+        429,
+        rejected=Rejection.CLIENT_LIMIT,
+        retry_s=10,
+        about="Too many requests, videos or new prompts of one key, address or video.",
+    ),
+    QUEUE_FULL := ErrorRow(
+        "overloaded",
+        429,
+        Overloaded,
+        rejected=Rejection.QUEUE_FULL,
+        retry_s=10,
+        about="All places and the queue are taken; try again later.",
+    ),
+    NO_PLACE := ErrorRow(
+        "overloaded",
+        429,
+        rejected=Rejection.QUEUE_TIMEOUT,
+        retry_s=10,
+        about="No place became free in time; try again later.",
+    ),
+    PROMPT_REPLACED := ErrorRow(
+        "prompt_replaced",
+        429,
+        PromptReplaced,
+        retry_s=1,
+        about="A newer prompt of the same video took the place of this one.",
+    ),
+    TOO_MANY_CONNECTIONS := ErrorRow(
+        "overloaded",
+        503,
+        retry_s=1,
+        about="The server has as many connections as it takes.",
+    ),
+    STARTING := ErrorRow(
+        "starting",
+        503,
+        EngineUnavailable,
+        rejected=Rejection.NOT_READY,
+        retry_s=5,
+        about="The model is loading.",
+    ),
+    DRAINING := ErrorRow(
+        "draining",
+        503,
+        EngineUnavailable,
+        rejected=Rejection.DRAINING,
+        finish=Finish.DRAIN,
+        retry_s=5,
+        about="The server is being stopped; running videos end at their next block.",
+    ),
+    UNAVAILABLE := ErrorRow(
+        "engine_unavailable",
+        503,
+        EngineUnavailable,
+        rejected=Rejection.NOT_READY,
+        retry_s=5,
+        about="The engine is restarting, or has failed.",
+    ),
+    REFUSED := ErrorRow(
+        "refused",
+        503,
+        Refused,
+        rejected=Rejection.NOT_READY,
+        retry_s=5,
+        about="The server cannot take the video now.",
+    ),
+    LATE_BLOCK := ErrorRow(
+        "late_block",
+        503,
+        retry_s=1,
+        about="The block did not come in time; ask again.",
+    ),
+    FIRST_FRAGMENT_TIMEOUT := ErrorRow(
+        "first_segment_timeout",
+        504,
+        about="The video's first block did not come in time.",
+    ),
+    ENGINE_ERROR := ErrorRow(
+        "engine_error",
+        503,
+        VideoFailed,
+        finish=Finish.ENGINE_ERROR,
+        retry_s=1,
+        about="The video failed while it was made; try again.",
+    ),
+    CORRUPT_LATENTS := ErrorRow(
+        "corrupt_latents",
+        502,
+        CorruptLatents,
+        finish=Finish.ENGINE_ERROR,
+        about="The model made numbers that are no picture; another seed or prompt may help.",
+    ),
+    OUT_OF_MEMORY := ErrorRow(
+        "engine_oom",
+        503,
+        EngineOutOfMemory,
+        finish=Finish.ENGINE_ERROR,
+        retry_s=1,
+        about="The device had no memory left for this video.",
+    ),
+    ENCODER_FAILED := ErrorRow(
+        "encoder_failed",
+        503,
+        EncoderFailed,
+        finish=Finish.ENGINE_ERROR,
+        retry_s=1,
+        about="The encoder of the video failed.",
+    ),
+    WORKER_LOST := ErrorRow(
+        "worker_lost",
+        503,
+        WorkerLost,
+        finish=Finish.ENGINE_ERROR,
+        retry_s=1,
+        about="A worker died and the video could not go on.",
+    ),
+    BUG := ErrorRow(
+        "internal_error",
+        500,
+        HiarError,
+        finish=Finish.INTERNAL_ERROR,
+        about="The server has a bug; its log has the details under the request's id.",
+    ),
 )
 
 

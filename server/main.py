@@ -21,7 +21,7 @@ from server.errors import ApiError
 from server.http.access_log import tell_refused
 from server.http.keys import new_key, read_keys
 from server.http.listener import Listener, address_of, listen
-from server.http.protocol import HttpConfig
+from server.http.protocol import HideNoHttp, HttpConfig
 from server.logs import configure_logging
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
@@ -206,7 +206,8 @@ def _metrics_listeners(settings: Settings, *, is_open: bool) -> list[Listener]:
 
 def _configure_logging(level: str, form: str) -> None:
     configure_logging(level, form)
-    logging.getLogger("uvicorn.error").addFilter(HideAborts())
+    for noise in (HideAborts(), HideNoHttp()):
+        logging.getLogger("uvicorn.error").addFilter(noise)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's form is no event of the server
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -13,21 +13,11 @@ from starlette.responses import Response
 
 from engine import HiarError
 from server.errors import BUG, ERROR_KEY, INVALID_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, ApiError, from_engine
+from server.http.wording import UNION_TAGS, sentence
 
 _SHOWN_NAME_LENGTH = 64
-_UNION_TAGS = frozenset({"text", "schedule"})
-"""Names that pydantic puts into a location for the branch it took; callers never wrote them."""
-
 _RETIRED = "/v1/sessions"
 """Where videos were before they were resources."""
-
-_PLAIN_WORDS = {
-    "extra_forbidden": "this field is not known; remove it or check its spelling",
-    "missing": "this field is required",
-    "model_type": "this must be a JSON object",
-    "string_pattern_mismatch": "this must be WIDTHxHEIGHT, such as 832x480",
-    "string_unicode": "this holds half of a surrogate pair, which is not text",
-}
 
 
 class ErrorBody(BaseModel):
@@ -49,17 +39,16 @@ class ErrorAnswer(BaseModel):
 
 def from_validation(error: ValidationError) -> ApiError:
     """Describe the first field at fault. The value itself is never echoed: it may be huge or not printable."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = _param(first["loc"])
-    message = _PLAIN_WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    text = f"{param}: {message}" if param else message
+    first = error.errors(include_url=False)[0]
+    param, message = _param(first["loc"]), sentence(first)
+    text = f"{param}: {message}" if param else f"the body: {message}"
     return ApiError(INVALID_REQUEST, text, param=param)
 
 
 def _param(location: tuple[int | str, ...]) -> str | None:
     text = ""
     for part in location:
-        if part in _UNION_TAGS:
+        if part in UNION_TAGS:
             continue
         text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
     return text.removeprefix(".") or None
@@ -95,7 +84,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         return _answer(request, ApiError(NOT_FOUND, _nothing_at(request.url.path)))
     if error.status_code == METHOD_NOT_ALLOWED.status:
         return _wrong_method(request)
-    return _answer(request, ApiError(INVALID_REQUEST, error.detail, headers=error.headers))
+    return _answer(request, ApiError(INVALID_REQUEST, "the request cannot be read", headers=error.headers))
 
 
 def _answer(request: Request, error: ApiError) -> Response:

@@ -30,14 +30,6 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     return read
 
 
-def body_schema(model: type[BaseModel], form: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The OpenAPI entry for a body that ``body_of(model)`` reads, or that may also be a form of this schema."""
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    if form is not None:
-        content["multipart/form-data"] = {"schema": form}
-    return {"requestBody": {"required": True, "content": content}}
-
-
 def parse_json(raw: bytes) -> Any:
     """Parse one JSON value. Raises ``ApiError`` 400 that says what is wrong with the text."""
     try:
@@ -45,7 +37,7 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise _invalid(f"the body is not UTF-8: bad byte at position {error.start}") from None
     except json.JSONDecodeError as error:
-        raise _invalid(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise _invalid(f"the body is not JSON: see line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise _invalid("the body is nested too deeply") from None
     except ValueError:

@@ -5,21 +5,35 @@ that a client has left once a second request is pipelined behind a stream.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from server.errors import INVALID_REQUEST, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, ApiError
+from server.errors import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, ApiError
+from server.http.head import HEAD_BYTES, BoundedConnection
 from server.settings import TransportLimits
 
+_log = logging.getLogger(__name__)
+_NO_HTTP = "Invalid HTTP request received."
+"""What uvicorn warns of; anybody who reaches the port could fill the log with it."""
 _BACKLOG = 2048
 _FLUSH_TIMEOUT_S = 5
+
+
+class HideNoHttp(logging.Filter):
+    """Drops uvicorn's warnings of bytes that are no request: each has its line in the access log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to keep the record."""
+        return record.msg != _NO_HTTP
 
 
 class HttpConfig(uvicorn.Config):
@@ -64,6 +78,7 @@ class GuardedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.access_log = False  # uvicorn's own lines have the query, and so viewer tokens
+        self.conn = BoundedConnection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._limits = config.limits
         self._on_refused = config.on_refused
         self._header_deadline: asyncio.TimerHandle | None = None
@@ -98,7 +113,12 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not HTTP."""
-        self._refuse(ApiError(INVALID_REQUEST, "this is not a valid HTTP/1.1 request"))
+        assert isinstance(self.conn, BoundedConnection) and self.conn.refusal is not None, "refused without a reason"
+        _log.debug("%s sent what is no request: %s", self.client, self.conn.refusal)
+        self._refuse(self.conn.refusal)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        _log.debug("%s asked for an upgrade, which there is none to", self.client)
 
     def _is_answering(self) -> bool:
         # uvicorn declares the attribute as always set, yet it is None until the first request.

@@ -2,10 +2,7 @@
 
 from dataclasses import asdict
 
-from fastapi import FastAPI
-
 from engine import VAE_TEMPORAL_STRIDE, Engine, EngineFacts, EngineLoad, EngineState
-from server.document import open_errors
 from server.errors import NOT_FOUND, ApiError, unavailable
 from server.info.schemas import (
     CapabilitiesAnswer,
@@ -131,12 +128,3 @@ def _load(load: EngineLoad) -> LoadAnswer:
         num_pages=load.num_pages,
         restarts=load.restarts,
     )
-
-
-def add_info_routes(app: FastAPI, routes: InfoRoutes) -> None:
-    """Their addresses."""
-    app.add_api_route("/v1/models", routes.models, methods=["GET"], responses=open_errors(403, 421))
-    app.add_api_route("/v1/models/{name}", routes.model, methods=["GET"], responses=open_errors(403, 404, 421))
-    app.add_api_route("/v1/capabilities", routes.capabilities, methods=["GET"], responses=open_errors(403, 421))
-    app.add_api_route("/livez", routes.livez, methods=["GET"], responses=open_errors(503))
-    app.add_api_route("/readyz", routes.readyz, methods=["GET"], responses=open_errors(503))

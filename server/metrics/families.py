@@ -12,7 +12,8 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from engine import EngineState, LossReason, Pace
-from server.errors import ERRORS, Finish, Rejection
+from server.errors import ERRORS
+from server.metrics.words import Finish, Rejection
 
 PREFIX = "hiar"
 

@@ -13,8 +13,9 @@ from engine import (
     StartProgress,
     StartTimes,
 )
-from server.errors import Finish, finish_of, row_of
+from server.errors import finish_of, row_of
 from server.metrics.families import Families
+from server.metrics.words import Finish
 from server.metrics.work import WorkRecord
 
 

@@ -1,6 +1,5 @@
 """The player's page and program."""
 
-from fastapi import FastAPI
 from starlette.responses import Response
 
 from server.options import ROOT
@@ -26,9 +25,3 @@ class PlayerRoutes:
     async def script(self) -> Response:
         """The player's program."""
         return Response(self._script, media_type="text/javascript")
-
-
-def add_player(app: FastAPI, routes: PlayerRoutes) -> None:
-    """Their addresses."""
-    app.add_api_route("/", routes.page, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/player.js", routes.script, methods=["GET"], include_in_schema=False)

@@ -7,12 +7,10 @@ player says that it begins and never that it leaves.
 import asyncio
 from collections.abc import Callable
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine import BlockGone, Engine, Fragment, VideoHandle, VideoState
-from server.document import A_VIDEO, VIDEO, errors, query
 from server.errors import (
     CLIENT_LEFT,
     FIRST_FRAGMENT_TIMEOUT,
@@ -30,7 +28,7 @@ from server.metrics.streams import count_hls_segment
 from server.settings import Settings
 from server.videos.arrivals import while_connected
 from server.videos.playlist import FURTHEST_RELOAD, listed, playlist, target_s
-from server.videos.query import RELOAD_QUERY, block_number, reload_of
+from server.videos.query import block_number, reload_of
 
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
 PATIENCE = 3
@@ -121,33 +119,6 @@ class HlsRoutes:
 
     def _media(self, data: bytes) -> Response:
         return Response(data, headers={"Cache-Control": f"{self._scope}, {_FOREVER}"}, media_type="video/mp4")
-
-
-def add_hls_routes(app: FastAPI, routes: HlsRoutes) -> None:
-    """Their addresses."""
-    text, media = {PLAYLIST_TYPE: {"schema": {"type": "string"}}}, VIDEO[200]["content"]
-    app.add_api_route(
-        f"{A_VIDEO}/index.m3u8",
-        routes.playlist,
-        methods=["GET"],
-        responses={200: {"content": text}, **errors(400, 404, 410, 429, 503, 504)},
-        openapi_extra=query(RELOAD_QUERY),
-        response_class=Response,
-    )
-    app.add_api_route(
-        f"{A_VIDEO}/init.mp4",
-        routes.init_segment,
-        methods=["GET"],
-        responses={200: {"content": media}, **errors(404, 410, 429, 503, 504)},
-        response_class=Response,
-    )
-    app.add_api_route(
-        f"{A_VIDEO}/blocks/{{n}}.m4s",
-        routes.block,
-        methods=["GET"],
-        responses={200: {"content": media}, **errors(400, 404, 410, 425, 503)},
-        response_class=Response,
-    )
 
 
 async def _until(video: VideoHandle, is_so: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from server.errors import INVALID_REQUEST, ApiError
 from server.videos.files import Variant
+from server.videos.idempotency import HEADER, KEY_LENGTH_MAX
 
 LIST_MAX = 100
 LIST_DEFAULT = 20
@@ -17,28 +18,43 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
-CONTENT_QUERY = [
-    _parameter("variant", "What of it.", {"type": "string", "enum": list(Variant), "default": Variant.VIDEO})
-]
-LAST_EVENT_ID = {
-    **_parameter("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0}),
-    "in": "header",
-}
-LIST_QUERY = [
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {**_parameter(name, description, schema), "in": "header"}
+
+
+IDEMPOTENCY = _header(
+    HEADER,
+    "The same request with the same key within 24 hours gets the same video.",
+    {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH_MAX},
+)
+LIST_QUERY = (
     _parameter(
         "limit", "How many to list.", {"type": "integer", "minimum": 1, "maximum": LIST_MAX, "default": LIST_DEFAULT}
     ),
     _parameter("after", "Id of the last one of the page before.", {"type": "string"}),
     _parameter("order", "Newest first is desc.", {"type": "string", "enum": ["asc", "desc"], "default": "desc"}),
-]
-STREAM_QUERY = [
-    _parameter("from", "The first block; `live` is the newest.", {"type": "string", "default": "0", "examples": ["12"]})
-]
+)
 """Of the API's document: queries are read here and not by the framework."""
-RELOAD_QUERY = [
+STREAM_QUERY = (
+    _parameter(
+        "from",
+        "The first block; `live` is the newest.",
+        {"type": "string", "pattern": "^(live|[0-9]{1,9})$", "default": "0", "examples": ["12", "live"]},
+    ),
+)
+CONTENT_QUERY = (
+    _parameter("variant", "What of it.", {"type": "string", "enum": list(Variant), "default": Variant.VIDEO}),
+)
+CONTENT_HEADERS = (
+    _header("Range", "One range of bytes of an ended video.", {"type": "string", "examples": ["bytes=0-1023"]}),
+    _header("If-Range", "Heed `Range` only if the `ETag` is still this.", {"type": "string"}),
+    _header("If-None-Match", "Answer 304 if the `ETag` is this.", {"type": "string"}),
+)
+LAST_EVENT_ID = _header("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0})
+RELOAD_QUERY = (
     _parameter("_HLS_msn", "Answer when this block is told of.", {"type": "integer", "minimum": 0}),
     _parameter("_HLS_part", "A part of that block, which has one.", {"type": "integer", "minimum": 0}),
-]
+)
 
 
 @dataclass(frozen=True)

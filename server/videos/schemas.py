@@ -18,9 +18,16 @@ SECONDS_MAX = 86_400.0
 SECONDS_DEFAULT = 4.0
 LINGER_MAX = 600.0
 SEED_MAX = 2**64 - 1
-FPS_MAX = 120
 PRIORITY_MAX = 9
+SECONDS_TEXT = (
+    r"([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2})(\.[0-9]{1,9})?|86400|0\.0{0,8}[1-9][0-9]{0,8}"
+)
+"""A number above 0 and up to ``SECONDS_MAX``, as text."""
+_SIZE = re.compile(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}")
 _WHITE_CONTROLS = frozenset("\t\n\r")
+_NO_CONTROL = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"
+PROMPT_PATTERN = rf"^{_NO_CONTROL}*[^\s\u0000-\u001f\u007f-\u009f]{_NO_CONTROL}*$"
+"""For the document: what ``_printable_prompt`` takes."""
 
 
 class _Strict(BaseModel):
@@ -28,6 +35,8 @@ class _Strict(BaseModel):
 
 
 def _printable_prompt(text: str) -> str:
+    if len(text) > PROMPT_LENGTH_MAX:
+        raise ValueError(f"the prompt has {len(text)} characters; at most {PROMPT_LENGTH_MAX} are taken")
     if not text.strip():
         raise ValueError("the prompt is empty; describe the video in a few words")
     for char in text:
@@ -39,10 +48,9 @@ def _printable_prompt(text: str) -> str:
 PromptText = Annotated[
     str,
     Field(
-        min_length=1,
-        max_length=PROMPT_LENGTH_MAX,
         description=f"1 to {PROMPT_LENGTH_MAX} code points, not all spaces; no control characters but tab and newline.",
         examples=["a large red circle drifts to the right over a night sky"],
+        json_schema_extra={"minLength": 1, "maxLength": PROMPT_LENGTH_MAX, "pattern": PROMPT_PATTERN},
     ),
 ]
 
@@ -71,13 +79,9 @@ class _VideoFields(_Strict):
     seed: int = Field(0, ge=0, le=SEED_MAX, description="The same request with the same seed gives the same video.")
     size: str | None = Field(
         None,
-        pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$",
         description="WIDTHxHEIGHT in pixels, one that `/v1/models` lists; omit for the model's default.",
-        examples=["832x480"],
     )
-    fps: int | None = Field(
-        None, ge=1, le=FPS_MAX, description="Frames a second at playback; omit for the model's default."
-    )
+    fps: int | None = Field(None, ge=1, description="Frames a second at playback; omit for the model's default.")
     quality: Literal["draft", "standard", "high"] = Field("standard", description="How many bits the encoder spends.")
     priority: int = Field(
         0,
@@ -86,7 +90,7 @@ class _VideoFields(_Strict):
         description="Of `fast` videos the higher is served first; realtime ones go by deadline. At most what the key "
         "allows; 0 without keys.",
     )
-    model: str | None = Field(None, max_length=200, description="Name of the served model; omit to take it as it is.")
+    model: str | None = Field(None, description="Name of the served model; omit to take it as it is.")
     image: str | None = Field(
         None,
         description="A picture that the video begins with, as base64 text: JPEG, PNG or WebP, scaled and cropped "
@@ -119,7 +123,7 @@ _PACE = "`realtime` stays a few seconds ahead of playback; `fast` does not wait.
 class GenerateRequest(_VideoFields):
     """One video to generate and stream in the answer. Only `prompt` is required."""
 
-    seconds: float | None = Field(None, gt=0, le=SECONDS_MAX, description="Length of the video; omit for endless.")
+    seconds: float | None = Field(None, gt=0, description="Length of the video; omit for endless.")
     pace: Literal["realtime", "fast"] = Field("realtime", description=_PACE)
     linger_seconds: float = Field(
         0,
@@ -129,15 +133,19 @@ class GenerateRequest(_VideoFields):
     )
 
 
+def _or_text(schema: dict[str, Any]) -> None:
+    """OpenAI's clients send text: tell so."""
+    schema["anyOf"].insert(1, {"type": "string", "pattern": f"^({SECONDS_TEXT})$", "examples": ["4"]})
+
+
 class VideoCreate(_VideoFields):
     """One video to generate, whoever reads it. Only `prompt` is required."""
 
     seconds: float | None = Field(
         SECONDS_DEFAULT,
         gt=0,
-        le=SECONDS_MAX,
         description="Length of the video, as a number or its text; null for endless.",
-        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]},
+        json_schema_extra=_or_text,
     )
     pace: Literal["realtime", "fast"] = Field("fast", description=_PACE)
 
@@ -147,7 +155,7 @@ class VideoCreate(_VideoFields):
         """OpenAI's clients send text."""
         if not isinstance(seconds, str):
             return seconds
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds):
+        if not re.fullmatch(SECONDS_TEXT, seconds):
             raise ValueError('this must be a number of seconds, such as 4 or "4"')
         return float(seconds)
 
@@ -196,16 +204,19 @@ def _prompts(prompt: str | list[TimedPrompt], seconds: float | None) -> tuple[Pr
 def _size(size: str | None, manifest: Manifest) -> tuple[int, int]:
     if size is None:
         return manifest.video.sizes[0]
+    if not _SIZE.fullmatch(size):
+        offered = " or ".join(manifest.video.size_names)
+        raise RequestError(f"size: this must be WIDTHxHEIGHT; choose {offered}", "size")
     width_px, _, height_px = size.partition("x")
     return int(width_px), int(height_px)
 
 
 def _seconds(asked: GenerateRequest | VideoCreate, max_seconds: float | None) -> float | None:
-    seconds = asked.seconds
-    if max_seconds is None:
-        return seconds
-    if seconds is None or "seconds" not in asked.model_fields_set:
-        return max_seconds if seconds is None else min(seconds, max_seconds)
-    if seconds > max_seconds:
-        raise RequestError(f"seconds: {seconds:g} is above {max_seconds:g}, the limit of this server", param="seconds")
+    seconds, limit = asked.seconds, SECONDS_MAX if max_seconds is None else max_seconds
+    if seconds is None:
+        return max_seconds
+    if "seconds" not in asked.model_fields_set:
+        return min(seconds, limit)
+    if seconds > limit:
+        raise RequestError(f"seconds: {seconds:g} is above {limit:g}, the limit of this server", param="seconds")
     return seconds

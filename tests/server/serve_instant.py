@@ -1,9 +1,10 @@
-"""``hiar-server`` on workers that need no process: first seconds a block or ``broken``/``failing``, then its flags."""
+"""``hiar-server`` on workers that need no process: first seconds a block or a word of ``behaviour``, then its flags."""
 
 import sys
 
 import server.main
 from engine import EngineConfig, Manifest, Observer, WeightsError, WorkerLost
+from server.info.routes import InfoRoutes
 from server.settings import Settings
 from tests.instant import MANIFEST, Behaviour, InstantEngine
 
@@ -14,8 +15,15 @@ def behaviour(pace: str) -> Behaviour:
             return Behaviour(start_failure=WeightsError("model.safetensors is truncated"))
         case "failing":
             return Behaviour(fail_at=1, failure=WorkerLost("a worker died"))
+        case "buggy":
+            InfoRoutes.capabilities = _bug  # type: ignore[method-assign, assignment]
+            return Behaviour()
         case seconds:
             return Behaviour(block_s=float(seconds))
+
+
+async def _bug(self: InfoRoutes) -> None:
+    raise KeyError("a bug")
 
 
 def main() -> None:

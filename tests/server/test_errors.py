@@ -22,8 +22,9 @@ from engine import (
     WorkerLost,
 )
 from engine.errors import START_FAILURES, VIDEO_FAILURES
-from server.errors import ERRORS, ApiError, ErrorRow, Finish, Rejection, finish_of, from_engine, row_of, unavailable
+from server.errors import ERRORS, ApiError, ErrorRow, finish_of, from_engine, row_of, unavailable
 from server.metrics.families import ERROR_KINDS
+from server.metrics.words import Finish, Rejection
 from tests.instant import MANIFEST
 from tests.server.test_main import ROOT
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import httpx
 import pytest
 
-from server.app import OPEN, PROBED
+from server.document.operations import OPEN, PROBED
 from server.http.hosts import KnownHosts, split_host
 from server.http.listener import listen
 from server.settings import SettingError

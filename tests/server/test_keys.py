@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from engine import EngineOptions, VideoHandle
-from server.app import OPEN, PROBED
+from server.document.operations import OPEN, PROBED
 from tests.instant import Behaviour
 from tests.server.keyed_server import ALICE, BOB, SLOW, VIDEO, bearer, create, line
 from tests.server.live_server import LiveServer, serving

@@ -1,0 +1,1 @@
+"""Hostile requests over loopback: whatever comes in, the server answers typed, lives, and keeps its memory flat."""

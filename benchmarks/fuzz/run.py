@@ -1,0 +1,181 @@
+"""Sends the cases to a server of its own and judges what comes back."""
+
+import json
+import re
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from benchmarks.fuzz.cases import cases
+
+DOCUMENTED = frozenset({502, 503, 504, 505})
+"""Statuses of 500 and above that an answer may have."""
+GROWTH_MB = 64
+"""More memory than this, after the first tenth of the cases, is a leak."""
+_ANSWER_S = 0.5
+_READ_BYTES = 16_384
+_START_S = 120
+_NO_ANSWER = "none"
+_NO_HTTP = "no HTTP"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the server did."""
+
+    num_cases: int
+    statuses: dict[str, int]
+    took_s: float
+    memory_mb: tuple[float, float]
+    """Of the API's process: after the first tenth of the cases, and at the end."""
+    log_bytes: int
+    faults: list[str]
+
+
+def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int) -> Outcome:
+    """Start the server, send it the cases, and judge."""
+    with tempfile.TemporaryFile() as log, _served([*command, "--port", "0"], log) as process:
+        url = _address(log, process)
+        _await_ready(url, process)
+        document = httpx.get(f"{url}/openapi.json").json()
+        ids = [_create(url, seconds) for seconds in (1, 3600, 1)]
+        sent = cases(document, url.removeprefix("http://"), ids, num_cases, seed)
+        began_s = time.monotonic()
+        first, rest = sent[: num_cases // 10], sent[num_cases // 10 :]
+        statuses = _send_all(url, first, num_connections)
+        memory_before = _memory_mb(process.pid)
+        statuses += _send_all(url, rest, num_connections)
+        took_s = time.monotonic() - began_s
+        faults = _faults(statuses) + _health(url, process)
+        memory = memory_before, _memory_mb(process.pid)
+        if memory[1] - memory[0] > GROWTH_MB:
+            faults.append(f"memory grew by {memory[1] - memory[0]:.0f} MB")
+        said = _said(log)
+    if "Traceback" in said:
+        faults.append(f"the log has {said.count('Traceback')} tracebacks:\n" + said[said.index("Traceback") :][:2000])
+    return Outcome(num_cases, dict(statuses), took_s, memory, len(said), faults)
+
+
+@contextmanager
+def _served(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+
+
+def _said(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode("utf-8", "replace")
+
+
+def _address(log: IO[bytes], process: "subprocess.Popen[bytes]") -> str:
+    for _ in _while_starting(process):
+        found = re.search(r"listening on (http://\S+)", _said(log))
+        if found is not None:
+            return found[1]
+    raise TimeoutError("the server does not listen")
+
+
+def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    for _ in _while_starting(process):
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+    raise TimeoutError("the server is not ready")
+
+
+def _while_starting(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    until_s = time.monotonic() + _START_S
+    while time.monotonic() < until_s:
+        if process.poll() is not None:
+            raise ChildProcessError(f"the server ended with {process.returncode}")
+        yield
+        time.sleep(0.05)
+
+
+def _create(url: str, seconds: float) -> str:
+    answer = httpx.post(f"{url}/v1/videos", json={"prompt": "x", "seconds": seconds, "pace": "realtime"})
+    return str(answer.raise_for_status().json()["id"])
+
+
+def _send_all(url: str, requests: Sequence[bytes], num_connections: int) -> Counter[str]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    address = host.strip("[]"), int(port)
+    done = threading.Event()
+    with ThreadPoolExecutor(num_connections + 1) as threads:
+        sweeping = threads.submit(_sweep, url, done)
+        try:
+            return Counter(threads.map(lambda raw: _status(address, raw), requests))
+        finally:
+            done.set()
+            sweeping.result()
+
+
+def _sweep(url: str, done: threading.Event) -> None:
+    """End the videos that the cases made, so that later ones find a place."""
+    while not done.wait(1):
+        with suppress(httpx.HTTPError):
+            running = [one for one in _videos(url) if one["seconds"] != "3600"]
+            for video in running:
+                httpx.post(f"{url}/v1/videos/{video['id']}/cancel")
+
+
+def _videos(url: str) -> list[dict[str, Any]]:
+    return list(httpx.get(f"{url}/v1/videos", params={"limit": 100}).raise_for_status().json()["data"])
+
+
+def _status(address: tuple[str, int], raw: bytes) -> str:
+    """Send one request; its answer's status, or what else became of it."""
+    try:
+        with socket.create_connection(address, timeout=_ANSWER_S) as connection:
+            with suppress(OSError):
+                connection.sendall(raw)
+            if len(raw) % 4 == 0:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(_READ_BYTES)
+    except (TimeoutError, ConnectionResetError):
+        return _NO_ANSWER
+    found = re.match(rb"HTTP/1\.1 ([1-5][0-9]{2}) [A-Za-z -]+\r\n", answer)
+    return _NO_ANSWER if answer == b"" else _NO_HTTP if found is None else found[1].decode("ascii")
+
+
+def _faults(statuses: Counter[str]) -> list[str]:
+    wrong = [name for name in statuses if name.isdecimal() and int(name) >= 500 and int(name) not in DOCUMENTED]
+    return [f"{statuses[name]} answers were {name}" for name in (*wrong, _NO_HTTP) if statuses[name]]
+
+
+def _health(url: str, process: "subprocess.Popen[bytes]") -> list[str]:
+    """Whether it still makes videos."""
+    if process.poll() is not None:
+        return [f"the server ended with {process.returncode}"]
+    try:
+        for video in _videos(url):
+            httpx.delete(f"{url}/v1/videos/{video['id']}")
+        answer = httpx.post(f"{url}/v1/generate", json={"prompt": "x", "seconds": 1}, timeout=60)
+    except httpx.HTTPError as error:
+        return [f"the server does not answer: {error}"]
+    return [] if answer.status_code == 200 else [f"a good request got {answer.status_code}: {json.dumps(answer.text)}"]
+
+
+def _memory_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None, "Linux tells it"
+    return int(found[1]) / 1024
