@@ -30,7 +30,7 @@ from engine import (
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.law.placement import PassCosts, place
-from engine.law.schedule import frames_before_block
+from engine.law.schedule import frames_before_block, start_blocks
 from engine.law.window import writes_pages
 from engine.messages import (
     BlockDone,
@@ -38,17 +38,20 @@ from engine.messages import (
     BlockTicket,
     Cancel,
     CloseTicket,
+    EncodePixels,
     EncodePrompt,
     ForFront,
     InitReady,
     LatentsSaved,
     OpenTicket,
+    PixelsEncoded,
     PromptEncoded,
+    Question,
     Ticket,
     VideoBroken,
     VideoClosed,
 )
-from engine.request import TensorBytes
+from engine.request import Pixels, TensorBytes
 from tests.small_mp4 import CODECS, SmallMedia
 
 NUM_PAGES = 16
@@ -100,6 +103,7 @@ def facts(devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST) ->
         decoder="none",
         encoder="none",
         codecs=CODECS,
+        takes_pictures=True,
     )
 
 
@@ -231,7 +235,9 @@ class InstantWorkers:
         self._lost_at: float | None = None
         self._recovery_times_s: list[float] = []
         self._chains: list[InstantChain] = []
-        self._held: list[EncodePrompt] = []
+        self._held: list[Question] = []
+        self.pictures: list[Pixels] = []
+        """All that were to be encoded."""
         self.start_progress: str | None = None
 
     # --- what the engine asks ---
@@ -256,7 +262,7 @@ class InstantWorkers:
         if self._state == EngineState.READY:
             self._chains[chain].take(message)
 
-    def ask(self, question: EncodePrompt) -> None:
+    def ask(self, question: Question) -> None:
         if self._state == EngineState.READY:
             self._held.append(question)
             if not self._behaviour.holds_prompts:
@@ -306,10 +312,19 @@ class InstantWorkers:
         self._on_lost(failure.message, frozenset())
 
     def answer_prompts(self) -> None:
-        """Embed what was asked for so far."""
+        """Embed and encode what was asked for so far."""
         asked, self._held = self._held, []
         for question in asked:
-            self._on_message(0, PromptEncoded(request=question.request, embedding=tensor(question.text)))
+            if isinstance(question, EncodePrompt):
+                self._on_message(0, PromptEncoded(request=question.request, embedding=tensor(question.text)))
+            else:
+                self.pictures.append(question.pixels)
+                self._on_message(0, self._encoded(question))
+
+    def _encoded(self, question: EncodePixels) -> PixelsEncoded:
+        count = start_blocks(self._config.manifest.rollout, question.pixels.num_frames)
+        blocks = tuple(tensor(f"given {block}") for block in range(count))
+        return PixelsEncoded(request=question.request, blocks=blocks)
 
     def _end_group(self, state: EngineState) -> None:
         for chain in self._chains:
