@@ -45,6 +45,7 @@ from engine.messages import (
     LatentsSaved,
     OpenTicket,
     PixelsEncoded,
+    PixelsFailed,
     PromptEncoded,
     Question,
     Ticket,
@@ -85,12 +86,17 @@ class Behaviour:
     failure: VideoFailed | None = None
     holds_prompts: bool = False
     """Embed nothing until ``InstantWorkers.answer_prompts``: until then new videos wait in the queue."""
+    takes_pictures: bool = True
+    fails_pictures: bool = False
+    """Have no memory to encode one."""
     stays_starting: bool = False
     """Serve only when told to."""
     start_failure: StartError | None = None
 
 
-def facts(devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST) -> EngineFacts:
+def facts(
+    devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST, *, takes_pictures: bool = True
+) -> EngineFacts:
     return EngineFacts(
         model=manifest.name,
         device_names=devices,
@@ -103,7 +109,7 @@ def facts(devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST) ->
         decoder="none",
         encoder="none",
         codecs=CODECS,
-        takes_pictures=True,
+        takes_pictures=takes_pictures,
     )
 
 
@@ -227,7 +233,7 @@ class InstantWorkers:
     ) -> None:
         self._config, self._observer, self._behaviour = config, observer, behaviour
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
-        self._facts = facts(config.devices, config.manifest)
+        self._facts = facts(config.devices, config.manifest, takes_pictures=behaviour.takes_pictures)
         self._state = EngineState.STARTING
         self._failure: StartError | None = None
         self._settled = asyncio.Event()
@@ -321,7 +327,9 @@ class InstantWorkers:
                 self.pictures.append(question.pixels)
                 self._on_message(0, self._encoded(question))
 
-    def _encoded(self, question: EncodePixels) -> PixelsEncoded:
+    def _encoded(self, question: EncodePixels) -> PixelsEncoded | PixelsFailed:
+        if self._behaviour.fails_pictures:
+            return PixelsFailed(request=question.request, code="engine_oom", message="no memory for the picture")
         count = start_blocks(self._config.manifest.rollout, question.pixels.num_frames)
         blocks = tuple(tensor(f"given {block}") for block in range(count))
         return PixelsEncoded(request=question.request, blocks=blocks)
