@@ -3,6 +3,7 @@
 Media is cut out of the body before a parser sees it, so that what is parsed stays as small as without.
 """
 
+import asyncio
 import binascii
 import hashlib
 import re
@@ -59,10 +60,11 @@ def asked_of(model: type[_Model]) -> Callable[[Request], Awaitable[Asked[_Model]
         kind = request.headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() == FORM_TYPE:
             require_plain(request)
-            fields, media = _of_form(body, kind)
+            fields, media = await asyncio.to_thread(_of_form, body, kind)
         else:
             require_json(request)
-            fields, media = _of_json(body)
+            is_large = len(body) > TEXT_BYTES
+            fields, media = await asyncio.to_thread(_of_json, body) if is_large else _of_json(body)
         if len(media) > 1:
             names = " and ".join(one.name for one in media)
             raise ApiError(INVALID_REQUEST, f"{media[1].name}: send one of {names}", param=media[1].name)
