@@ -172,6 +172,7 @@ def test_a_picture_that_workers_cannot_encode_ends_its_video(live: LiveServer) -
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "engine_oom"
 
 
+@pytest.mark.slow
 def test_memory_is_flat_whatever_comes(live: LiveServer) -> None:
     """Uploads that are refused and taken, again and again: what one left would be seen after ten."""
     process, noise = psutil.Process(), os.urandom(4 * 2**20)
