@@ -15,6 +15,7 @@ from engine.engine_config import (
 from engine.errors import (
     BlockGone,
     BlockTooEarly,
+    Conflict,
     CorruptLatents,
     EncoderFailed,
     EngineOutOfMemory,
@@ -35,7 +36,18 @@ from engine.forecast import assumed_site, gpu_site, host_site
 from engine.front.handle import VideoHandle
 from engine.front.log import InitSegment
 from engine.front.reader import Reader
-from engine.front.story import Ended, Happening, Made, Prompted, Queued, Recovered, Recovering, Started
+from engine.front.story import (
+    Ended,
+    Happening,
+    Made,
+    Paused,
+    Prompted,
+    Queued,
+    Recovered,
+    Recovering,
+    Resumed,
+    Started,
+)
 from engine.front.video import PromptMark, Recovery, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.presets import BASE_FILES, NO_CHANGES, PRESETS, Layout, Preset, RolloutChanges, names_of_presets
@@ -79,6 +91,7 @@ __all__ = [
     "VAE_TEMPORAL_STRIDE",
     "BlockGone",
     "BlockTooEarly",
+    "Conflict",
     "CorruptLatents",
     "DecoderKind",
     "Dtypes",
@@ -109,6 +122,7 @@ __all__ = [
     "Output",
     "Overloaded",
     "Pace",
+    "Paused",
     "Phase",
     "Pixels",
     "Precision",
@@ -126,6 +140,7 @@ __all__ = [
     "Refused",
     "RequestError",
     "Rests",
+    "Resumed",
     "RolloutChanges",
     "Site",
     "Span",

@@ -167,6 +167,10 @@ class EngineOptions:
     """How long an ended video still answers."""
     kept_bytes: int = 256 * 1024**2
     """Of all ended videos together; beyond it the oldest are forgotten."""
+    pause_hold_s: float = 60.0
+    """How long a paused video keeps its pages and its place; then it sleeps in its log."""
+    pause_limit_s: float = 3600.0
+    """After which a paused video ends that nobody resumes."""
     start_timeout_s: float = 600.0
     stage_timeout_s: float = 20.0
     """A worker that has work and makes no progress for this long is hung, and its group is replaced."""
@@ -198,8 +202,9 @@ class EngineOptions:
         require(self.max_queue >= 0, f"{self.max_queue=} is below 0")
         in_flight = self.max_inflight_blocks
         require(in_flight is None or in_flight >= 1, f"{self.max_inflight_blocks=} is below 1")
-        require(self.keep_s >= 0, f"keep_s={self.keep_s} is negative")
-        for name in ("lead_target_s", "start_timeout_s", "stage_timeout_s", "recovery_grace_s"):
+        for name in ("keep_s", "pause_hold_s"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} is negative")
+        for name in ("lead_target_s", "start_timeout_s", "stage_timeout_s", "recovery_grace_s", "pause_limit_s"):
             require(getattr(self, name) > 0, f"{name}={getattr(self, name)} is not positive")
 
     @property

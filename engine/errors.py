@@ -3,6 +3,7 @@
 HiarError                     code, message, retryable
 +-- RequestError              the caller's fault; names the field
 |   +-- UnknownVideo          no such video, or it is forgotten
+|   +-- Conflict              the video is not in a state for it
 |   +-- BlockGone             a block that is not kept any more, or never comes
 +-- Refused                   not now: ask again after ``retry_after_s``
 |   +-- Overloaded            the queue is full
@@ -45,6 +46,12 @@ class UnknownVideo(RequestError):
     """No video has this id."""
 
     code = "not_found"
+
+
+class Conflict(RequestError):
+    """What is asked of a video does not go with its state."""
+
+    code = "conflict"
 
 
 class BlockGone(RequestError):

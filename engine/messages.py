@@ -62,7 +62,9 @@ class OpenTicket:
     first_block: int = 0
     """Blocks before this one reached their reader already: they are made again, not encoded again."""
     first_frame: int = 0
-    """The first frame of ``first_block``."""
+    """The first frame of ``first_block`` that is shown, counted from the beginning of the video."""
+    first_sequence: int = 1
+    """What the fragment of ``first_block`` is numbered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +94,15 @@ class ContextTicket:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockTicket:
-    """Generate one block. ``num_frames`` is how many of its frames are shown (the last block may be cut short)."""
+    """Generate one block. ``num_frames`` is how many of its frames are shown (the last block may be cut short); none of
+    one that another video has shown.
+    """
 
     video: str
     block: int
     num_frames: int
+    num_skipped: int = 0
+    """Frames before those, which another video has shown."""
     last: bool
     """No block of the video follows, so no cache pass is needed."""
     save: bool = False

@@ -72,6 +72,25 @@ class PromptAt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What a video goes on from: another one that has ended. Blocks and frames are counted from where the first video
+    began that was ever continued.
+    """
+
+    source: str
+    """Id of the video that it continues."""
+    first_frame: int
+    """The first that it shows. It may be in the middle of a block, where that one ended."""
+    prompts: tuple[tuple[int, str], ...]
+    """Blocks and the prompts that hold from there, of all before it; the first holds from block 0."""
+
+    def __post_init__(self) -> None:
+        """Check that it is behind something."""
+        require(self.first_frame > 0, f"{self.first_frame=} continues nothing")
+        require(self.prompts[:1] != () and self.prompts[0][0] == 0, "no prompt holds from block 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoRequest:
     """One video to generate. Raises ``ValueError`` on values no model could serve."""
 
@@ -97,6 +116,8 @@ class VideoRequest:
     """Latents of the first blocks, which are given, a tensor [F, C, Y, X] each: the video goes on from them."""
     start: Pixels | None = None
     """A picture or a clip, of the video's size and rate, that it begins with; becomes ``initial`` before it starts."""
+    continues: Continuation | None = None
+    """What it goes on from; None begins anew."""
     remixed_from: str | None = None
     """Id of the video that this is another version of. For whoever asks about it; changes nothing."""
 
@@ -136,6 +157,8 @@ class EndReason(StrEnum):
     """Its last reader left, and no other came in time."""
     SLOW_CLIENT = "slow_client"
     """Its last reader took nothing for too long."""
+    PAUSE_LIMIT = "pause_limit"
+    """It was paused, and nobody resumed it in time."""
     TIMEOUT = "timeout"
     """Its caller waited for the first block for too long."""
     INTERNAL_ERROR = "internal_error"

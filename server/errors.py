@@ -14,6 +14,7 @@ from starlette.responses import Response
 from engine import (
     BlockGone,
     BlockTooEarly,
+    Conflict,
     CorruptLatents,
     EncoderFailed,
     EndReason,
@@ -120,8 +121,9 @@ ERRORS = (
     CONFLICT := ErrorRow(
         "conflict",
         409,
+        Conflict,
         rejected=Rejection.VALIDATION,
-        about="This Idempotency-Key came with another request before.",
+        about="The video is not in a state for this, or this Idempotency-Key came with another request before.",
     ),
     GONE := ErrorRow(
         "gone",

@@ -30,7 +30,7 @@ from engine import (
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.law.placement import PassCosts, place
-from engine.law.schedule import frames_before_block, start_blocks
+from engine.law.schedule import start_blocks
 from engine.law.window import writes_pages
 from engine.messages import (
     BlockDone,
@@ -125,6 +125,8 @@ class InstantChain:
         self._timer: asyncio.TimerHandle | None = None
         """Until the first of the line is done."""
         self._open: dict[str, SmallMedia] = {}
+        self._next_frame: dict[str, int] = {}
+        """Of each video, as it is played."""
         self._skipped: set[str] = set()
         """Cancelled and broken videos: their tickets pass and make nothing."""
 
@@ -174,6 +176,7 @@ class InstantChain:
         match ticket:
             case OpenTicket(video=video):
                 self._open[video] = media = self._behaviour.media(ticket)
+                self._next_frame[video] = ticket.first_frame
                 self._say(self.ranks[-1], InitReady(video=video, data=media.init_segment, codecs=media.codecs))
             case BlockTicket(video=video) if video not in self._skipped:
                 self._make(ticket, self._open[video])
@@ -205,13 +208,15 @@ class InstantChain:
                 self._say(self.ranks[0], saved)
 
     def _block(self, ticket: BlockTicket, media: SmallMedia) -> BlockDone:
-        start_frame = frames_before_block(self._rollout, ticket.block)
+        start_frame = self._next_frame[ticket.video]
+        self._next_frame[ticket.video] += ticket.num_frames
+        number = ticket.block - media.opened.first_block + media.opened.first_sequence - 1
         payload = bytes([ticket.block % 256]) * self._behaviour.payload_bytes
         return BlockDone(
             video=ticket.video,
             block=ticket.block,
             num_frames=ticket.num_frames,
-            data=media.fragment(ticket.block, ticket.num_frames, start_frame, payload),
+            data=media.fragment(number, ticket.num_frames, start_frame, payload),
             latents=None,
             decode_s=0.0,
             encode_s=0.0,

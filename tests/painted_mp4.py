@@ -23,7 +23,7 @@ class PaintedMedia(SmallMedia):
             opened.fps,
             Quality.DRAFT,
             first_frame=opened.first_frame,
-            first_sequence=opened.first_block + 1,
+            first_sequence=opened.first_sequence,
         )
         self.init_segment, self.codecs = self._encoder.init_segment, self._encoder.codecs
 

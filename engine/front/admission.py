@@ -37,6 +37,6 @@ def retry_after_s(videos: Iterable[Video]) -> float:
     remaining = [
         s.progress.start_s(s.progress.num_blocks) - s.progress.start_s(s.progress.done)
         for s in videos
-        if s.progress.num_blocks is not None and s.state != VideoState.QUEUED
+        if s.progress.num_blocks is not None and s.state not in {VideoState.QUEUED, VideoState.SLEEPING}
     ]
     return max(1.0, min(remaining, default=DEFAULT_RETRY_S))

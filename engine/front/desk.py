@@ -19,13 +19,14 @@ from engine.front.events import Command, Event, OfAll, OfCaller, OfReader, SetTi
 from engine.front.keeping import Shelf
 from engine.front.log import InitSegment
 from engine.front.milestones import Milestones
+from engine.front.pausing import Pauses
 from engine.front.pictures import Pictures
 from engine.front.prompts import Prompts
 from engine.front.queue import Queue
 from engine.front.readers import Readers
 from engine.front.recovery import Recoveries
 from engine.front.story import Recovering
-from engine.front.tickets import fragment_of
+from engine.front.tickets import fragment_of, in_own_blocks
 from engine.front.video import Turn, Video, VideoState, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import (
@@ -63,6 +64,7 @@ class Desk:
         self._endings = Endings(
             self._register, self._dispatch, self._milestones, self._queue, self._shelf, self._commands
         )
+        self._pauses = Pauses(config, self._dispatch, self._endings, self._milestones, self._queue)
         self._now = 0.0
 
     # --- questions ---
@@ -97,6 +99,7 @@ class Desk:
 
         Raises:
             Overloaded: the queue is full; only for ``Asked``, and nothing has changed then.
+            Conflict: the video ends; only for ``Paused`` and ``Resumed``, and nothing has changed then.
         """
         self._now = now
         self._commands.clear()
@@ -110,14 +113,12 @@ class Desk:
                 self._hear(rank, message)
             case events.Joined() | events.BlockTaken() | events.Polled() | events.Left():
                 self._attend(event)
-            case events.Asked() | events.PromptAsked() | events.Cancelled() | events.Stopped() | events.Forgotten():
-                self._obey(event)
             case events.GroupServes() | events.GroupLost() | events.Drained() | events.Looked():
                 self._turn(event)
             case events.TimePassed():
                 pass
             case _:
-                assert_never(event)
+                self._obey(event)
 
     def _attend(self, event: OfReader) -> None:
         """What readers do."""
@@ -131,6 +132,10 @@ class Desk:
                 self._admit(video)
             case events.PromptAsked(video, text, number):
                 self._commands += self._prompts.change(video, text, number, self._now)
+            case events.Paused(video):
+                self._pauses.pause(video, self._now)
+            case events.Resumed(video):
+                self._pauses.resume(video, self._now)
             case events.Cancelled(video):
                 self._endings.at_boundary(video, EndReason.CANCELLED, EndReason.CANCELLED, self._now)
             case events.Stopped(video, reason):
@@ -178,13 +183,14 @@ class Desk:
         for left in self._readers.overdue(self._now):
             assert left.alone is not None
             self._endings.stop(left, left.alone.reason, self._now)
+        self._pauses.act(self._now)
         while self._prompts.prepared:
             self._queue.prepared(self._prompts.prepared.pop())
         next_at = self._dispatch.pump(self._now)
         self._commands += [Wake(video) for video in self._queue.tell_positions()]
         for expired in self._shelf.overdue(self._now):
             del self._register.by_id[expired.id]
-        others = (self._recoveries.next_overdue_at, self._readers.next_at, self._shelf.next_at)
+        others = (self._recoveries.next_overdue_at, self._readers.next_at, self._pauses.next_at, self._shelf.next_at)
         return min((moment for moment in (next_at, *others) if moment is not None), default=None)
 
     # --- groups ---
@@ -219,11 +225,13 @@ class Desk:
     def _lose(self, video: Video, outcome: EndReason | HiarError | None) -> None:
         """Its workers are gone; it waits for the next where that ends nothing."""
         video.closing = None
-        if outcome is None:
+        if outcome is not None:
+            self._endings.give_up(video, outcome, self._now)
+        elif video.progress.is_paused:
+            self._pauses.lay_down(video, self._now)
+        else:
             video.story.tell(Recovering())
             self._endings.move(video, VideoState.RECOVERING, self._now)
-        else:
-            self._endings.give_up(video, outcome, self._now)
 
     # --- what workers say ---
 
@@ -240,7 +248,7 @@ class Desk:
             case _:
                 video = self._register.by_id.get(message.video)
                 if video is not None and video in self._register.live:  # else it ended while this was under way
-                    self._hear_of(video, rank, message)
+                    self._hear_of(video, rank, in_own_blocks(video, message))
 
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:
@@ -279,8 +287,12 @@ class Desk:
         self._commands.append(Wake(video))
 
     def _closed_at(self, video: Video, rank: int) -> None:
-        """A worker has freed the video's pages; the last one to do so ends it."""
+        """A worker has freed the video's pages; the last one to do so ends it, or lets it sleep."""
         assert video.closing is not None, f"video {video.id} was closed by nobody"
         video.closing.open_ranks.discard(rank)
-        if not video.closing.open_ranks:
+        if video.closing.open_ranks:
+            return
+        if video.closing.reason is None:
+            self._pauses.lay_down(video, self._now)
+        else:
             self._endings.give_up(video, video.closing.reason, self._now)

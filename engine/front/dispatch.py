@@ -56,20 +56,22 @@ class Dispatch:
             if chain is None:
                 break
             self._queue.drop(video)
-            self._open(video, chain, 0, now)
-            self._milestones.started(video, now)
+            self._start(video, chain, self.plan, now)
         while (next_one := self._turns.next(now)) is not None:
             self._issue(next_one, self.plan, now)
         return self._turns.next_at
 
     def reopen(self, video: Video, block: int, now: float) -> None:
-        """Open a lost video again: made again from block 0, or restored to where ``block`` is the next."""
+        """Open a lost video again: made again from its first block, or restored to where ``block`` is the next."""
         assert self._turns is not None
         chain = self._turns.room(video.request)
         self._open(video, video.chain or 0 if chain is None else chain, block, now)
 
-    def close_behind_blocks(self, video: Video, reason: EndReason) -> None:
-        """Send the close ticket: blocks that have tickets are still made. The caller moves the video's state."""
+    def close_behind_blocks(self, video: Video, reason: EndReason | None) -> None:
+        """Send the close ticket: blocks that have tickets are still made. The caller moves the video's state.
+
+        ``reason``: what the video ends with; None lets it sleep.
+        """
         assert self.plan is not None and video.chain is not None
         ranks = {part.rank for part in self.plan.chains[video.chain]}
         video.closing = Closing(reason=reason, open_ranks=ranks)
@@ -87,6 +89,17 @@ class Dispatch:
         video.progress.awaited = None
         self.note(video, now)
 
+    def _start(self, video: Video, chain: int, plan: Plan, now: float) -> None:
+        """Open a video that waited: a new one, or one that slept."""
+        if video.started_at is None:
+            self._open(video, chain, -video.progress.before, now)
+            self._milestones.started(video, now)
+            return
+        block = self._recoveries.way_back(video, plan)
+        assert block is not None, f"video {video.id} slept without a way back"
+        self._open(video, chain, block, now)
+        self._milestones.woken(video)
+
     def _open(self, video: Video, chain: int, block: int, now: float) -> None:
         video.chain = chain
         video.progress.issued = video.progress.returned = block
@@ -103,7 +116,7 @@ class Dispatch:
         change = video.log.prompt_change(block)
         if change is not None:
             self._send(video, change)
-        ticket = block_ticket(video, block, save=self._recoveries.needs_saving(block, plan))
+        ticket = block_ticket(video, block, save=self._recoveries.needs_saving(progress.before + block, plan))
         progress.issued += 1
         progress.awaited = block if ticket.alone and not ticket.last else None
         self.note(video, now)

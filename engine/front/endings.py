@@ -44,14 +44,16 @@ class Endings:
     def at_boundary(self, video: Video, reason: EndReason, before_start: EndReason | HiarError, now: float) -> None:
         """End a video behind the blocks that have tickets; one that has not begun ends with ``before_start``."""
         match video.state:
-            case VideoState.QUEUED:
-                self.give_up(video, before_start, now)
+            case VideoState.QUEUED | VideoState.SLEEPING:
+                self.give_up(video, before_start if video.started_at is None else reason, now)
             case VideoState.RUNNING:
                 self.move(video, VideoState.CLOSING, now)
                 self._dispatch.close_behind_blocks(video, reason)
             case VideoState.RECOVERING:
                 self.give_up(video, reason, now)
-            case VideoState.CLOSING | VideoState.ENDED:
+            case VideoState.CLOSING:
+                _end_behind(video, reason)
+            case VideoState.ENDED:
                 pass
 
     def stop(self, video: Video, reason: EndReason, now: float) -> None:
@@ -63,7 +65,7 @@ class Endings:
         """Decide how a video ended and free its pages without making what is under way."""
         self._finish(video, outcome, now)
         match video.state:
-            case VideoState.QUEUED | VideoState.RECOVERING:
+            case VideoState.QUEUED | VideoState.RECOVERING | VideoState.SLEEPING:
                 self._remove(video, now)
             case VideoState.RUNNING:
                 self._dispatch.cancel(video)
@@ -71,6 +73,7 @@ class Endings:
                 self._dispatch.close_behind_blocks(video, EndReason.CANCELLED)
             case VideoState.CLOSING:
                 self._dispatch.cancel(video)
+                _end_behind(video, EndReason.CANCELLED)
             case VideoState.ENDED:
                 pass
 
@@ -87,6 +90,10 @@ class Endings:
         if video.state == VideoState.ENDED:
             self._shelf.drop(video)
             del self._register.by_id[video.id]
+
+    def wake(self, video: Video) -> None:
+        """Let all know who wait for the video."""
+        self._out.append(Wake(video))
 
     def move(self, video: Video, state: VideoState, now: float) -> None:
         """Enter a state, and let all know who wait for the video."""
@@ -113,3 +120,10 @@ class Endings:
             del self._register.by_id[video.id]
         else:
             self._shelf.put(video)
+
+
+def _end_behind(video: Video, reason: EndReason) -> None:
+    """A close ticket that was to let the video sleep ends it instead."""
+    assert video.closing is not None
+    if video.closing.reason is None:
+        video.closing.reason = reason

@@ -65,6 +65,20 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """No more blocks of a video are to be made until it is resumed."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A paused video is to go on."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """A video is to end at the next block boundary; what was made stays readable."""
 
@@ -130,7 +144,7 @@ class TimePassed:
 
 
 OfReader = Joined | BlockTaken | Polled | Left
-OfCaller = Asked | PromptAsked | Cancelled | Stopped | Forgotten
+OfCaller = Asked | PromptAsked | Paused | Resumed | Cancelled | Stopped | Forgotten
 OfAll = GroupServes | GroupLost | Drained | Looked
 Event = OfReader | OfCaller | OfAll | WorkerSaid | TimePassed
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from engine.errors import HiarError
 from engine.front import reader
+from engine.front.extending import extended
 from engine.front.log import InitSegment
 from engine.front.pacing import Cursor
 from engine.front.reader import Reader
@@ -42,6 +43,18 @@ class Desk(reader.Desk, Protocol):
 
     async def change_prompt(self, video: Video, text: str) -> int:
         """Follow another prompt."""
+        ...
+
+    def pause(self, video: Video) -> None:
+        """Begin no more blocks."""
+        ...
+
+    def resume(self, video: Video) -> None:
+        """Go on."""
+        ...
+
+    def paused_s(self, video: Video) -> float:
+        """How long it was paused in all."""
         ...
 
     def cancel(self, video: Video) -> None:
@@ -153,6 +166,31 @@ class VideoHandle:
     async def change_prompt(self, text: str) -> int:
         """Follow another prompt. Returns the first block it holds for; raises ``RequestError``."""
         return await self._desk.change_prompt(self._video, text)
+
+    def extended(self, seconds: float, prompt: str | None, owner: str) -> VideoRequest:
+        """The request for a video that continues it, with its last prompt or another.
+
+        Raises:
+            Conflict: it has not ended, or has no block.
+            BlockGone: too little is known of it.
+        """
+        return extended(self._video, seconds, prompt, owner)
+
+    def pause(self) -> None:
+        """Begin no more of its blocks until it is resumed; those under way are made. Idempotent.
+
+        Raises ``Conflict`` if it has ended or has no more blocks.
+        """
+        self._desk.pause(self._video)
+
+    def resume(self) -> None:
+        """Go on after a pause: at once, or when it has a place again if it sleeps. Idempotent; raises as ``pause``."""
+        self._desk.resume(self._video)
+
+    @property
+    def paused_s(self) -> float:
+        """How long it was paused in all, until now."""
+        return self._desk.paused_s(self._video)
 
     async def cancel(self) -> None:
         """End it at the next block boundary and keep what was made; returns when it has ended. Idempotent."""

@@ -52,4 +52,5 @@ class Shelf:
 
 
 def _bytes_of(video: Video) -> int:
-    return RECORD_BYTES + video.log.num_bytes + video.story.text_bytes
+    text_bytes = max(video.log.script_bytes, video.story.text_bytes)  # mostly the same texts
+    return RECORD_BYTES + video.log.num_bytes + text_bytes

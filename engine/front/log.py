@@ -13,9 +13,13 @@ from typing import Protocol
 
 from engine.config import RolloutConfig
 from engine.engine_config import Keep
+from engine.front.story import CHARACTER_BYTES
 from engine.law.window import attended_blocks, writes_pages
 from engine.messages import LatentsSaved, PromptTicket, RestoreTicket
 from engine.request import Fragment, TensorBytes
+
+SCRIPT_LENGTH = 1024
+"""Prompts of a video that are remembered."""
 
 
 class FragmentStore(Protocol):
@@ -67,9 +71,26 @@ class BlockLog:
     """The log of one video."""
 
     def __init__(
-        self, video: str, rollout: RolloutConfig, keep: Keep, store: FragmentStore, *, num_given: int = 0
+        self,
+        video: str,
+        rollout: RolloutConfig,
+        keep: Keep,
+        store: FragmentStore,
+        *,
+        num_given: int = 0,
+        before: int = 0,
     ) -> None:
-        """``num_given``: first blocks that came with the request."""
+        """Begin it empty.
+
+        Args:
+            video: whose log it is.
+            rollout: what says which blocks a block needs.
+            keep: how much stays readable.
+            store: where fragments lie.
+            num_given: first blocks that came with the request.
+            before: blocks before block 0, of what the video continues. They have negative numbers here.
+        """
+        self._before = before
         self._video, self._rollout, self._keep, self._store = video, rollout, keep, store
         self.init_segment: InitSegment | None = None
         """None before the first block."""
@@ -83,6 +104,8 @@ class BlockLog:
         """Of all fragments ever made."""
         self.texts: dict[int, str] = {}
         """Prompts by the block from which they hold, from the one that the earliest kept block follows."""
+        self.script: dict[int, str] = {}
+        """All prompts by the block from which they hold; empty if they were too many to be remembered."""
         self._prompts: dict[int, TensorBytes] = {}
         self._saved: dict[int, dict[int, TensorBytes]] = {}
         self._num_given, self._num_known = num_given, max(num_given, rollout.block_first_blocks)
@@ -130,7 +153,15 @@ class BlockLog:
 
     def set_prompt(self, block: int, text: str, embedding: TensorBytes) -> None:
         """Follow a prompt from ``block`` on, until the next one."""
-        self.texts[block], self._prompts[block] = text, embedding
+        self._prompts[block] = embedding
+        self.texts[max(0, block)] = text  # of those before the video the last one holds
+        if block == -self._before or self.script:
+            self.script = {**self.script, block: text} if len(self.script) < SCRIPT_LENGTH else {}
+
+    @property
+    def script_bytes(self) -> int:
+        """What the texts of all prompts take, at most."""
+        return sum(CHARACTER_BYTES * len(text) for text in self.script.values())
 
     def prompt_at(self, block: int) -> TensorBytes:
         """The prompt that ``block`` follows."""
@@ -138,7 +169,7 @@ class BlockLog:
 
     def prompt_change(self, block: int) -> PromptTicket | None:
         """The ticket to send before ``block``, if another prompt begins there."""
-        if block == 0 or block not in self._prompts:
+        if block == -self._before or block not in self._prompts:
             return None
         return PromptTicket(video=self._video, embedding=self._prompts[block])
 
@@ -146,18 +177,18 @@ class BlockLog:
         """Keep what a cache pass read, as long as a restored video would need it. What was finished alone is read by
         the cache passes of all stages.
         """
-        is_alone = self._num_given <= message.block < self._num_known
+        is_alone = self._num_given <= self._before + message.block < self._num_known
         stages = self._writers if is_alone else {message.stage}
         self._saved.setdefault(message.block, {}).update(dict.fromkeys(stages, message.latents))
 
     def forget_saved_before(self, block: int) -> None:
         """``block`` is the next to be made: drop latents that neither way back can need."""
-        needed = set(attended_blocks(self._rollout, block))
+        needed = set(self._attended(block))
         self._saved = {at: latents for at, latents in self._saved.items() if at in needed or at >= block}
 
     def forget_prompts_before(self, block: int) -> None:
         """The video is too old for an exact way back: keep the prompts that restoring ``block`` needs."""
-        oldest = min(attended_blocks(self._rollout, block), default=0)
+        oldest = min(self._attended(block), default=0)
         holding = max(at for at in self._prompts if at <= oldest)
         self._prompts = {at: prompt for at, prompt in self._prompts.items() if at >= holding}
 
@@ -169,25 +200,34 @@ class BlockLog:
 
     def can_make_again(self) -> bool:
         """Whether no prompt is forgotten."""
-        return 0 in self._prompts
+        return -self._before in self._prompts
 
     def can_restore(self, block: int) -> bool:
         """Whether all latents that a video needs to go on at ``block`` are saved."""
-        needed = attended_blocks(self._rollout, block)
+        needed = self._attended(block)
         return all(self._saved.get(at, {}).keys() >= self._writers for at in needed)
+
+    def can_open(self, block: int) -> bool:
+        """Whether there is any way back to where ``block`` is the next one."""
+        return self.can_make_again() or self.can_restore(block)
 
     def opening_prompt(self, block: int) -> TensorBytes:
         """The prompt to open a video with that goes on at ``block``, before ``restoring_tickets``."""
-        return self.prompt_at(min(attended_blocks(self._rollout, block), default=block))
+        return self.prompt_at(min(self._attended(block), default=block))
 
     def restoring_tickets(self, block: int) -> list[RestoreTicket | PromptTicket]:
-        """What brings a newly opened video to where ``block`` is the next one: nothing for block 0."""
+        """What brings a newly opened video to where ``block`` is the next one: nothing for the very first."""
         tickets: list[RestoreTicket | PromptTicket] = []
-        needed = attended_blocks(self._rollout, block)
+        needed = self._attended(block)
         for index, at in enumerate(needed):
             if index > 0 and self.prompt_at(at) is not self.prompt_at(needed[index - 1]):
                 tickets.append(PromptTicket(video=self._video, embedding=self.prompt_at(at)))
             latents = tuple(sorted(self._saved[at].items(), key=lambda item: item[0]))
-            is_clean = at < self._num_known
-            tickets.append(RestoreTicket(video=self._video, block=at, latents=latents, clean=is_clean))
+            number = self._before + at
+            is_clean = number < self._num_known
+            tickets.append(RestoreTicket(video=self._video, block=number, latents=latents, clean=is_clean))
         return tickets
+
+    def _attended(self, block: int) -> tuple[int, ...]:
+        """Earlier blocks that passes of ``block`` attend to."""
+        return tuple(at - self._before for at in attended_blocks(self._rollout, self._before + block))

@@ -28,7 +28,8 @@ class Milestones:
         progress = video.progress
         last, is_realtime = progress.last_done_at, video.request.pace == Pace.REALTIME
         lead_s = progress.lead_s(now) if is_realtime and progress.leader in video.readers else None
-        self._observer.block_made(fragment, None if last is None else now - last, lead_s)
+        is_first = last is None or progress.done == progress.excused_block
+        self._observer.block_made(fragment, None if last is None or is_first else now - last, lead_s)
 
     def added(self, video: Video, now: float) -> None:
         """The block is in the log, and the video's progress counts it."""
@@ -41,6 +42,11 @@ class Milestones:
         recovery = video.recoveries[-1]
         video.story.tell(Recovered(recovery.block, recovery.exact))
         self._observer.video_recovered(exact=recovery.exact)
+
+    def woken(self, video: Video) -> None:
+        """It goes on after it slept; its last recovery says how."""
+        recovery = video.recoveries[-1]
+        video.story.tell(Recovered(recovery.block, recovery.exact))
 
     def watched(self, video: Video, now: float) -> None:
         """Count how long the picture of a reader stood still until now, if it does."""
@@ -62,7 +68,8 @@ class Milestones:
         video.prompt_changes.clear()
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
-            self._observer.video_made(video.seconds_done, progress.last_done_at - video.started_at)
+            took_s = progress.last_done_at - video.started_at - progress.paused_s(progress.last_done_at)
+            self._observer.video_made(video.seconds_done, max(0.0, took_s))
         outcome = video.failure or video.end_reason
         assert outcome is not None, f"video {video.id} ended without an outcome"
         self._observer.video_ended(outcome, video.seconds_done, now - progress.opened_at)

@@ -12,6 +12,8 @@ from engine.front.video import Video, VideoState
 from engine.messages import EncodePixels, PixelsEncoded, PixelsFailed
 from engine.request import Pixels
 
+BEFORE_START = frozenset({VideoState.QUEUED, VideoState.SLEEPING})
+"""States of a video whose picture is not encoded yet."""
 MAX_VAIN_LOSSES = 2
 """Workers that may die while a picture is the next to be encoded."""
 
@@ -43,7 +45,7 @@ class Pictures:
     def answer(self, message: PixelsEncoded) -> Video | None:
         """A worker's answer: the video's first blocks are given from now on. None if nobody waits for it any more."""
         wanted = self._open.pop(message.request, None)
-        if wanted is None or wanted.video.state != VideoState.QUEUED:
+        if wanted is None or wanted.video.state not in BEFORE_START:
             return None
         wanted.video.begin_with(message.blocks)
         return wanted.video
@@ -51,7 +53,7 @@ class Pictures:
     def refused(self, message: PixelsFailed) -> tuple[Video, VideoFailed] | None:
         """A picture cannot be encoded: the video that fails by it, and how."""
         wanted = self._open.pop(message.request, None)
-        if wanted is None or wanted.video.state != VideoState.QUEUED:
+        if wanted is None or wanted.video.state not in BEFORE_START:
             return None
         return wanted.video, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message)
 
@@ -74,4 +76,4 @@ class Pictures:
         return [Ask(EncodePixels(request=request, pixels=self._open[request].pixels))]
 
     def _forget_ended(self) -> None:
-        self._open = {number: one for number, one in self._open.items() if one.video.state == VideoState.QUEUED}
+        self._open = {number: one for number, one in self._open.items() if one.video.state in BEFORE_START}

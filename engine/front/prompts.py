@@ -11,14 +11,13 @@ from engine.errors import HiarError, PromptReplaced, UnknownVideo
 from engine.front.events import Ask, Command, PromptRefused, PromptSet, Wake
 from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
-from engine.law.schedule import block_at_frame
 from engine.messages import EncodePrompt, PromptEncoded
 from engine.observe import Observer
-from engine.request import TensorBytes
+from engine.request import TensorBytes, VideoRequest
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
-TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING})
+TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING, VideoState.SLEEPING})
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,12 @@ class Prompts:
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: then it may start."""
-        prompts = video.request.prompts
-        if len(video.embedded) < len(prompts):
-            return self._want(Wanted(prompts[len(video.embedded)].text, video, None, now))
-        fps = video.request.fps
-        blocks = [block_at_frame(self._rollout, round(prompt.at_s * fps)) for prompt in prompts]
-        for block, prompt, embedding in zip(blocks, prompts, video.embedded, strict=True):
-            _follow(video, block, prompt.text, embedding)
+        texts = _texts(video.request)
+        if len(video.embedded) < len(texts):
+            return self._want(Wanted(texts[len(video.embedded)], video, None, now))
+        _follow_request(video)
         if video.first_prompt is not None:
-            _follow(video, 0, *video.first_prompt)
+            _follow(video, video.progress.block_at(0.0), *video.first_prompt)
         self.prepared.append(video)
         return [Wake(video)]
 
@@ -109,23 +105,42 @@ class Prompts:
             video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
             others = [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
             return [Wake(video), answer, *others]
-        if video.state != VideoState.QUEUED:
+        if video.state not in {VideoState.QUEUED, VideoState.SLEEPING}:
             return []  # closed meanwhile
         video.embedded.append(embedding)
         return self.begin(video, now)
 
 
 def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:
-    if video.state not in TAKES_PROMPTS:
+    if video.state not in TAKES_PROMPTS and not video.is_falling_asleep:
         error = UnknownVideo(f"video {video.id} takes no more prompts: it is {video.state}", "id")
         return PromptRefused(number, error)
-    block = max(video.progress.issued, video.progress.done)
+    block = max(video.progress.issued, video.progress.done, video.progress.block_at(0.0))
     if video.log.is_prepared:
         _follow(video, block, wanted.text, embedding)
     else:
         video.first_prompt = wanted.text, embedding
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
+
+
+def _texts(request: VideoRequest) -> list[str]:
+    """What has to be embedded, in this order: prompts of what it continues, then its own."""
+    past = () if request.continues is None else request.continues.prompts
+    return [*(text for _, text in past), *(prompt.text for prompt in request.prompts)]
+
+
+def _follow_request(video: Video) -> None:
+    request, before = video.request, video.progress.before
+    past = () if request.continues is None else request.continues.prompts
+    for (block, text), embedding in zip(past, video.embedded, strict=False):
+        video.log.set_prompt(block - before, text, embedding)
+    own, embedded = request.prompts, video.embedded[len(past) :]
+    if past and own[0].text == past[-1][1]:  # no new prompt: nothing is told to workers, who would take it for one
+        video.story.tell(Prompted(0, 0.0, own[0].text))
+        own, embedded = own[1:], embedded[1:]
+    for prompt, embedding in zip(own, embedded, strict=True):
+        _follow(video, video.progress.block_at(prompt.at_s), prompt.text, embedding)
 
 
 def _follow(video: Video, block: int, text: str, embedding: TensorBytes) -> None:

@@ -84,7 +84,7 @@ class Readers:
             return
         if video.polling is None:
             newest = max(video.log.first_block, video.log.next_block - 1)
-            video.polling = Polling(Cursor(first_block=newest, next_block=newest), until)
+            video.polling = Polling(Cursor(first_block=newest, next_block=newest), until, until - now)
             heappush(self._polled, (until, next(self._entries), video))
             self.joined(video, video.polling.cursor)
         video.polling.until = max(video.polling.until, until)
@@ -101,6 +101,8 @@ class Readers:
             _, entry, video = heappop(self._polled)
             polling = video.polling
             assert polling is not None, f"video {video.id} is not polled"
+            if video.progress.is_paused:  # who watches may have stopped asking as well, and asks again later
+                polling.until = max(polling.until, now + polling.hold_s)
             if polling.until > now and not video.has_outcome:
                 heappush(self._polled, (polling.until, entry, video))
                 continue

@@ -43,13 +43,18 @@ class Recoveries:
         """A video made a new block: keep no more for workers than a way back can need."""
         done, log = video.progress.done, video.log
         log.forget_saved_before(done)
-        if plan is not None and done > self.replayable_blocks(plan) and log.can_restore(done):
+        is_old = plan is not None and video.progress.before + done > self.replayable_blocks(plan)
+        if is_old and log.can_restore(done):
             log.forget_prompts_before(done)
 
     def outcome(self, video: Video, loss: GroupLost, now: float) -> EndReason | HiarError | None:
         """How a video ends with its group, at a block boundary if it was ending anyway; None lets it wait."""
         closing = video.closing
-        if closing is not None and (video.has_outcome or video.progress.all_done or not closing.is_behind_all):
+        if (
+            closing is not None
+            and closing.reason is not None
+            and (video.has_outcome or video.progress.all_done or not closing.is_behind_all)
+        ):
             return closing.reason
         return None if self.may_wait(video, now, suspected=video.id in loss.suspects) else loss.error
 
@@ -89,20 +94,23 @@ class Recoveries:
         return WorkerLost(f"no new workers served within {self._config.recovery_grace_s:g} s after the loss")
 
     def way_back(self, video: Video, plan: Plan) -> int | None:
-        """Workers serve again: the block at which a video goes on, 0 to make it again; None without a way back."""
+        """Workers serve again: the block at which a video goes on; None without a way back.
+
+        It is made again from the very first block, or restored at the next one.
+        """
         block = self._first_block(video, plan)
         if block is None:
             return None
-        exact = block == 0
+        exact = block == -video.progress.before
         video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
         way = "made again exactly" if exact else "restored approximately, from saved latents,"
         logger.warning("video %s is %s to go on at block %d", video.id, way, video.progress.done)
         return block
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
-        done, log = video.progress.done, video.log
-        if log.can_make_again() and (done <= self.replayable_blocks(plan) or not log.can_restore(done)):
-            return 0
+        done, before, log = video.progress.done, video.progress.before, video.log
+        if log.can_make_again() and (before + done <= self.replayable_blocks(plan) or not log.can_restore(done)):
+            return -before
         return done if log.can_restore(done) else None
 
 

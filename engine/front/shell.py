@@ -58,11 +58,13 @@ class Shell:
         video_id, rollout = f"video_{secrets.token_hex(12)}", self._config.manifest.rollout
         is_endless = request.seconds is None or request.is_cut
         keep = self._config.keep_endless if is_endless else self._config.keep
+        progress = Progress(request=request, rollout=rollout, opened_at=self._clock())
+        given = num_given(request, rollout)
         video = Video(
             video_id,
-            Progress(request=request, rollout=rollout, opened_at=self._clock()),
+            progress,
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=num_given(request, rollout)),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=given, before=progress.before),
             linger_s=linger_s,
             created_at=time.time(),
         )
@@ -106,6 +108,14 @@ class Shell:
         """A reader is gone."""
         self._handle(events.Left(video, cursor, reason))
 
+    def pause(self, video: Video) -> None:
+        """Begin no more blocks of a video. Raises ``Conflict`` if it ends."""
+        self._handle(events.Paused(video))
+
+    def resume(self, video: Video) -> None:
+        """Let a paused video go on. Raises ``Conflict`` if it ends."""
+        self._handle(events.Resumed(video))
+
     def cancel(self, video: Video) -> None:
         """End a video at the next block boundary."""
         self._handle(events.Cancelled(video))
@@ -137,6 +147,10 @@ class Shell:
     def status(self, video: Video) -> VideoStatus:
         """Where a video stands."""
         return self.desk.status(video, self._clock())
+
+    def paused_s(self, video: Video) -> float:
+        """How long it was paused in all."""
+        return video.progress.paused_s(self._clock())
 
     async def drain(self, refusal: HiarError) -> None:
         """End running videos at the next block boundary, queued ones with ``refusal``; returns when none is left."""

@@ -50,13 +50,23 @@ class Prompted:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """No more blocks of it are begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """It goes on, at once or when it has a place again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recovering:
     """Its workers are lost; it waits for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """It goes on with others."""
+    """It goes on with others, or after it slept."""
 
     block: int
     """The first that they make."""
@@ -72,7 +82,7 @@ class Ended:
     seconds_done: float
 
 
-Happening = Queued | Started | Made | Prompted | Recovering | Recovered | Ended
+Happening = Queued | Started | Made | Prompted | Paused | Resumed | Recovering | Recovered | Ended
 
 
 class Story:
@@ -86,6 +96,8 @@ class Story:
 
     def tell(self, happening: Happening) -> None:
         """It happened; it is the next in number."""
+        if isinstance(happening, Started | Paused):
+            self._position = None  # should it wait again, its place is news
         self._last += 1
         self._kept.append((self._last, happening))
 

@@ -1,9 +1,15 @@
-"""Tickets as the desk writes them, and fragments as it reads them. Decides nothing."""
+"""Tickets as the desk writes them, and fragments as it reads them. Decides nothing.
+
+A video that continues another counts its own blocks from 0; workers count on from the other's. The two numbers meet
+here, and in the log for what restores a video.
+"""
+
+from dataclasses import replace
 
 from engine.config import LATENT_STRIDE_PX, RolloutConfig
 from engine.front.video import Video
-from engine.law.schedule import frames_before_block, start_blocks
-from engine.messages import BlockDone, BlockTicket, ContextTicket, OpenTicket
+from engine.law.schedule import start_blocks
+from engine.messages import BlockDone, BlockRepeated, BlockTicket, ContextTicket, LatentsSaved, OfVideo, OpenTicket
 from engine.request import Fragment, TensorBytes, VideoRequest
 
 
@@ -24,29 +30,39 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
         quality=request.quality,
         output=request.output,
         embedding=embedding,
-        first_block=progress.done,
-        first_frame=frames_before_block(progress.rollout, progress.done),
+        first_block=progress.before + progress.done,
+        first_frame=progress.start_frame(progress.done),
+        first_sequence=progress.done + 1,
     )
 
 
 def block_ticket(video: Video, block: int, *, save: bool) -> BlockTicket:
     """Generate a block, or show a given one. ``save``: keep what its cache passes read."""
     progress, initial = video.progress, video.request.initial
+    at = progress.before + block
     return BlockTicket(
         video=video.id,
-        block=block,
+        block=at,
         num_frames=progress.shown_frames(block),
+        num_skipped=progress.skipped_frames(block),
         last=block + 1 == progress.num_blocks,
         save=save,
-        opening=block == len(initial),
-        alone=len(initial) <= block < progress.rollout.block_first_blocks,
-        given=initial[block] if block < len(initial) else None,
+        opening=at == len(initial),
+        alone=len(initial) <= at < progress.rollout.block_first_blocks,
+        given=initial[at] if at < len(initial) else None,
     )
 
 
 def context_ticket(video: Video, block: int, latents: TensorBytes) -> ContextTicket:
     """A block that was finished alone becomes context."""
-    return ContextTicket(video=video.id, block=block, latents=latents)
+    return ContextTicket(video=video.id, block=video.progress.before + block, latents=latents)
+
+
+def in_own_blocks(video: Video, message: OfVideo) -> OfVideo:
+    """What a worker said, with the video's own block number in place of the worker's."""
+    if video.progress.before == 0 or not isinstance(message, BlockDone | BlockRepeated | LatentsSaved):
+        return message
+    return replace(message, block=message.block - video.progress.before)
 
 
 def fragment_of(video: Video, message: BlockDone) -> Fragment:

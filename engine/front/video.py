@@ -3,16 +3,18 @@
 ==========  =============================================  ===========================
 state       meaning                                        next
 ==========  =============================================  ===========================
-queued      admitted, no pages yet                         running, ended
-running     holds pages; blocks are being made             closing, recovering, ended
-closing     no more blocks; its close ticket rides         recovering, ended
-recovering  its worker group was lost; waits for the next  running, ended
+queued      waits for pages                                running, sleeping, ended
+running     holds pages; blocks are being made, or it is   closing, recovering,
+            paused                                         sleeping, ended
+closing     no more blocks; its close ticket rides         recovering, sleeping, ended
+recovering  its worker group was lost; waits for the next  running, sleeping, ended
+sleeping    paused, and it holds no pages any more         queued, ended
 ended       pages are free again
 ==========  =============================================  ===========================
 
 A video that ends by itself, a cancelled one and a broken one all pass ``closing``: pages are free only when the close
-ticket has passed the last stage. An ended one keeps its log for readers until it is forgotten. A plain value: the desk
-alone moves it.
+ticket has passed the last stage. One that falls asleep passes it too, and is opened from its log when it is resumed. An
+ended one keeps its log for readers until it is forgotten. A plain value: the desk alone moves it.
 """
 
 from collections import deque
@@ -34,21 +36,25 @@ class VideoState(StrEnum):
     RUNNING = "running"
     CLOSING = "closing"
     RECOVERING = "recovering"
+    SLEEPING = "sleeping"
     ENDED = "ended"
 
 
 NEXT_STATES: dict[VideoState, frozenset[VideoState]] = {
-    VideoState.QUEUED: frozenset({VideoState.RUNNING, VideoState.ENDED}),
-    VideoState.RUNNING: frozenset({VideoState.CLOSING, VideoState.RECOVERING, VideoState.ENDED}),
-    VideoState.CLOSING: frozenset({VideoState.RECOVERING, VideoState.ENDED}),
-    VideoState.RECOVERING: frozenset({VideoState.RUNNING, VideoState.ENDED}),
+    VideoState.QUEUED: frozenset({VideoState.RUNNING, VideoState.SLEEPING, VideoState.ENDED}),
+    VideoState.RUNNING: frozenset(
+        {VideoState.CLOSING, VideoState.RECOVERING, VideoState.SLEEPING, VideoState.ENDED},
+    ),
+    VideoState.CLOSING: frozenset({VideoState.RECOVERING, VideoState.SLEEPING, VideoState.ENDED}),
+    VideoState.RECOVERING: frozenset({VideoState.RUNNING, VideoState.SLEEPING, VideoState.ENDED}),
+    VideoState.SLEEPING: frozenset({VideoState.QUEUED, VideoState.ENDED}),
     VideoState.ENDED: frozenset(),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """A loss of workers that a video outlived."""
+    """A loss of workers that a video outlived, or a sleep."""
 
     block: int
     """The first block that the new workers made."""
@@ -114,7 +120,8 @@ class Turn:
 class Closing:
     """A close ticket that is under way."""
 
-    reason: EndReason
+    reason: EndReason | None
+    """What the video ends with; None if it only falls asleep."""
     open_ranks: set[int]
     """Workers that have not passed it."""
 
@@ -141,6 +148,8 @@ class Polling:
     cursor: Cursor
     until: float
     """When it leaves unless somebody asks again."""
+    hold_s: float
+    """How long it stays after a request."""
 
 
 @dataclass
@@ -164,6 +173,7 @@ class VideoStatus:
     state: VideoState
     queue_position: int | None
     """1 is next; None when not queued."""
+    is_paused: bool
     created_at: float
     ended_at: float | None
     expires_at: float | None
@@ -187,6 +197,8 @@ class VideoStatus:
     end_reason: EndReason | None
     failure: HiarError | None
     recoveries: tuple[Recovery, ...]
+    is_queued: bool
+    """Whether it waits for a place, also when it is paused before it had one."""
 
 
 class Video:
@@ -258,6 +270,11 @@ class Video:
         return self.end_reason is not None or self.failure is not None
 
     @property
+    def is_falling_asleep(self) -> bool:
+        """Whether a close ticket is under way that ends nothing."""
+        return self.closing is not None and self.closing.reason is None
+
+    @property
     def prompts(self) -> tuple[PromptMark, ...]:
         """The prompts that the kept blocks follow, and later ones."""
         if not self.log.texts:
@@ -276,6 +293,7 @@ class Video:
             request=self.request,
             state=self.state,
             queue_position=queue_position,
+            is_paused=progress.is_paused and not self.has_outcome,
             created_at=self.created_at,
             ended_at=ended_at,
             expires_at=None if ended_at is None else ended_at + keep_s,
@@ -293,6 +311,8 @@ class Video:
             end_reason=self.end_reason,
             failure=self.failure,
             recoveries=tuple(self.recoveries),
+            is_queued=self.state == VideoState.QUEUED
+            or (self.state == VideoState.SLEEPING and self.started_at is None),
         )
 
     @property

@@ -158,6 +158,11 @@ def blocks_for_frames(rollout: RolloutConfig, num_frames: int) -> int:
     return 1 + -(-beyond_first // frames_in_block(rollout, 1))
 
 
+def block_with_frame(rollout: RolloutConfig, frame: int) -> int:
+    """The block that shows ``frame``."""
+    return blocks_for_frames(rollout, frame + 1) - 1
+
+
 def block_at_frame(rollout: RolloutConfig, frame: int) -> int:
     """The first block that starts at or after ``frame``: where a timed prompt takes effect."""
     return 0 if frame <= 0 else blocks_for_frames(rollout, frame)

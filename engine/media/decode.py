@@ -179,9 +179,10 @@ class DecodeStage:
         if repeated:
             return partial(_repeat, ticket)
         num_frames = len(yuv_TPW)
-        assert num_frames >= ticket.num_frames, f"block {ticket.block} has {num_frames} of {ticket.num_frames} frames"
+        end = ticket.num_skipped + ticket.num_frames
+        assert num_frames >= end, f"block {ticket.block} has {num_frames} of {end} frames"
         assert video.encoder is not None, "an open video that is not broken has its encoder"
-        return partial(self._encode, video.encoder, ticket, yuv_TPW[: ticket.num_frames], decode_s)
+        return partial(self._encode, video.encoder, ticket, yuv_TPW[ticket.num_skipped : end], decode_s)
 
     def _decode(self, video: DecodeVideo, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
         """Return all frames of a block on the host and the seconds it took.

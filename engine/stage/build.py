@@ -271,7 +271,7 @@ def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
         fps=ticket.fps,
         quality=ticket.quality,
         first_frame=ticket.first_frame,
-        first_sequence=ticket.first_block + 1,
+        first_sequence=ticket.first_sequence,
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from server.document.served import Served
 from server.errors import ERRORS
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend
 
 _ID = "video_4jJ0aVZpW8sQmT2cXk1LrN6d"
 _PROMPT = "a large red circle drifts to the right over a night sky"
@@ -27,6 +27,11 @@ class Examples:
         plain = {"prompt": _PROMPT, "seconds": self._seconds}
         if model is PromptChange:
             return {"change": {"summary": "Another prompt", "value": {"prompt": _NEXT}}}
+        if model is VideoExtend:
+            return {
+                "on": {"summary": "With its last prompt", "value": {"seconds": self._seconds}},
+                "change": {"summary": "With another", "value": {"seconds": self._seconds, "prompt": _NEXT}},
+            }
         assert model in {GenerateRequest, VideoCreate}, model
         all_fields = {**plain, "seed": 7, "size": self._served.sizes[0], "fps": self._served.fps, "pace": "fast"}
         schedule = [{"at_seconds": 0, "prompt": _PROMPT}, {"at_seconds": self._seconds / 2, "prompt": _NEXT}]
@@ -82,6 +87,7 @@ class Examples:
             "seed": 7,
             "fps": self._served.fps,
             "queue_position": 1,
+            "paused": False,
             "blocks_done": 0,
             "first_block": 0,
             "seconds_done": 0.0,
@@ -94,6 +100,7 @@ class Examples:
             "prompts": [{"block": 0, "at_seconds": 0.0, "prompt": _PROMPT}],
             "recoveries": [],
             "remixed_from_video_id": None,
+            "extended_from_video_id": None,
             "bytes": 0,
             "urls": {name: f"{address}/{end}" for name, end in addresses.items()},
         }

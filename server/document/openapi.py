@@ -30,7 +30,7 @@ _ERROR_WORDS = {
     403: "The key, or the page that asks, may not do this.",
     404: "There is no such video, block or model.",
     408: "The request did not arrive in time.",
-    409: "This `Idempotency-Key` came with another request before.",
+    409: "The video is not in a state for this, or this `Idempotency-Key` came with another request before.",
     410: "It is no longer kept.",
     413: "The body is too large.",
     414: "The address is longer than 8 KiB.",

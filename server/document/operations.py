@@ -16,7 +16,7 @@ from server.videos.query import (
     STREAM_QUERY,
 )
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend
 
 _MAKING = (
     Operation(
@@ -58,6 +58,19 @@ _MAKING = (
         body=PromptChange,
         answers=(CREATED,),
         errors=(*MAKING, 404),
+    ),
+    Operation(
+        id="extend_video",
+        method="POST",
+        path=f"{A_VIDEO}/extend",
+        tag=Tag.MAKING,
+        summary="Go on where an ended video stopped",
+        description="A new video, with blocks and time from 0, that begins at the frame behind the last one of this "
+        "one: shown one after the other they are what a longer video would have been. Another `prompt` holds from its "
+        "first whole block on. One that has not ended, or has no block, is 409.",
+        body=VideoExtend,
+        answers=(CREATED,),
+        errors=(*MAKING, 404, 409, 410),
     ),
 )
 _VIDEOS = (
@@ -105,6 +118,28 @@ _STEERING = (
         body=PromptChange,
         answers=(json(PromptChanged, "Where it takes effect."),),
         errors=(404, 415, 503),
+    ),
+    Operation(
+        id="pause_video",
+        method="POST",
+        path=f"{A_VIDEO}/pause",
+        tag=Tag.STEERING,
+        summary="Begin no more blocks of a video",
+        description="Those under way are made, and who reads it waits. It keeps its place for a while, then its log. A "
+        "paused one stays as it is; one that has ended, or has no more blocks, is 409.",
+        answers=(json(VideoAnswer, "The video."),),
+        errors=(404, 409),
+    ),
+    Operation(
+        id="resume_video",
+        method="POST",
+        path=f"{A_VIDEO}/resume",
+        tag=Tag.STEERING,
+        summary="Go on with a paused video",
+        description="At once, or when it has a place again if it was paused for long. One that is not paused stays as "
+        "it is; one that has ended, or has no more blocks, is 409.",
+        answers=(json(VideoAnswer, "The video."),),
+        errors=(404, 409),
     ),
     Operation(
         id="cancel_video",

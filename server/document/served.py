@@ -39,14 +39,16 @@ def narrowed(schemas: dict[str, Any], served: Served) -> dict[str, Any]:
     """The schemas of requests with what this server takes, in place of what any server could."""
     for schema in schemas.values():
         fields = schema.get("properties", {})
-        if schema.get("additionalProperties", True) or "size" not in fields:
+        if schema.get("additionalProperties", True) or "seconds" not in fields:
+            continue
+        _narrow(fields["seconds"], "number", maximum=served.max_seconds or SECONDS_MAX)
+        if "size" not in fields:
             continue
         _narrow(fields["size"], "string", enum=list(served.sizes))
         _narrow(fields["fps"], "integer", maximum=served.max_fps)
         _narrow(fields["model"], "string", enum=[served.model])
         fields["size"]["examples"] = [served.sizes[0]]
         fields["fps"]["examples"] = [served.fps]
-        _narrow(fields["seconds"], "number", maximum=served.max_seconds or SECONDS_MAX)
     return schemas
 
 

@@ -27,6 +27,7 @@ class Finish(StrEnum):
     CLIENT_DISCONNECT = "client_disconnect"
     CLIENT_CANCEL = "client_cancel"
     SLOW_CLIENT = "slow_client"
+    PAUSE_LIMIT = "pause_limit"
     TIMEOUT = "timeout"
     ENGINE_ERROR = "engine_error"
     INTERNAL_ERROR = "internal_error"

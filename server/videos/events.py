@@ -16,10 +16,12 @@ from engine import (
     Happening,
     HiarError,
     Made,
+    Paused,
     Prompted,
     Queued,
     Recovered,
     Recovering,
+    Resumed,
     Started,
     VideoHandle,
 )
@@ -38,6 +40,8 @@ _KINDS: dict[type[Happening], str] = {
     Started: "started",
     Made: "block",
     Prompted: "prompt",
+    Paused: "paused",
+    Resumed: "resumed",
     Recovering: "recovering",
     Recovered: "recovered",
     Ended: "ended",
@@ -110,7 +114,7 @@ def _fields(happening: Happening) -> dict[str, Any]:
     match happening:
         case Queued(position):
             return {"queue_position": position}
-        case Started() | Recovering():
+        case Started() | Paused() | Resumed() | Recovering():
             return {}
         case Made():
             return _block(happening)

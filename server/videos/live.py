@@ -8,6 +8,7 @@ clean end, or an error box and an aborted connection. A client that leaves, at a
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -89,16 +90,19 @@ class LiveStream(Response):
 
     async def _first(self, arrivals: Arrivals) -> Fragment | None:
         """The first fragment; None behind the last one of an ended video."""
-        timeout_s = self._limits.first_fragment_timeout_s
+        timeout_s = left_s = self._limits.first_fragment_timeout_s
         try:
-            return await arrivals.next(timeout_s)
-        except TimeoutError:
-            raise await self._too_late(timeout_s) from None
+            while left_s > 0:
+                paused_s = self._video.paused_s
+                with suppress(TimeoutError):
+                    return await arrivals.next(left_s)
+                left_s = self._video.paused_s - paused_s  # as long as it was paused it could not come
         except HiarError as error:
             if self._record.is_callers:
                 raise
             # Its maker was told what failed; to ask for this video again is of no use.
             raise ApiError(GONE, f"the video failed before its first block: {error.message}") from error
+        raise await self._too_late(timeout_s)
 
     async def _too_late(self, waited_s: float) -> ApiError:
         is_queued = self._video.status().state is VideoState.QUEUED

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
-from engine import EndReason, VideoState, VideoStatus
+from engine import EndReason, VideoStatus
 from server.errors import row_of
 from server.http.tokens import with_token
 
@@ -36,7 +36,7 @@ class PromptAnswer(BaseModel):
 
 
 class RecoveryAnswer(BaseModel):
-    """A loss of workers that the video outlived."""
+    """A loss of workers that the video outlived, or a pause in which it lost its place."""
 
     block: int = Field(description="The first block after it.")
     exact: bool = Field(description="False if what follows resembles the undisturbed video and does not equal it.")
@@ -69,6 +69,7 @@ class VideoAnswer(BaseModel):
     seed: int
     fps: int
     queue_position: int | None = Field(description="Its place in the queue, from 1; null when it does not wait.")
+    paused: bool = Field(description="No more blocks of it are begun until it is resumed.")
     blocks_done: int
     first_block: int = Field(description="The earliest block that can still be read.")
     seconds_done: float
@@ -83,6 +84,7 @@ class VideoAnswer(BaseModel):
     prompts: list[PromptAnswer]
     recoveries: list[RecoveryAnswer]
     remixed_from_video_id: str | None = Field(description="The video that this is another version of.")
+    extended_from_video_id: str | None = Field(description="The video that this one continues.")
     bytes: int = Field(description="Of all blocks that were made.")
     urls: UrlsAnswer
 
@@ -106,6 +108,7 @@ class VideoAnswer(BaseModel):
             seed=request.seed,
             fps=request.fps,
             queue_position=status.queue_position,
+            paused=status.is_paused,
             blocks_done=status.blocks_done,
             first_block=status.first_block,
             seconds_done=round(status.seconds_done, 6),
@@ -118,6 +121,7 @@ class VideoAnswer(BaseModel):
             prompts=[PromptAnswer(block=one.block, at_seconds=one.at_s, prompt=one.text) for one in status.prompts],
             recoveries=[RecoveryAnswer(block=past.block, exact=past.exact) for past in status.recoveries],
             remixed_from_video_id=request.remixed_from,
+            extended_from_video_id=None if request.continues is None else request.continues.source,
             bytes=status.num_bytes,
             urls=UrlsAnswer(
                 content=with_token(f"{address}/content", token),
@@ -161,7 +165,7 @@ def _status(status: VideoStatus) -> Status:
         return Status.COMPLETED
     if status.end_reason is not None:
         return Status.CANCELLED
-    return Status.QUEUED if status.state is VideoState.QUEUED else Status.IN_PROGRESS
+    return Status.QUEUED if status.is_queued else Status.IN_PROGRESS
 
 
 def _progress(status: VideoStatus) -> int | None:

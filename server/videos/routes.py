@@ -27,7 +27,7 @@ from server.videos.live import LiveStream
 from server.videos.ownership import Ownership
 from server.videos.query import from_block, page_of, variant_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
-from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, video_request
+from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend, bounded, video_request
 from server.videos.starts import Starts
 from server.videos.upload import Asked, asked_of
 
@@ -67,8 +67,7 @@ class VideoRoutes:
     ) -> VideoAnswer:
         """Generate a video that needs no reader; answers before anything is generated."""
         video, _ = await self._open(request, asked, None)
-        response.headers["Location"] = _address(video.id)
-        return self._answer(request, video)
+        return self._answer_new(request, response, video)
 
     async def remix(
         self,
@@ -82,7 +81,23 @@ class VideoRoutes:
         self._owned.require_priority(caller, first.priority)
         prompts = (PromptAt(at_s=0.0, text=body.prompt),)
         wanted = replace(first, prompts=prompts, remixed_from=video_id, owner=caller.client)
-        video = await self._make(caller, wanted, None)
+        return self._answer_new(request, response, await self._make(caller, wanted, None))
+
+    async def extend(
+        self,
+        video_id: str,
+        request: Request,
+        body: Annotated[VideoExtend, Depends(body_of(VideoExtend))],
+        response: Response,
+    ) -> VideoAnswer:
+        """Make a video that goes on where an ended one stopped; it needs no reader."""
+        caller, first = caller_of(request.scope), self._engine.video(video_id)
+        self._owned.require_priority(caller, first.request.priority)
+        seconds = bounded(body.seconds, self._settings.max_seconds)
+        wanted = first.extended(seconds, body.prompt, caller.client)
+        return self._answer_new(request, response, await self._make(caller, wanted, None))
+
+    def _answer_new(self, request: Request, response: Response, video: VideoHandle) -> VideoAnswer:
         note_video(request.scope, video.id)
         response.headers["Location"] = _address(video.id)
         return self._answer(request, video)
@@ -152,6 +167,18 @@ class VideoRoutes:
         )
         block = await video.change_prompt(body.prompt)
         return PromptChanged(id=video_id, block=block, at_seconds=video.start_s(block))
+
+    async def pause(self, video_id: str, request: Request) -> VideoAnswer:
+        """Begin no more blocks of a video until it is resumed; a paused one stays as it is."""
+        video = self._engine.video(video_id)
+        video.pause()
+        return self._answer(request, video)
+
+    async def resume(self, video_id: str, request: Request) -> VideoAnswer:
+        """Go on with a paused video; one that is not paused stays as it is."""
+        video = self._engine.video(video_id)
+        video.resume()
+        return self._answer(request, video)
 
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:
         """End a video at its next block and keep what was made; one that has ended stays as it is."""

@@ -117,6 +117,15 @@ class _VideoFields(_Strict):
         return prompt
 
 
+def _number_of(seconds: Any) -> Any:
+    """OpenAI's clients send text."""
+    if not isinstance(seconds, str):
+        return seconds
+    if not re.fullmatch(SECONDS_TEXT, seconds):
+        raise ValueError('this must be a number of seconds, such as 4 or "4"')
+    return float(seconds)
+
+
 _PACE = "`realtime` stays a few seconds ahead of playback; `fast` does not wait."
 
 
@@ -135,6 +144,8 @@ class GenerateRequest(_VideoFields):
 
 def _or_text(schema: dict[str, Any]) -> None:
     """OpenAI's clients send text: tell so."""
+    if "anyOf" not in schema:
+        schema["anyOf"] = [{name: schema.pop(name) for name in ("type", "exclusiveMinimum")}]
     schema["anyOf"].insert(1, {"type": "string", "pattern": f"^({SECONDS_TEXT})$", "examples": ["4"]})
 
 
@@ -149,15 +160,7 @@ class VideoCreate(_VideoFields):
     )
     pace: Literal["realtime", "fast"] = Field("fast", description=_PACE)
 
-    @field_validator("seconds", mode="before")
-    @classmethod
-    def _read_text(cls, seconds: Any) -> Any:
-        """OpenAI's clients send text."""
-        if not isinstance(seconds, str):
-            return seconds
-        if not re.fullmatch(SECONDS_TEXT, seconds):
-            raise ValueError('this must be a number of seconds, such as 4 or "4"')
-        return float(seconds)
+    _text = field_validator("seconds", mode="before")(_number_of)
 
 
 class PromptChange(_Strict):
@@ -166,6 +169,24 @@ class PromptChange(_Strict):
     prompt: PromptText
 
     _printable = field_validator("prompt")(_printable_prompt)
+
+
+class VideoExtend(_Strict):
+    """What continues an ended video."""
+
+    seconds: float = Field(
+        gt=0,
+        description="Length of the new video, as a number or its text.",
+        json_schema_extra=_or_text,
+    )
+    prompt: PromptText | None = Field(None, description="What to show; omit to go on with the last prompt.")
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str | None) -> str | None:
+        return None if prompt is None else _printable_prompt(prompt)
+
+    _text = field_validator("seconds", mode="before")(_number_of)
 
 
 def video_request(
@@ -215,8 +236,12 @@ def _seconds(asked: GenerateRequest | VideoCreate, max_seconds: float | None) ->
     seconds, limit = asked.seconds, SECONDS_MAX if max_seconds is None else max_seconds
     if seconds is None:
         return max_seconds
-    if "seconds" not in asked.model_fields_set:
-        return min(seconds, limit)
+    return bounded(seconds, max_seconds) if "seconds" in asked.model_fields_set else min(seconds, limit)
+
+
+def bounded(seconds: float, max_seconds: float | None) -> float:
+    """A length that was asked for. Raises ``RequestError`` if it is above the server's limit."""
+    limit = SECONDS_MAX if max_seconds is None else max_seconds
     if seconds > limit:
         raise RequestError(f"seconds: {seconds:g} is above {limit:g}, the limit of this server", param="seconds")
     return seconds

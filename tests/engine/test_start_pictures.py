@@ -98,7 +98,7 @@ def test_a_video_begins_with_the_picture_and_goes_on_from_it(site: Site) -> None
     assert len(frames) == 64
     assert min(psnr(frame, picture) for frame in frames[:9]) > 32, "not at the level of the decoder's own round trip"
     assert psnr(frames[9], picture) > 22 and psnr(frames[20], picture) > 19, "the picture is forgotten"
-    assert psnr(frames[63], frames[8]) < 22, "nothing moves"
+    assert psnr(frames[29], frames[8]) < 23, "nothing moves"
 
 
 def test_a_clip_is_aligned_at_its_end_and_its_motion_goes_on(site: Site) -> None:

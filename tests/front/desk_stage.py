@@ -97,7 +97,8 @@ class Stage:
         rollout = self.config.manifest.rollout
         video = making.video(name, request, linger_s=linger_s, rollout=rollout)
         video.progress.opened_at = self.now
-        video.log = making.log(name, rollout, self.config.keep, num_given=num_given(request, rollout))
+        given, before = num_given(request, rollout), video.progress.before
+        video.log = making.log(name, rollout, self.config.keep, num_given=given, before=before)
         self.tell(Asked(video))
         if is_read:
             self.join(video)

@@ -86,10 +86,15 @@ def latents(block: int, stage: int) -> LatentsSaved:
 
 
 def log(
-    name: str = "a", rollout: RolloutConfig = TINY.rollout, keep: Keep = KEEP_ALL, *, num_given: int = 0
+    name: str = "a",
+    rollout: RolloutConfig = TINY.rollout,
+    keep: Keep = KEEP_ALL,
+    *,
+    num_given: int = 0,
+    before: int = 0,
 ) -> BlockLog:
     """An empty log in memory."""
-    return BlockLog(name, rollout, keep, MemoryStore(), num_given=num_given)
+    return BlockLog(name, rollout, keep, MemoryStore(), num_given=num_given, before=before)
 
 
 def prepared_log(rollout: RolloutConfig = TINY.rollout, *prompts: int) -> BlockLog:

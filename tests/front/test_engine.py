@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import shutil
 import time
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,7 @@ from dataclasses import replace
 from multiprocessing import forkserver
 from pathlib import Path
 
+import av
 import psutil
 import pytest
 
@@ -216,3 +218,59 @@ def test_a_device_that_is_not_there_stops_the_start() -> None:
             await engine.stop()
 
     asyncio.run(body())
+
+
+def test_a_video_that_slept_goes_on_as_if_nothing_had_happened() -> None:
+    async def main() -> None:
+        config = making.config(poison_pages=True, max_videos=1, pause_hold_s=0.05)
+        async with making.running(config) as engine:
+            undisturbed = await read(await engine.open(REQUEST))
+            video = await engine.open(REQUEST)
+            reader = video.read()
+            blocks = [(await anext(reader)).data]
+            video.pause()
+            while video.status().state != VideoState.SLEEPING:
+                await video.changed()
+            other = await engine.open(replace(REQUEST, seed=12))
+            assert await read(other) != undisturbed, "others may have its place"
+            video.resume()
+            assert blocks + [fragment.data async for fragment in reader] == undisturbed
+            [recovery] = video.status().recoveries
+            assert recovery.exact and 1 <= recovery.block < len(undisturbed)
+
+    asyncio.run(main())
+
+
+def test_an_extended_video_shows_what_a_longer_one_would_have_shown() -> None:
+    """3 s end in the middle of a block: its rest is block 0 of what goes on."""
+
+    async def main() -> None:
+        async with making.running(making.config(poison_pages=True, max_videos=1)) as engine:
+            prompts = (*REQUEST.prompts, PromptAt(at_s=1.2, text="a blue square"))
+            request = replace(REQUEST, prompts=prompts)
+            first = await engine.open(request)
+            shown = await read(first)
+            whole = await read(await engine.open(replace(request, seconds=5)))
+            more = await read(await engine.open(first.extended(2.0, None, "")))
+            assert shown + more[1:] == whole and more[0] == shown[-1]
+            other = await read(await engine.open(first.extended(2.0, "a green star", "")))
+            assert other[0] == more[0] and other[1] != more[1]
+
+    asyncio.run(main())
+
+
+def test_an_extended_video_has_pictures_from_its_first_frame_on() -> None:
+    async def main() -> None:
+        async with making.running(making.config(max_videos=1)) as engine:
+            first = await engine.open(replace(REQUEST, output=Output.FRAGMENTS, seconds=1.5))
+            await read(first)
+            more = await engine.open(first.extended(1.0, None, ""))
+            fragments = [fragment async for fragment in more.read()]
+            assert sum(fragment.num_frames for fragment in fragments) == 16 and fragments[0].num_frames == 33 - 24
+            assert more.init_segment is not None
+            film = more.init_segment.data + b"".join(fragment.data for fragment in fragments)
+            with av.open(io.BytesIO(film)) as container:
+                times = [frame.time for frame in container.decode(video=0)]
+            assert times == [pytest.approx(at / 16) for at in range(16)]
+
+    asyncio.run(main())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import EngineOutOfMemory, WorkerLost
-from engine.front.events import Cancelled, WorkerSaid
+from engine.front.events import Cancelled, Paused, Resumed, WorkerSaid
 from engine.front.pictures import MAX_VAIN_LOSSES
 from engine.front.video import VideoState
 from engine.messages import BlockTicket, EncodePixels, EncodePrompt, PixelsEncoded, PixelsFailed
@@ -103,3 +103,15 @@ def test_a_lost_video_is_made_again_from_the_same_latents(stage: Stage) -> None:
     stage.serve()
     first = next(ticket for ticket in stage.sent if isinstance(ticket, BlockTicket))
     assert (first.block, first.given) == (0, GIVEN[0]) and not stage.questions
+
+
+def test_a_video_that_is_paused_meanwhile_starts_from_its_picture_later(stage: Stage) -> None:
+    video = stage.open("a", FROM_PICTURE)
+    question = asked(stage)
+    stage.tell(Paused(video))
+    stage.tell(WorkerSaid(0, PixelsEncoded(request=question.request, blocks=GIVEN)))
+    stage.embed()
+    assert video.state == VideoState.SLEEPING and not stage.sent
+    stage.tell(Resumed(video))
+    first = next(ticket for ticket in stage.sent if isinstance(ticket, BlockTicket))
+    assert (first.block, first.given) == (0, GIVEN[0])

@@ -22,7 +22,7 @@ OPEN_LABELS = frozenset(
     {"route", "method", "code", "rank", "edge", "device", "version", "python", "torch", "stages", "item"}
 )
 """Labels whose values depend on the deployment; the text says what bounds them."""
-MANY = 9
+MANY = 10
 """More values than this are not listed."""
 
 
