@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine.engine_config import EngineConfig
 from engine.errors import HiarError, StartOutOfMemory
+from engine.law.memory import Share, has_room_for_encoder
 from engine.law.placement import Placement
 from engine.messages import (
     Assign,
@@ -73,7 +74,7 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
     with torch.inference_mode():
         try:
             worker = Worker(config, device, send, inbox)
-            send(describe(worker.device))
+            send(worker.opened)
             lane = worker.start()
         except HiarError as error:
             send(StartFailed(code=error.code, message=error.message))
@@ -96,6 +97,8 @@ class Worker:
         self._config, self._send, self._inbox = config, send, inbox
         self._rig = rig_of(config)
         self.device = build.open_device(device)
+        self.opened = describe(self.device)
+        """What there was before it loaded anything."""
         self._progress = Progress(send)
         self._captures = build.captures_on(self.device)
         self._attention = UNTRIED
@@ -180,10 +183,12 @@ class Worker:
         return self._rig.prompts(device, self._progress)
 
     def _load_pictures(self, placement: Placement) -> PictureEncoding | None:
-        """Beside the text encoder."""
+        """Beside the text encoder, but in the host's memory where the plan leaves no room on the device."""
         if not placement.embeds_text:
             return None
-        device = torch.device("cpu") if placement.text_on_host else self.device
+        share = Share(stages=placement.stages, decodes=placement.decodes)
+        on_host = placement.text_on_host or not has_room_for_encoder(self._config, share, self.opened.free_bytes)
+        device = torch.device("cpu") if on_host else self.device
         encoder = self._rig.encoder(device, self._progress)
         if encoder is None:
             return None
