@@ -20,7 +20,7 @@ INTERRUPTED = 130
 _EXAMPLES = """\
 examples:
   hiar generate "a large red circle drifts to the right over a night sky" --seconds 10 -o circle.mp4
-  hiar generate "a blue square bounces around on sand" -o - | ffplay -  endless; close the window to stop
+  hiar generate "a blue square bounces around on sand" -o - | ffplay -  # endless; close the window to stop
   hiar generate "a white star spins clockwise in place at night" --seconds 5 --seed 7 --pace fast -o star.mp4
   hiar status
   hiar models --url http://gpu-box:8000

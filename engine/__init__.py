@@ -19,13 +19,17 @@ from engine.errors import (
     CorruptLatents,
     EncoderFailed,
     EngineOutOfMemory,
+    EngineStopped,
     EngineUnavailable,
     HiarError,
+    ModelChanged,
     Overloaded,
     PromptReplaced,
     Refused,
     RequestError,
     StartError,
+    StorageFailed,
+    StorageFull,
     UnknownVideo,
     VideoFailed,
     WeightsError,
@@ -34,6 +38,7 @@ from engine.errors import (
 from engine.fleet.fit import settled
 from engine.forecast import assumed_site, gpu_site, host_site
 from engine.front.handle import VideoHandle
+from engine.front.kept import KeptVideo, PastVideo, Recovery, is_interruption
 from engine.front.log import InitSegment
 from engine.front.reader import Reader
 from engine.front.story import (
@@ -48,7 +53,7 @@ from engine.front.story import (
     Resumed,
     Started,
 )
-from engine.front.video import PromptMark, Recovery, VideoState, VideoStatus
+from engine.front.video import PromptMark, VideoState, VideoStatus
 from engine.law.fitting import room_for_videos
 from engine.law.presets import BASE_FILES, NO_CHANGES, PRESETS, Layout, Preset, RolloutChanges, names_of_presets
 from engine.law.rates import ASSUMED
@@ -105,23 +110,27 @@ __all__ = [
     "EngineOptions",
     "EngineOutOfMemory",
     "EngineState",
+    "EngineStopped",
     "EngineUnavailable",
     "FleetView",
     "Fragment",
     "Happening",
     "HiarError",
     "InitSegment",
+    "KeptVideo",
     "Layout",
     "Lora",
     "LossReason",
     "Made",
     "Manifest",
+    "ModelChanged",
     "Nodes",
     "Observer",
     "Order",
     "Output",
     "Overloaded",
     "Pace",
+    "PastVideo",
     "Paused",
     "Phase",
     "Pixels",
@@ -149,6 +158,8 @@ __all__ = [
     "StartProgress",
     "StartTimes",
     "Started",
+    "StorageFailed",
+    "StorageFull",
     "UnknownVideo",
     "Verdict",
     "VideoFailed",
@@ -164,6 +175,7 @@ __all__ = [
     "gpu_site",
     "host_site",
     "is_device",
+    "is_interruption",
     "judge",
     "names_of_presets",
     "published_manifest",

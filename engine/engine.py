@@ -11,10 +11,11 @@ from typing import Protocol
 
 from engine.config import LATENT_STRIDE_PX, Manifest
 from engine.engine_config import EngineConfig
-from engine.errors import EngineUnavailable, RequestError, WorkerLost
+from engine.errors import EngineStopped, EngineUnavailable, ModelChanged, RequestError, WorkerLost
 from engine.fleet.fit import settled
 from engine.fleet.supervisor import Supervisor
 from engine.front.handle import VideoHandle
+from engine.front.kept import KeptVideo, PastVideo
 from engine.front.shell import Clock, Shell, Workers
 from engine.law.schedule import frames_before_block, latent_frames_in_block, most_start_blocks
 from engine.messages import ForFront
@@ -123,9 +124,9 @@ class Engine:
         await self._shell.drain(_unavailable(EngineState.DRAINING))
 
     async def stop(self) -> None:
-        """End the workers; videos that still run end with ``WorkerLost``. Idempotent."""
+        """End the workers; videos that still run end with ``EngineStopped``. Idempotent."""
         await self._fleet.stop()
-        self._shell.group_lost(WorkerLost("the server has stopped"), frozenset(), for_good=True)
+        self._shell.group_lost(EngineStopped("the server has stopped"), frozenset(), for_good=True)
 
     @property
     def state(self) -> EngineState:
@@ -178,10 +179,15 @@ class Engine:
         """Tell the observer of pictures that stand still now, before numbers are read that come from it."""
         self._shell.count_stalls()
 
-    async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
+    async def open(
+        self, request: VideoRequest, linger_s: float | None = 0.0, *, keep: Callable[[str], KeptVideo] | None = None
+    ) -> VideoHandle:
         """Take a video; it may wait in the queue for pages.
 
-        ``linger_s``: how long it lives on when its last reader has left; None needs no reader at all.
+        Args:
+            request: what to make.
+            linger_s: how long it lives on when its last reader has left; None needs no reader at all.
+            keep: gets the id of the video once there is room for it and before it is queued; what it raises is raised.
 
         Raises:
             RequestError: the model does not make such a video; names the field.
@@ -191,7 +197,21 @@ class Engine:
         self.check(request)
         if self.state != EngineState.READY:
             raise _unavailable(self.state)
-        return self._shell.open(request, linger_s)
+        return self._shell.open(request, linger_s, keep)
+
+    def restore(self, past: PastVideo, kept: KeptVideo) -> VideoHandle:
+        """Go on with a video of an earlier life of the server, behind what was stored of it; it needs no reader.
+
+        Its log can be read at once. It waits for workers in the queue, also while the model loads, and is made again
+        from its first block: none that is stored is added again. One that is whole ends at once, and one that the
+        model does not make any more fails with ``ModelChanged``.
+
+        Raises:
+            EngineUnavailable: the engine is draining, stopped or failed.
+        """
+        if self.state in {EngineState.DRAINING, EngineState.FAILED, EngineState.STOPPED}:
+            raise _unavailable(self.state)
+        return self._shell.restore(past, kept, self._change_since(past))
 
     def check(self, request: VideoRequest) -> None:
         """Raise ``RequestError`` that names the field where the model does not make such a video."""
@@ -228,6 +248,16 @@ class Engine:
         if size != needed:
             raise RequestError(f"start: the pictures are {size}, needed {needed}", "start")
 
+    def _change_since(self, past: PastVideo) -> ModelChanged | None:
+        """Why the model does not make a past video any more; None if it does."""
+        if past.model != self.manifest.name:
+            return ModelChanged(f"the video was made by the model {past.model}; {self.manifest.name} is served now")
+        try:
+            self.check(past.request)
+        except RequestError as error:
+            return ModelChanged(f"the model that is served now does not make this video: {error.message}")
+        return None
+
     def _receive(self, rank: int, message: ForFront) -> None:
         self._shell.receive(rank, message)
 
@@ -236,7 +266,8 @@ class Engine:
 
     def _group_lost(self, sentence: str, suspects: frozenset[str]) -> None:
         for_good = self.fleet.state == EngineState.FAILED
-        self._shell.group_lost(WorkerLost(sentence), suspects, for_good=for_good)
+        error = EngineStopped(sentence) if for_good else WorkerLost(sentence)
+        self._shell.group_lost(error, suspects, for_good=for_good)
 
 
 def _unavailable(state: EngineState) -> EngineUnavailable:

@@ -15,6 +15,10 @@ HiarError                     code, message, retryable
 |   +-- EngineOutOfMemory     the device had no memory left for it
 |   +-- EncoderFailed         the video encoder gave up on it
 |   +-- WorkerLost            the worker that ran it died or hung
+|   |   +-- EngineStopped     no worker will run it any more
+|   +-- ModelChanged          the model that is served now does not make it
+|   +-- StorageFailed         it could not be stored
+|       +-- StorageFull       there was no room to store it
 +-- StartError                the engine cannot start as configured
     +-- WeightsError          a weight file is absent, truncated or does not fit the model
     +-- StartOutOfMemory      a device had no memory left for what it was to hold
@@ -129,6 +133,29 @@ class WorkerLost(VideoFailed):
     """The worker that held the video died or made no progress in time."""
 
     code = "worker_lost"
+
+
+class EngineStopped(WorkerLost):
+    """The engine was stopped, or serves no more, while the video ran or waited."""
+
+
+class ModelChanged(VideoFailed):
+    """The video was begun by another model than the one that is served now, which cannot go on with it."""
+
+    code = "model_changed"
+    retryable = False
+
+
+class StorageFailed(VideoFailed):
+    """The video could not be stored."""
+
+    code = "storage_failed"
+
+
+class StorageFull(StorageFailed):
+    """There was no room to store the video."""
+
+    code = "storage_full"
 
 
 class StartError(HiarError):

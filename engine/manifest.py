@@ -237,7 +237,9 @@ def _read_diffusers(folder: Path, preset: str | None) -> Manifest:
             in_dim=config["in_channels"],
             **_wan_defaults(config),
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
+        raise StartError(f"{source} has no {error}; is it the config of a Wan model?") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
     student = find_student(folder, Layout.DIFFUSERS, preset)
     return _of_layout(folder, Layout.DIFFUSERS, transformer, student)
@@ -251,7 +253,9 @@ def _read_original(folder: Path, preset: str | None) -> Manifest:
             **{key: config[key] for key in ("dim", "ffn_dim", "num_heads", "num_layers", "text_len", "in_dim")},
             **_wan_defaults(config),
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except KeyError as error:
+        raise StartError(f"{source} has no {error}; is it the config of a Wan model?") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise StartError(f"{source}: {error}") from error
     student = find_student(folder, Layout.ORIGINAL, preset)
     return _of_layout(folder, Layout.ORIGINAL, transformer, student)

@@ -59,21 +59,18 @@ class OpenTicket:
     quality: Quality
     output: Output
     embedding: TensorBytes
-    first_block: int = 0
-    """Blocks before this one reached their reader already: they are made again, not encoded again."""
-    first_frame: int = 0
-    """The first frame of ``first_block`` that is shown, counted from the beginning of the video."""
+    from_frame: int = 0
+    """The first frame that is encoded, counted from the beginning of the video."""
     first_sequence: int = 1
-    """What the fragment of ``first_block`` is numbered."""
+    """What its fragment is numbered."""
+    first_block: int = 0
+    """Blocks before this one are in the log: they are made again, and encoded again for what the encoder remembers of
+    them, and not sent again. Those that the video shows nothing of are not encoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreTicket:
-    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it.
-
-    A video may begin at any block with these; what it attends to before them is lost, so what follows resembles the
-    undisturbed video and does not equal it.
-    """
+    """A block whose latents are known: fill its pages and warm up the decoder, without denoising or showing it."""
 
     video: str
     block: int
@@ -138,7 +135,7 @@ Ticket = OpenTicket | RestoreTicket | ContextTicket | BlockTicket | PromptTicket
 
 @dataclass(frozen=True, kw_only=True)
 class EncodePrompt:
-    """Run the text encoder; answered by ``PromptEncoded``."""
+    """Run the text encoder; answered by ``PromptEncoded`` or ``PromptFailed``."""
 
     request: int
     text: str
@@ -187,11 +184,10 @@ class StartPhase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StartProgress:
-    """How far a worker's start is."""
+    """How far a worker's start is. ``what`` is the file that is read; empty for other phases."""
 
     phase: StartPhase
     what: str
-    """The file that is read; empty for other phases."""
     done: int
     total: int
 
@@ -201,12 +197,10 @@ class DeviceOpened:
     """The first message of a worker: what there is before it loads anything."""
 
     kind: str
-    """What people call the device."""
     free_bytes: int
     """Of its memory, this worker's own context included; of the host's for a CPU."""
     host_free_bytes: int
     fp8: bool
-    """Whether it can hold pages in 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +233,6 @@ class WorkerFacts:
     attentions: tuple[str, ...]
     """Ways to attend that passed the trial, that one included; empty where none was made."""
     dtype: str
-    """Of weights and activations."""
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
@@ -263,9 +256,8 @@ class Beat:
     """Tickets this worker is done with, but for cache passes that nobody waits for."""
     pages_used: int
     spans: tuple[Span, ...]
-    """What it did since it last told."""
     rests: Rests
-    """How long it did nothing since it last told."""
+    """What it did, and how long it did nothing, since it last told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +289,15 @@ class PromptEncoded:
 
     request: int
     embedding: TensorBytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFailed:
+    """Answer to ``EncodePrompt``: it cannot be embedded."""
+
+    request: int
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +379,7 @@ class VideoClosed:
 ToWorker = MeasureCosts | Assign | Ticket | Question | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
-Answer = PromptEncoded | PixelsEncoded | PixelsFailed
+Answer = PromptEncoded | PromptFailed | PixelsEncoded | PixelsFailed
 ForFront = Answer | OfVideo
 """What is about a video; the rest is about the worker."""
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

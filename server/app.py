@@ -4,7 +4,7 @@ Knows no logic; the routes, the error shape and the limits live in their own fil
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -35,6 +35,9 @@ from server.videos.hls import HlsRoutes
 from server.videos.ownership import Ownership, OwnVideosOnly
 from server.videos.routes import VideoRoutes
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
 Answers = dict[str, Callable[..., Any]]
 """What answers an operation, by its id."""
 
@@ -42,15 +45,16 @@ MAKING = ("/v1/generate", "/v1/videos")
 """Take pictures and clips."""
 
 
-def create_app(settings: Settings, engine: Engine, families: Families) -> FastAPI:
+def create_app(settings: Settings, engine: Engine, families: Families, traces: "Traces | None" = None) -> FastAPI:
     """Build the application on an engine that the caller starts and stops. It has `/metrics` unless that has a port.
 
+    ``traces``: where requests and videos are traced.
     Raises ``SettingError`` where the file of keys cannot be read.
     """
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     access = Access(keys=None if settings.keys is None else KeyRing(settings.keys), tokens=ViewerTokens())
     owned = Ownership(engine, access.keys, settings.max_per_client)
-    videos = VideoRoutes(engine, settings, families, owned, access.tokens)
+    videos = VideoRoutes(engine, settings, families, owned, access.tokens, traces.follow if traces else None)
     answers = _of_videos(videos) | _of_hls(HlsRoutes(engine, settings, families, access.tokens))
     answers |= _of_server(InfoRoutes(engine, settings), PlayerRoutes())
     document = DocumentRoutes(openapi_document(Served.of(engine.manifest, settings)))
@@ -61,6 +65,8 @@ def create_app(settings: Settings, engine: Engine, families: Families) -> FastAP
     _add_guards(app, settings, access, owned)
     app.add_middleware(Exchanges, families=families, routes=app.routes)
     app.add_middleware(AccessLog, quiet=PROBED)
+    if traces is not None:
+        app.add_middleware(traces.requests)
     app.add_middleware(Envelope)
     answer_in_one_shape(app)
     return app
@@ -125,4 +131,4 @@ def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownersh
 
 def metrics_route(settings: Settings, engine: Engine, families: Families) -> MetricsRoute:
     """What answers a scrape, wherever it is served."""
-    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue))
+    return MetricsRoute(families, Readings(families, engine, settings.engine.max_queue), settings.metrics_keep_s)

@@ -12,13 +12,13 @@ from server.options import OPTIONS, ROOT
 
 _EXAMPLES = """\
 examples:
-  hiar-server                                      the small model on the CPU, at http://127.0.0.1:8000
-  hiar-server --devices cpu,cpu,cpu,cpu            the same as a pipeline of four processes
-  hiar-server --port 9000 --max-videos 1           one video at a time
-  hiar-server --new-key alice --keys keys.txt      make a key and print it once
+  hiar-server                                      # the small model on the CPU, at http://127.0.0.1:8000
+  hiar-server --devices cpu,cpu,cpu,cpu            # the same as a pipeline of four processes
+  hiar-server --port 9000 --max-videos 1           # one video at a time
+  hiar-server --new-key alice --keys keys.txt      # make a key and print it once
   hiar-server --model models/hiar --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt --allowed-hosts gpu-box
-  hiar-server --model models/hiar --plan --assume rtx4090     what fits on such a GPU, without one
-  hiar-server --preset longlive --plan --assume rtx4090       the same before the model is downloaded
+  hiar-server --model models/hiar --plan --assume rtx4090   # what fits on such a GPU, without one
+  hiar-server --preset longlive --plan --assume rtx4090     # the same before the model is downloaded
 
 two hosts, the first at 10.9.0.1; requests go to the first:
   hiar-server --nnodes 2 --node-rank 0 --master-addr 10.9.0.1 --devices cuda:0,cuda:1 --host 0.0.0.0 --keys keys.txt

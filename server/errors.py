@@ -20,12 +20,16 @@ from engine import (
     EndReason,
     EngineOutOfMemory,
     EngineState,
+    EngineStopped,
     EngineUnavailable,
     HiarError,
+    ModelChanged,
     Overloaded,
     PromptReplaced,
     Refused,
     RequestError,
+    StorageFailed,
+    StorageFull,
     UnknownVideo,
     VideoFailed,
     WorkerLost,
@@ -62,6 +66,12 @@ class ErrorRow:
 
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def _failed(code: str, status: int, kind: type[VideoFailed], retry_s: float | None, about: str) -> ErrorRow:
+    """A video that was taken and could not be finished."""
+    return ErrorRow(code, status, kind, finish=Finish.ENGINE_ERROR, retry_s=retry_s, about=about)
+
 
 # The row with a type's own code is also that of its subclasses without a row, and of codes of its without one.
 ERRORS = (
@@ -231,45 +241,21 @@ ERRORS = (
         504,
         about="The video's first block did not come in time.",
     ),
-    ENGINE_ERROR := ErrorRow(
-        "engine_error",
-        503,
-        VideoFailed,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The video failed while it was made; try again.",
-    ),
-    CORRUPT_LATENTS := ErrorRow(
+    ENGINE_ERROR := _failed("engine_error", 503, VideoFailed, 1, "The video failed while it was made; try again."),
+    CORRUPT_LATENTS := _failed(
         "corrupt_latents",
         502,
         CorruptLatents,
-        finish=Finish.ENGINE_ERROR,
-        about="The model made numbers that are no picture; another seed or prompt may help.",
+        None,
+        "The model made numbers that are no picture; another seed or prompt may help.",
     ),
-    OUT_OF_MEMORY := ErrorRow(
-        "engine_oom",
-        503,
-        EngineOutOfMemory,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The device had no memory left for this video.",
-    ),
-    ENCODER_FAILED := ErrorRow(
-        "encoder_failed",
-        503,
-        EncoderFailed,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="The encoder of the video failed.",
-    ),
-    WORKER_LOST := ErrorRow(
-        "worker_lost",
-        503,
-        WorkerLost,
-        finish=Finish.ENGINE_ERROR,
-        retry_s=1,
-        about="A worker died and the video could not go on.",
-    ),
+    OUT_OF_MEMORY := _failed("engine_oom", 503, EngineOutOfMemory, 1, "The device had no memory left for this video."),
+    ENCODER_FAILED := _failed("encoder_failed", 503, EncoderFailed, 1, "The encoder of the video failed."),
+    WORKER_LOST := _failed("worker_lost", 503, WorkerLost, 1, "A worker died and the video could not go on."),
+    ENGINE_STOPPED := _failed("worker_lost", 503, EngineStopped, 1, "No worker will run the video any more."),
+    MODEL_CHANGED := _failed("model_changed", 502, ModelChanged, None, "The video was begun with another model."),
+    STORAGE_FAILED := _failed("storage_failed", 503, StorageFailed, 1, "The video could not be stored."),
+    STORAGE_FULL := _failed("storage_full", 507, StorageFull, 10, "There was no room to store the video."),
     BUG := ErrorRow(
         "internal_error",
         500,

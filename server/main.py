@@ -6,21 +6,24 @@ keeps it from serving is one sentence on stderr and exit status 1.
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from engine import Engine, EngineConfig, StartError
 from server.app import create_app, metrics_route
+from server.environment import unknown_settings
 from server.errors import ApiError
 from server.http.access_log import tell_refused
 from server.http.keys import new_key, read_keys
-from server.http.listener import Listener, address_of, listen
+from server.http.listener import Listener, address_of, listen, tell_full_in_one_line
 from server.http.protocol import HideNoHttp, HttpConfig
 from server.logs import configure_logging
 from server.metrics.endpoint import SideServer, metrics_app
@@ -33,7 +36,14 @@ from server.presets import print_presets
 from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
 _log = logging.getLogger(__name__)
+_CLIENTS_DEFAULT = "http://127.0.0.1:8000"
+"""Where the clients ask without being told."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -84,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.write(new_key(settings.new_key, settings.keys))
             sys.exit(0)
         _configure_logging(settings.log_level, settings.log_format)
+        for words in unknown_settings(os.environ):
+            _log.warning("%s", words)
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
@@ -94,18 +106,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         is_open = settings.insecure or settings.keys is not None
         listeners = listen(settings.host, settings.port, is_open=is_open)
         metrics_listeners = _metrics_listeners(settings, is_open=is_open)
+        traces = _traces(os.environ)
     except (SettingError, StartError) as error:
         sys.exit(f"hiar-server: {error}")
-    sys.exit(asyncio.run(_serve(settings, config, listeners, metrics_listeners)))
+    sys.exit(asyncio.run(_serve(settings, config, listeners, metrics_listeners, traces)))
 
 
 async def _serve(
-    settings: Settings, config: EngineConfig, listeners: list[Listener], metrics_listeners: list[Listener]
+    settings: Settings,
+    config: EngineConfig,
+    listeners: list[Listener],
+    metrics_listeners: list[Listener],
+    traces: "Traces | None",
 ) -> int:
     """Serve until told to stop. Returns the exit status."""
+    tell_full_in_one_line(asyncio.get_running_loop())
     families = Families(config.manifest.rollout.num_stages)
     engine = Engine(config, observer=Recorder(families))
-    app = create_app(settings, engine, families)
+    app = create_app(settings, engine, families, traces)
 
     def refused(error: ApiError) -> None:
         families.engine.errors.labels("http", error.row.code).inc()
@@ -124,6 +142,8 @@ async def _serve(
         finally:
             starting.cancel()
             await engine.stop()
+            if traces is not None:
+                await traces.close()
         with suppress(asyncio.CancelledError):
             await starting
     return 1 if engine.fleet.failure else 0
@@ -161,7 +181,8 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
     finally:
         server.should_exit |= not ready
     took_s = time.monotonic() - began_s
-    example = "hiar generate 'a red star spins in place at night' -o star.mp4"
+    url = "" if address == _CLIENTS_DEFAULT else f" --url {address}"
+    example = f"hiar generate 'a red star spins in place at night' -o star.mp4{url}"
     _log.info("ready after %.1f s; open %s in a browser, or run: %s", took_s, address, example)
 
 
@@ -202,6 +223,18 @@ def engine_config(settings: Settings) -> EngineConfig:
 
 def _metrics_listeners(settings: Settings, *, is_open: bool) -> list[Listener]:
     return [] if settings.metrics_port is None else listen(settings.host, settings.metrics_port, is_open=is_open)
+
+
+def _traces(environment: Mapping[str, str]) -> "Traces | None":
+    """What requests and videos are traced with, where the environment names a collector. Raises ``SettingError``."""
+    wanted = [name for name in _COLLECTORS if environment.get(name)]
+    if not wanted:
+        return None
+    try:
+        from server.traces.traces import Traces  # noqa: PLC0415 - an extra, and nobody else's to import
+    except ImportError as error:
+        raise SettingError(f"{wanted[0]} needs packages: pip install 'hiar-server[otel]' ({error})") from None
+    return Traces()
 
 
 def _configure_logging(level: str, form: str) -> None:

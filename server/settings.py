@@ -27,7 +27,9 @@ class TransportLimits:
     header_timeout_s: float = 10.0
     body_timeout_s: float = 10.0
     send_timeout_s: float = 15.0
-    """A reader that takes nothing for this long is cut off."""
+    """A client that takes nothing for this long of what is sent to it is cut off."""
+    slow_window_s: float = 20.0
+    """A viewer that takes less than half as much video as this plays in this time, though more waits, is cut off."""
     keep_alive_s: float = 10.0
     """An empty box is sent after this long without media, so that proxies keep the connection."""
     first_fragment_timeout_s: float = 120.0
@@ -83,6 +85,8 @@ class Settings:
     """Bytes of a body that holds a picture or a clip."""
     log_level: str = "info"
     log_format: str = "text"
+    metrics_keep_s: float = 1.0
+    """How long what `/metrics` told may be told again. Tests shorten it."""
     transport: TransportLimits = field(default_factory=TransportLimits)
 
 

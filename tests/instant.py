@@ -18,6 +18,7 @@ from engine import (
     EngineFacts,
     EngineState,
     FleetView,
+    KeptVideo,
     LossReason,
     Manifest,
     Observer,
@@ -47,6 +48,7 @@ from engine.messages import (
     PixelsEncoded,
     PixelsFailed,
     PromptEncoded,
+    PromptFailed,
     Question,
     Ticket,
     VideoBroken,
@@ -84,6 +86,8 @@ class Behaviour:
     fail_at: int | None = None
     """The block at which each video breaks, with ``failure``."""
     failure: VideoFailed | None = None
+    prompt_failure: VideoFailed | None = None
+    """What the next prompts that are to be embedded end in."""
     holds_prompts: bool = False
     """Embed nothing until ``InstantWorkers.answer_prompts``: until then new videos wait in the queue."""
     takes_pictures: bool = True
@@ -125,8 +129,8 @@ class InstantChain:
         self._timer: asyncio.TimerHandle | None = None
         """Until the first of the line is done."""
         self._open: dict[str, SmallMedia] = {}
-        self._next_frame: dict[str, int] = {}
-        """Of each video, as it is played."""
+        self._next: dict[str, tuple[int, int]] = {}
+        """Number and first frame of each video's next fragment."""
         self._skipped: set[str] = set()
         """Cancelled and broken videos: their tickets pass and make nothing."""
 
@@ -176,7 +180,7 @@ class InstantChain:
         match ticket:
             case OpenTicket(video=video):
                 self._open[video] = media = self._behaviour.media(ticket)
-                self._next_frame[video] = ticket.first_frame
+                self._next[video] = ticket.first_sequence - 1, ticket.from_frame
                 self._say(self.ranks[-1], InitReady(video=video, data=media.init_segment, codecs=media.codecs))
             case BlockTicket(video=video) if video not in self._skipped:
                 self._make(ticket, self._open[video])
@@ -191,6 +195,8 @@ class InstantChain:
         if ticket.save:
             self._save(ticket)
         if block < media.opened.first_block:
+            if ticket.num_frames > 0:
+                self._block(ticket, media)
             self._say(self.ranks[-1], BlockRepeated(video=video, block=block))
         elif block == behaviour.fail_at:
             assert behaviour.failure is not None, "a failure is to be told"
@@ -208,9 +214,8 @@ class InstantChain:
                 self._say(self.ranks[0], saved)
 
     def _block(self, ticket: BlockTicket, media: SmallMedia) -> BlockDone:
-        start_frame = self._next_frame[ticket.video]
-        self._next_frame[ticket.video] += ticket.num_frames
-        number = ticket.block - media.opened.first_block + media.opened.first_sequence - 1
+        number, start_frame = self._next[ticket.video]
+        self._next[ticket.video] = number + 1, start_frame + ticket.num_frames
         payload = bytes([ticket.block % 256]) * self._behaviour.payload_bytes
         return BlockDone(
             video=ticket.video,
@@ -327,10 +332,16 @@ class InstantWorkers:
         asked, self._held = self._held, []
         for question in asked:
             if isinstance(question, EncodePrompt):
-                self._on_message(0, PromptEncoded(request=question.request, embedding=tensor(question.text)))
+                self._on_message(0, self._answer(question))
             else:
                 self.pictures.append(question.pixels)
                 self._on_message(0, self._encoded(question))
+
+    def _answer(self, question: EncodePrompt) -> PromptEncoded | PromptFailed:
+        failure = self._behaviour.prompt_failure
+        if failure is not None:
+            return PromptFailed(request=question.request, code=failure.code, message=failure.message)
+        return PromptEncoded(request=question.request, embedding=tensor(question.text))
 
     def _encoded(self, question: EncodePixels) -> PixelsEncoded | PixelsFailed:
         if self._behaviour.fails_pictures:
@@ -375,6 +386,8 @@ class InstantEngine(Engine):
         self.workers = InstantWorkers(config, observer, self.behaviour, **callbacks)
         return self.workers
 
-    async def open(self, request: VideoRequest, linger_s: float | None = 0.0) -> VideoHandle:
-        self.opened.append(await super().open(request, linger_s))
+    async def open(
+        self, request: VideoRequest, linger_s: float | None = 0.0, *, keep: Callable[[str], KeptVideo] | None = None
+    ) -> VideoHandle:
+        self.opened.append(await super().open(request, linger_s, keep=keep))
         return self.opened[-1]

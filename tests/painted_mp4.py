@@ -22,7 +22,7 @@ class PaintedMedia(SmallMedia):
             self._height_px,
             opened.fps,
             Quality.DRAFT,
-            first_frame=opened.first_frame,
+            first_frame=opened.from_frame,
             first_sequence=opened.first_sequence,
         )
         self.init_segment, self.codecs = self._encoder.init_segment, self._encoder.codecs

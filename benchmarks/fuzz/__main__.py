@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=int, default=8, help="at once (default: 8)")
     parser.add_argument(
         "--serve",
-        default=f"{shlex.quote(sys.executable)} -m server.main",
+        default=f"{shlex.quote(sys.executable)} -c 'from server.main import main; main()'",
         help="command of the server, which gets --port (default: the small model)",
     )
     told = parser.parse_args(arguments)

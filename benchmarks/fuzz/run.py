@@ -62,8 +62,9 @@ def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int
         if memory[1] - memory[0] > GROWTH_MB:
             faults.append(f"memory grew by {memory[1] - memory[0]:.0f} MB")
         said = _said(log)
+    tracebacks = re.findall(r"Traceback \(most recent call last\):\n(?:[ |].*\n|\n)*\S.*", said)
     if "Traceback" in said:
-        faults.append(f"the log has {said.count('Traceback')} tracebacks:\n" + said[said.index("Traceback") :][:2000])
+        faults.append(f"the log has {said.count('Traceback')} tracebacks, such as:\n{tracebacks[0][-1500:]}")
     return Outcome(num_cases, dict(statuses), took_s, memory, len(said), faults)
 
 

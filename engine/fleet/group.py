@@ -23,6 +23,7 @@ from engine.messages import (
     EncodePrompt,
     FromWorker,
     PromptEncoded,
+    PromptFailed,
     Question,
     Ticket,
     ToWorker,
@@ -188,6 +189,6 @@ class WorkerGroup:
                     self._watchdog.beat(rank, message.tickets_passed, now)
             case VideoClosed():
                 self._vitals.holds(rank, message.pages_used)
-            case PromptEncoded() if self._watchdog is not None:
+            case PromptEncoded() | PromptFailed() if self._watchdog is not None:
                 self._watchdog.answered(rank, now)
         self._on_message(rank, message)

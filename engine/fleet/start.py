@@ -29,6 +29,7 @@ from engine.messages import (
     FromWorker,
     MeasureCosts,
     PromptEncoded,
+    PromptFailed,
     Rendezvous,
     StartFailed,
     StartPhase,
@@ -222,6 +223,8 @@ class GroupStart:
         match message:
             case StartFailed():
                 self.group.lose(self._error(message), rank)
+            case PromptFailed():
+                self.group.lose(StartError(message.message), rank)
             case StartProgress():
                 self._on_progress(rank, message)
             case BlockDone():

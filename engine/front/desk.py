@@ -9,7 +9,7 @@ its request until it is forgotten.
 from typing import assert_never
 
 from engine.engine_config import EngineConfig
-from engine.errors import VIDEO_FAILURES, HiarError, Overloaded, UnknownVideo, VideoFailed, WorkerLost
+from engine.errors import VIDEO_FAILURES, EncoderFailed, HiarError, Overloaded, UnknownVideo, VideoFailed, WorkerLost
 from engine.front import events
 from engine.front.admission import HOLDING, retry_after_s
 from engine.front.census import census
@@ -39,11 +39,12 @@ from engine.messages import (
     PixelsEncoded,
     PixelsFailed,
     PromptEncoded,
+    PromptFailed,
     VideoBroken,
     VideoClosed,
 )
 from engine.observe import Observer
-from engine.request import EndReason
+from engine.request import EndReason, VideoRequest
 
 
 class Desk:
@@ -113,6 +114,11 @@ class Desk:
                 self._hear(rank, message)
             case events.Joined() | events.BlockTaken() | events.Polled() | events.Left():
                 self._attend(event)
+            case events.Stored(video):
+                self._milestones.stored(video, self._now)
+                self._commands.append(Wake(video))
+            case events.Failed(video, error):
+                self._endings.fail(video, error, self._now)
             case events.GroupServes() | events.GroupLost() | events.Drained() | events.Looked():
                 self._turn(event)
             case events.TimePassed():
@@ -130,6 +136,8 @@ class Desk:
         match event:
             case events.Asked(video):
                 self._admit(video)
+            case events.Restored(video, change):
+                self._restore(video, change)
             case events.PromptAsked(video, text, number):
                 self._commands += self._prompts.change(video, text, number, self._now)
             case events.Paused(video):
@@ -162,14 +170,28 @@ class Desk:
             case _:
                 assert_never(event)
 
-    def _admit(self, video: Video) -> None:
-        line = [*self._queue.requests, video.request]
+    def require_room(self, request: VideoRequest) -> None:
+        """Raise ``Overloaded`` if the queue is full for such a video."""
+        line = [*self._queue.requests, request]
         if len(line) - self._dispatch.num_startable(line) > self._config.max_queue:
             count = census(self._register.live)
             message = f"{count.running} videos run and {count.waiting} wait; there is no room for another"
             raise Overloaded(message, retry_after_s(self._register.live))
-        self._register.by_id[video.id] = video
-        self._register.live[video] = None
+
+    def _admit(self, video: Video) -> None:
+        self.require_room(video.request)
+        self._queue_up(video)
+
+    def _restore(self, video: Video, change: HiarError | None) -> None:
+        outcome = video.progress.whole_reason if video.progress.all_done else change
+        if outcome is None:
+            self._queue_up(video)
+        else:
+            self._register.add(video)
+            self._endings.give_up(video, outcome, self._now)
+
+    def _queue_up(self, video: Video) -> None:
+        self._register.add(video)
         self._queue.add(video)
         has_picture = video.request.start is not None
         self._commands += self._pictures.begin(video) if has_picture else self._prompts.begin(video, self._now)
@@ -183,6 +205,9 @@ class Desk:
         for left in self._readers.overdue(self._now):
             assert left.alone is not None
             self._endings.stop(left, left.alone.reason, self._now)
+        while self._prompts.failed:
+            video, failure = self._prompts.failed.pop()
+            self._endings.give_up(video, failure, self._now)
         self._pauses.act(self._now)
         while self._prompts.prepared:
             self._queue.prepared(self._prompts.prepared.pop())
@@ -237,7 +262,7 @@ class Desk:
 
     def _hear(self, rank: int, message: ForFront) -> None:
         match message:
-            case PromptEncoded():
+            case PromptEncoded() | PromptFailed():
                 self._commands += self._prompts.answer(message, self._now)
             case PixelsEncoded():
                 if (video := self._pictures.answer(message)) is not None:
@@ -253,7 +278,7 @@ class Desk:
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:
             case InitReady():
-                video.log.init_segment = InitSegment(message.data, message.codecs)
+                self._begin(video, InitSegment(message.data, message.codecs))
             case BlockDone():
                 self._block_done(video, message)
             case BlockRepeated():
@@ -271,6 +296,15 @@ class Desk:
                 assert_never(message)
         self._dispatch.note(video, self._now)
 
+    def _begin(self, video: Video, init_segment: InitSegment) -> None:
+        known = video.log.init_segment
+        if known is None:
+            video.log.init_segment = init_segment
+            self._milestones.begun(video, init_segment)
+        elif known != init_segment:
+            error = EncoderFailed("the video encoder of the new workers makes another stream than the one before")
+            self._endings.break_off(video, error, self._now)
+
     def _block_done(self, video: Video, message: BlockDone) -> None:
         progress = video.progress
         progress.returned = message.block + 1
@@ -283,7 +317,7 @@ class Desk:
         progress.done, progress.last_done_at = progress.done + 1, self._now
         self._recoveries.note_progress(video, self._dispatch.plan)
         self._readers.made(video, self._now)
-        self._milestones.added(video, self._now)
+        self._milestones.added(video, fragment, self._now)
         self._commands.append(Wake(video))
 
     def _closed_at(self, video: Video, rank: int) -> None:

@@ -94,6 +94,9 @@ class Dispatch:
         if video.started_at is None:
             self._open(video, chain, -video.progress.before, now)
             self._milestones.started(video, now)
+            if video.num_restored > 0:
+                self._recoveries.made_again(video)
+                self._milestones.recovered(video)
             return
         block = self._recoveries.way_back(video, plan)
         assert block is not None, f"video {video.id} slept without a way back"
@@ -107,7 +110,7 @@ class Dispatch:
         video.move(VideoState.RUNNING)
         self._out.append(Wake(video))
         self.note(video, now)
-        self._send(video, open_ticket(video, video.log.opening_prompt(block)))
+        self._send(video, open_ticket(video, block, video.log.opening_prompt(block)))
         for ticket in video.log.restoring_tickets(block):
             self._send(video, ticket)
 
@@ -124,7 +127,7 @@ class Dispatch:
         if progress.all_issued:
             video.move(VideoState.CLOSING)
             self.note(video, now)
-            self.close_behind_blocks(video, EndReason.LIMIT if video.request.is_cut else EndReason.COMPLETED)
+            self.close_behind_blocks(video, progress.whole_reason)
 
     def _send(self, video: Video, message: Ticket | Cancel) -> None:
         assert video.chain is not None, f"video {video.id} has no chain"

@@ -25,6 +25,11 @@ class Register:
     live: dict[Video, None] = field(default_factory=dict)
     """Those of them that have not ended, in the order in which they came."""
 
+    def add(self, video: Video) -> None:
+        """A video came."""
+        self.by_id[video.id] = video
+        self.live[video] = None
+
 
 class Endings:
     """Ends videos and takes them from the register."""
@@ -77,6 +82,11 @@ class Endings:
             case VideoState.ENDED:
                 pass
 
+    def fail(self, video: Video, error: HiarError, now: float) -> None:
+        """End a video at once with an error, unless its end is told."""
+        if not video.is_settled:
+            self.break_off(video, error, now)
+
     def give_up(self, video: Video, outcome: EndReason | HiarError, now: float) -> None:
         """End a video that holds no pages any more."""
         self._finish(video, outcome, now)
@@ -103,7 +113,8 @@ class Endings:
 
     def _finish(self, video: Video, outcome: EndReason | HiarError, now: float) -> None:
         self._milestones.watched(video, now)
-        video.finish(outcome)
+        if video.finish(outcome):
+            self._milestones.finished(video, outcome, now)
         self._dispatch.note(video, now)
         self._out.append(Wake(video))
 

@@ -20,6 +20,30 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """A video of an earlier life of the server, its log filled; it is queued, however many wait."""
+
+    video: Video
+    change: HiarError | None
+    """Why it can not go on; None if it can."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """More of a video's log is stored than before."""
+
+    video: Video
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A video cannot go on, for a reason that its workers do not know."""
+
+    video: Video
+    error: HiarError
+
+
+@dataclass(frozen=True)
 class PromptAsked:
     """A video is to follow another prompt; answered by ``PromptSet`` or ``PromptRefused`` with this number."""
 
@@ -144,9 +168,10 @@ class TimePassed:
 
 
 OfReader = Joined | BlockTaken | Polled | Left
-OfCaller = Asked | PromptAsked | Paused | Resumed | Cancelled | Stopped | Forgotten
+OfCaller = Asked | Restored | PromptAsked | Paused | Resumed | Cancelled | Stopped | Forgotten
+OfStore = Stored | Failed
 OfAll = GroupServes | GroupLost | Drained | Looked
-Event = OfReader | OfCaller | OfAll | WorkerSaid | TimePassed
+Event = OfReader | OfCaller | OfStore | OfAll | WorkerSaid | TimePassed
 
 # --- commands ---
 

@@ -57,6 +57,14 @@ class Desk(reader.Desk, Protocol):
         """How long it was paused in all."""
         ...
 
+    def stored(self, video: Video) -> None:
+        """More of it is stored."""
+        ...
+
+    def fail(self, video: Video, error: HiarError) -> None:
+        """End at once with an error."""
+        ...
+
     def cancel(self, video: Video) -> None:
         """End at the next block boundary."""
         ...
@@ -109,6 +117,11 @@ class VideoHandle:
     def is_ended(self) -> bool:
         """Whether nothing will be added to it any more."""
         return self._video.has_outcome
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its end is told: nothing will happen to it any more."""
+        return self._video.is_settled
 
     @property
     def kept(self) -> range:
@@ -208,6 +221,14 @@ class VideoHandle:
         await self.freed()
 
     async def freed(self) -> None:
-        """Wait until it has ended and its pages are free."""
-        while self._video.state != VideoState.ENDED:
+        """Wait until it has ended, its pages are free, and all of it is stored where it is to be."""
+        while self._video.state != VideoState.ENDED or not (self._video.is_settled or self._video.is_forgotten):
             await self._video.bell.rung()
+
+    def stored(self) -> None:
+        """Its store has more of it than before (``KeptVideo.num_stored``): what may be told now is."""
+        self._desk.stored(self._video)
+
+    def fail(self, error: HiarError) -> None:
+        """End it at once with an error, unless its end is told: its store cannot write, or the like."""
+        self._desk.fail(self._video, error)

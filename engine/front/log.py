@@ -124,6 +124,13 @@ class BlockLog:
         while self.first_block < min(unread, self.next_block - 1) and self._is_too_much(fragment):
             self._drop_first()
 
+    def refill(self, fragments: tuple[Fragment, ...]) -> None:
+        """Begin with blocks that were made before, the first of which need not be the video's."""
+        if fragments:
+            self.first_block = self.next_block = fragments[0].block
+        for fragment in fragments:
+            self.append(fragment, unread=fragment.block)
+
     def fragment(self, block: int) -> Fragment:
         """One that is kept."""
         assert self.first_block <= block < self.next_block, f"block {block} is not in the log"

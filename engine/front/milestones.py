@@ -4,11 +4,13 @@ told, and the video's story where that is for those who watch it.
 Keeps nothing: what it needs is in the video. Knows no ticket and no worker.
 """
 
+from engine.errors import HiarError, StorageFailed
+from engine.front.log import InitSegment
 from engine.front.pacing import realtime_factor
-from engine.front.story import Made, Recovered, Started
+from engine.front.story import Ended, Made, Recovered, Started
 from engine.front.video import Video
 from engine.observe import Observer
-from engine.request import Fragment, Pace
+from engine.request import EndReason, Fragment, Pace
 
 
 class Milestones:
@@ -21,7 +23,7 @@ class Milestones:
         """A video left the queue."""
         video.started_at = now
         video.story.tell(Started())
-        self._observer.video_started(now - video.progress.opened_at)
+        self._observer.video_started(now - video.queued_at)
 
     def made(self, video: Video, fragment: Fragment, now: float) -> None:
         """A block left the chain; the video's progress does not know of it yet."""
@@ -31,16 +33,43 @@ class Milestones:
         is_first = last is None or progress.done == progress.excused_block
         self._observer.block_made(fragment, None if last is None or is_first else now - last, lead_s)
 
-    def added(self, video: Video, now: float) -> None:
+    def begun(self, video: Video, init_segment: InitSegment) -> None:
+        """Its first workers have its encoder open."""
+        if video.kept is not None:
+            video.kept.begun(init_segment)
+
+    def added(self, video: Video, fragment: Fragment, now: float) -> None:
         """The block is in the log, and the video's progress counts it."""
+        if video.kept is not None:
+            video.kept.added(fragment)
+        self.stored(video, now)
+
+    def stored(self, video: Video, now: float) -> None:
+        """Perhaps there is more of it that may be told."""
         progress = video.progress
-        made = Made(progress.done - 1, video.seconds_done, progress.lead_s(now), realtime_factor(progress, now))
-        video.story.tell(made)
+        while video.num_told < video.num_safe:
+            block, video.num_told = video.num_told, video.num_told + 1
+            seconds_done = video.seconds_of(video.num_told)
+            video.story.tell(Made(block, seconds_done, progress.lead_s(now), realtime_factor(progress, now)))
+        outcome = video.failure or video.end_reason
+        if outcome is None or video.is_settled:
+            return
+        if video.num_told == progress.done or isinstance(outcome, StorageFailed):
+            video.is_settled = True
+            video.story.tell(Ended(outcome, video.num_told, video.seconds_of(video.num_told)))
+
+    def finished(self, video: Video, outcome: EndReason | HiarError, now: float) -> None:
+        """It is decided how it ended."""
+        if video.kept is not None:
+            video.kept.ended(outcome)
+        self.stored(video, now)
 
     def recovered(self, video: Video) -> None:
         """It goes on with new workers; its last recovery says how."""
         recovery = video.recoveries[-1]
         video.story.tell(Recovered(recovery.block, recovery.exact))
+        if video.kept is not None:
+            video.kept.recovered(recovery)
         self._observer.video_recovered(exact=recovery.exact)
 
     def woken(self, video: Video) -> None:
@@ -69,7 +98,8 @@ class Milestones:
         progress = video.progress
         if video.started_at is not None and progress.last_done_at is not None:
             took_s = progress.last_done_at - video.started_at - progress.paused_s(progress.last_done_at)
-            self._observer.video_made(video.seconds_done, max(0.0, took_s))
+            made_s = video.seconds_done - progress.start_s(video.num_restored)
+            self._observer.video_made(made_s, max(0.0, took_s))
         outcome = video.failure or video.end_reason
         assert outcome is not None, f"video {video.id} ended without an outcome"
         self._observer.video_ended(outcome, video.seconds_done, now - progress.opened_at)

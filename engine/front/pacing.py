@@ -19,7 +19,7 @@ from engine.law.schedule import (
     frames_before_block,
     frames_in_block,
 )
-from engine.request import Pace, VideoRequest
+from engine.request import EndReason, Pace, VideoRequest
 
 
 @dataclass(eq=False)
@@ -132,6 +132,11 @@ class Progress:
     def all_done(self) -> bool:
         """Whether every block of a finite video is made."""
         return self.num_blocks is not None and self.done >= self.num_blocks
+
+    @property
+    def whole_reason(self) -> EndReason:
+        """What it ends with when all of it is made."""
+        return EndReason.LIMIT if self.request.is_cut else EndReason.COMPLETED
 
     @property
     def num_inflight(self) -> int:

@@ -7,16 +7,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import HiarError, PromptReplaced, UnknownVideo
+from engine.errors import VIDEO_FAILURES, HiarError, PromptReplaced, UnknownVideo, VideoFailed
 from engine.front.events import Ask, Command, PromptRefused, PromptSet, Wake
 from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
-from engine.messages import EncodePrompt, PromptEncoded
+from engine.messages import EncodePrompt, PromptEncoded, PromptFailed
 from engine.observe import Observer
-from engine.request import TensorBytes, VideoRequest
+from engine.request import TensorBytes
 
 REMEMBERED_PROMPTS = 64
 RETRY_REPLACED_S = 1.0
+BEGINS = frozenset({VideoState.QUEUED, VideoState.SLEEPING})
+"""States in which the prompts of the request are embedded."""
 TAKES_PROMPTS = frozenset({VideoState.QUEUED, VideoState.RUNNING, VideoState.RECOVERING, VideoState.SLEEPING})
 
 
@@ -41,15 +43,21 @@ class Prompts:
         self._next_request = 0
         self.prepared: list[Video] = []
         """Videos that may start now and are not known to the desk as such yet."""
+        self.failed: list[tuple[Video, VideoFailed]] = []
+        """Videos that never can, and why; the desk ends them."""
 
     def begin(self, video: Video, now: float) -> list[Command]:
         """Have the prompts of a new video embedded, one after the other: then it may start."""
-        texts = _texts(video.request)
-        if len(video.embedded) < len(texts):
-            return self._want(Wanted(texts[len(video.embedded)], video, None, now))
-        _follow_request(video)
+        source, own = source_prompts(video), own_prompts(video)
+        wanted = [text for _, text in [*source, *own]]
+        if len(video.embedded) < len(wanted):
+            return self._want(Wanted(wanted[len(video.embedded)], video, None, now))
+        _follow_request(video, source, own)
         if video.first_prompt is not None:
-            _follow(video, video.progress.block_at(0.0), *video.first_prompt)
+            _follow(video, *video.first_prompt)
+        if video.kept is not None:
+            for mark in _news(video, own):
+                video.kept.prompted(*mark)
         self.prepared.append(video)
         return [Wake(video)]
 
@@ -67,11 +75,13 @@ class Prompts:
         error = PromptReplaced("a newer prompt of this video came before this one's turn", RETRY_REPLACED_S)
         return [PromptRefused(replaced.number, error)]
 
-    def answer(self, message: PromptEncoded, now: float) -> list[Command]:
-        """A worker's answer; one that nobody waits for any more is dropped."""
+    def answer(self, message: PromptEncoded | PromptFailed, now: float) -> list[Command]:
+        """What a worker said to a question; an answer that nobody waits for any more is dropped."""
         wanted = self._open.pop(message.request, None)
         if wanted is None:
             return []
+        if isinstance(message, PromptFailed):
+            return self._failed(wanted, VIDEO_FAILURES.get(message.code, VideoFailed)(message.message), now)
         self._remembered[wanted.text] = message.embedding
         if len(self._remembered) > REMEMBERED_PROMPTS:
             self._remembered.popitem(last=False)
@@ -101,14 +111,23 @@ class Prompts:
     def _embedded(self, wanted: Wanted, embedding: TensorBytes, now: float) -> list[Command]:
         video = wanted.video
         if wanted.number is not None:
-            answer = _change(video, wanted, wanted.number, embedding)
-            video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
-            others = [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
-            return [Wake(video), answer, *others]
-        if video.state not in {VideoState.QUEUED, VideoState.SLEEPING}:
+            return [Wake(video), _change(video, wanted, wanted.number, embedding), *self._next_change(video, now)]
+        if video.state not in BEGINS:
             return []  # closed meanwhile
         video.embedded.append(embedding)
         return self.begin(video, now)
+
+    def _failed(self, wanted: Wanted, failure: VideoFailed, now: float) -> list[Command]:
+        if wanted.number is not None:
+            return [PromptRefused(wanted.number, failure), *self._next_change(wanted.video, now)]
+        if wanted.video.state in BEGINS:
+            self.failed.append((wanted.video, failure))
+        return []
+
+    def _next_change(self, video: Video, now: float) -> list[Command]:
+        """The one before it is answered; the newest that waits has its turn."""
+        video.is_embedding, waiting, video.waiting_change = False, video.waiting_change, None
+        return [] if waiting is None else self.change(video, waiting.text, waiting.number, now)
 
 
 def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:
@@ -119,28 +138,40 @@ def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -
     if video.log.is_prepared:
         _follow(video, block, wanted.text, embedding)
     else:
-        video.first_prompt = wanted.text, embedding
+        video.first_prompt = block, wanted.text, embedding
+    if video.kept is not None:
+        video.kept.prompted(block, wanted.text)
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
 
 
-def _texts(request: VideoRequest) -> list[str]:
-    """What has to be embedded, in this order: prompts of what it continues, then its own."""
-    past = () if request.continues is None else request.continues.prompts
-    return [*(text for _, text in past), *(prompt.text for prompt in request.prompts)]
+def source_prompts(video: Video) -> list[tuple[int, str]]:
+    """Own, mostly negative, block and text of each prompt of what it continues, up to where that ended."""
+    continues, before = video.request.continues, video.progress.before
+    return [] if continues is None else [(block - before, text) for block, text in continues.prompts]
 
 
-def _follow_request(video: Video) -> None:
-    request, before = video.request, video.progress.before
-    past = () if request.continues is None else request.continues.prompts
-    for (block, text), embedding in zip(past, video.embedded, strict=False):
-        video.log.set_prompt(block - before, text, embedding)
-    own, embedded = request.prompts, video.embedded[len(past) :]
-    if past and own[0].text == past[-1][1]:  # no new prompt: nothing is told to workers, who would take it for one
-        video.story.tell(Prompted(0, 0.0, own[0].text))
+def own_prompts(video: Video) -> list[tuple[int, str]]:
+    """Block and text of each prompt that it begins with: of the request, and those of an earlier life."""
+    asked = {video.progress.block_at(prompt.at_s): prompt.text for prompt in video.request.prompts}
+    return sorted((asked | dict(video.past_prompts)).items())
+
+
+def _news(video: Video, own: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Those that its store does not know and that hold."""
+    replaced = None if video.first_prompt is None else video.first_prompt[0]
+    return [mark for mark in own if mark not in video.past_prompts and mark[0] != replaced]
+
+
+def _follow_request(video: Video, source: list[tuple[int, str]], own: list[tuple[int, str]]) -> None:
+    embedded = video.embedded[len(source) :]
+    for (block, text), embedding in zip(source, video.embedded, strict=False):
+        video.log.set_prompt(block, text, embedding)
+    if source and own[0][1] == source[-1][1]:  # no new prompt: nothing is told to workers, who would take it for one
+        video.story.tell(Prompted(0, 0.0, own[0][1]))
         own, embedded = own[1:], embedded[1:]
-    for prompt, embedding in zip(own, embedded, strict=True):
-        _follow(video, video.progress.block_at(prompt.at_s), prompt.text, embedding)
+    for (block, text), embedding in zip(own, embedded, strict=True):
+        _follow(video, block, text, embedding)
 
 
 def _follow(video: Video, block: int, text: str, embedding: TensorBytes) -> None:

@@ -1,8 +1,9 @@
 """What a lost worker group means to videos: who waits for the next one, for how long, and which way back each takes.
 
-A young video is made again exactly; one too old to catch up within ``recovery_grace_s`` is restored approximately from
-saved latents (``engine.front.log``). A video over which one worker after the other dies, without a new block in
-between, ends: it is the cause. Pure: times are given, and nothing is sent.
+A young video is made again exactly, and so is a job that nobody reads, whatever its age. Another that is too old to
+catch up within ``recovery_grace_s`` is restored approximately from saved latents (``engine.front.log``). A video over
+which one worker after the other dies, without a new block in between, ends: it is the cause. Pure: times are given,
+and nothing is sent.
 """
 
 import logging
@@ -11,7 +12,8 @@ from collections import deque
 from engine.engine_config import EngineConfig
 from engine.errors import HiarError, WorkerLost
 from engine.front.events import GroupLost
-from engine.front.video import Loss, Recovery, Video, VideoState
+from engine.front.kept import Recovery
+from engine.front.video import Loss, Video, VideoState
 from engine.law.placement import Plan
 from engine.request import EndReason
 
@@ -43,7 +45,8 @@ class Recoveries:
         """A video made a new block: keep no more for workers than a way back can need."""
         done, log = video.progress.done, video.log
         log.forget_saved_before(done)
-        is_old = plan is not None and video.progress.before + done > self.replayable_blocks(plan)
+        made = video.progress.before + done
+        is_old = plan is not None and not video.is_job and made > self.replayable_blocks(plan)
         if is_old and log.can_restore(done):
             log.forget_prompts_before(done)
 
@@ -101,17 +104,27 @@ class Recoveries:
         block = self._first_block(video, plan)
         if block is None:
             return None
-        exact = block == -video.progress.before
-        video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
-        way = "made again exactly" if exact else "restored approximately, from saved latents,"
-        logger.warning("video %s is %s to go on at block %d", video.id, way, video.progress.done)
+        _note(video, is_made_again=block == -video.progress.before)
         return block
+
+    def made_again(self, video: Video) -> None:
+        """A video of an earlier life of the server begins at block 0."""
+        _note(video, is_made_again=True)
 
     def _first_block(self, video: Video, plan: Plan) -> int | None:
         done, before, log = video.progress.done, video.progress.before, video.log
-        if log.can_make_again() and (before + done <= self.replayable_blocks(plan) or not log.can_restore(done)):
+        has_time = before + done <= self.replayable_blocks(plan) or (video.is_job and not video.readers)
+        if log.can_make_again() and (has_time or not log.can_restore(done)):
             return -before
         return done if log.can_restore(done) else None
+
+
+def _note(video: Video, *, is_made_again: bool) -> None:
+    """It goes on by new workers. What was restored once is not made again as it was."""
+    exact = is_made_again and all(past.exact for past in video.recoveries)
+    video.recoveries.append(Recovery(block=video.progress.done, exact=exact))
+    way = "made again" if is_made_again else "restored from saved latents"
+    logger.warning("video %s is %s to go on at block %d, exact: %s", video.id, way, video.progress.done, exact)
 
 
 def _until(video: Video) -> float | None:

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from engine.engine_config import EngineConfig
-from engine.errors import HiarError
+from engine.errors import HiarError, ModelChanged
 from engine.front import events
 from engine.front.census import Census, census
 from engine.front.desk import Desk
 from engine.front.events import Ask, Command, Event, PromptRefused, PromptSet, SendChain, SetTimer, Wake
 from engine.front.handle import LoopBell, VideoHandle
+from engine.front.kept import KeptVideo, PastVideo
 from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Cursor, Progress
 from engine.front.readers import start_reading
+from engine.front.refill import refill
 from engine.front.tickets import num_given
 from engine.front.video import Video, VideoStatus
 from engine.law.placement import Plan
@@ -53,23 +55,41 @@ class Shell:
 
     # --- what callers ask ---
 
-    def open(self, request: VideoRequest, linger_s: float | None) -> VideoHandle:
-        """Queue a new video. Raises ``Overloaded`` when the queue is full."""
-        video_id, rollout = f"video_{secrets.token_hex(12)}", self._config.manifest.rollout
+    def open(
+        self, request: VideoRequest, linger_s: float | None, keep: Callable[[str], KeptVideo] | None = None
+    ) -> VideoHandle:
+        """Queue a new video. Raises ``Overloaded`` when the queue is full; then ``keep`` is not called."""
+        self.desk.require_room(request)
+        video = self._video(f"video_{secrets.token_hex(12)}", request, linger_s, time.time(), self._clock())
+        video.kept = None if keep is None else keep(video.id)
+        self._handle(events.Asked(video))
+        return VideoHandle(video, self)
+
+    def restore(self, past: PastVideo, kept: KeptVideo, change: ModelChanged | None) -> VideoHandle:
+        """Queue a past video, or end it: when it is whole, or with ``change``."""
+        now, age_s = self._clock(), max(0.0, time.time() - past.created_at)
+        video = self._video(past.id, past.request, None, past.created_at, now - age_s)
+        video.kept = kept
+        refill(video, past, now)
+        self._handle(events.Restored(video, change))
+        return VideoHandle(video, self)
+
+    def _video(
+        self, video_id: str, request: VideoRequest, linger_s: float | None, created_at: float, opened_at: float
+    ) -> Video:
+        rollout = self._config.manifest.rollout
         is_endless = request.seconds is None or request.is_cut
         keep = self._config.keep_endless if is_endless else self._config.keep
-        progress = Progress(request=request, rollout=rollout, opened_at=self._clock())
+        progress = Progress(request=request, rollout=rollout, opened_at=opened_at)
         given = num_given(request, rollout)
-        video = Video(
+        return Video(
             video_id,
             progress,
             LoopBell(),
             BlockLog(video_id, rollout, keep, MemoryStore(), num_given=given, before=progress.before),
             linger_s=linger_s,
-            created_at=time.time(),
+            created_at=created_at,
         )
-        self._handle(events.Asked(video))
-        return VideoHandle(video, self)
 
     def video(self, video_id: str) -> VideoHandle:
         """One that is not forgotten. Raises ``UnknownVideo``."""
@@ -115,6 +135,14 @@ class Shell:
     def resume(self, video: Video) -> None:
         """Let a paused video go on. Raises ``Conflict`` if it ends."""
         self._handle(events.Resumed(video))
+
+    def stored(self, video: Video) -> None:
+        """More of a video is stored."""
+        self._handle(events.Stored(video))
+
+    def fail(self, video: Video, error: HiarError) -> None:
+        """End a video at once with an error."""
+        self._handle(events.Failed(video, error))
 
     def cancel(self, video: Video) -> None:
         """End a video at the next block boundary."""

@@ -88,9 +88,10 @@ Happening = Queued | Started | Made | Prompted | Paused | Resumed | Recovering |
 class Story:
     """The happenings of one video."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
+        """``last``: the number behind which happenings are numbered."""
         self._kept: deque[tuple[int, Happening]] = deque(maxlen=KEPT)
-        self._last = 0
+        self._last = last
         self._position: int | None = None
         """In the queue, as it was told."""
 
@@ -117,7 +118,7 @@ class Story:
     def after(self, number: int) -> tuple[int, Happening] | None:
         """The first that is kept behind ``number``, with its own; None if there is none yet.
 
-        Numbers begin at 1. One that never was is of another life of the server: everything kept is behind it.
+        One that never was is of another life of the server: everything kept is behind it.
         """
         if number == self._last or not self._kept:
             return None

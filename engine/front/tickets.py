@@ -18,8 +18,8 @@ def num_given(request: VideoRequest, rollout: RolloutConfig) -> int:
     return len(request.initial) if request.start is None else start_blocks(rollout, request.start.num_frames)
 
 
-def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
-    """A video begins, or begins again behind what its log has."""
+def open_ticket(video: Video, block: int, embedding: TensorBytes) -> OpenTicket:
+    """A video begins, or begins again at a block."""
     request, progress = video.request, video.progress
     return OpenTicket(
         video=video.id,
@@ -30,9 +30,9 @@ def open_ticket(video: Video, embedding: TensorBytes) -> OpenTicket:
         quality=request.quality,
         output=request.output,
         embedding=embedding,
+        from_frame=progress.start_frame(max(block, 0)),
         first_block=progress.before + progress.done,
-        first_frame=progress.start_frame(progress.done),
-        first_sequence=progress.done + 1,
+        first_sequence=max(block, 0) + 1,
     )
 
 

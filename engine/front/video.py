@@ -22,10 +22,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from engine.errors import HiarError
+from engine.errors import HiarError, StorageFailed
+from engine.front.kept import KeptVideo, Recovery
 from engine.front.log import BlockLog
 from engine.front.pacing import Cursor, Progress, realtime_factor
-from engine.front.story import Ended, Story
+from engine.front.story import Story
 from engine.request import EndReason, TensorBytes, VideoRequest
 
 
@@ -50,16 +51,6 @@ NEXT_STATES: dict[VideoState, frozenset[VideoState]] = {
     VideoState.SLEEPING: frozenset({VideoState.QUEUED, VideoState.ENDED}),
     VideoState.ENDED: frozenset(),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recovery:
-    """A loss of workers that a video outlived, or a sleep."""
-
-    block: int
-    """The first block that the new workers made."""
-    exact: bool
-    """Whether the video goes on as if nothing had happened, or merely resembles that."""
 
 
 class Bell(Protocol):
@@ -206,6 +197,18 @@ class Video:
 
     end_reason: EndReason | None = None
     failure: HiarError | None = None
+    kept: KeptVideo | None = None
+    """Where its log lies outside this process; None where it does not."""
+    past_prompts: tuple[tuple[int, str], ...] = ()
+    """Block and text of those that it was told in an earlier life of the server."""
+    num_restored: int = 0
+    """Blocks that it came with from there."""
+    restored_at: float | None = None
+    """When it came from there."""
+    num_told: int = 0
+    """Blocks that its story has told of."""
+    is_settled: bool = False
+    """Whether its story has told how it ended. That waits until all that was made is stored."""
 
     def __init__(
         self, video_id: str, progress: Progress, bell: Bell, log: BlockLog, *, linger_s: float | None, created_at: float
@@ -226,8 +229,8 @@ class Video:
         self.turn = Turn()
         self.embedded: list[TensorBytes] = []
         """Of the request's prompts, in their order, as far as they are known."""
-        self.first_prompt: tuple[str, TensorBytes] | None = None
-        """A prompt that came before all were known and holds from the first block."""
+        self.first_prompt: tuple[int, str, TensorBytes] | None = None
+        """A prompt that came before all were known, and the first block, from which it holds."""
         self.is_embedding = False
         """Whether a changed prompt is under way to its embedding."""
         self.waiting_change: WaitingPrompt | None = None
@@ -275,6 +278,22 @@ class Video:
         return self.closing is not None and self.closing.reason is None
 
     @property
+    def is_job(self) -> bool:
+        """Whether it has an end and goes on to it without readers."""
+        return self.keeper is not None and self.progress.num_blocks is not None
+
+    @property
+    def queued_at(self) -> float:
+        """When it came into the queue."""
+        return self.progress.opened_at if self.restored_at is None else self.restored_at
+
+    @property
+    def num_safe(self) -> int:
+        """Blocks that may be told of: those that are in the log, also where that is stored."""
+        done = self.progress.done
+        return done if self.kept is None else min(done, self.kept.num_stored)
+
+    @property
     def prompts(self) -> tuple[PromptMark, ...]:
         """The prompts that the kept blocks follow, and later ones."""
         if not self.log.texts:
@@ -287,7 +306,11 @@ class Video:
         progress, log = self.progress, self.log
         is_watched = progress.leader in self.readers and not self.has_outcome
         standing_s = progress.uncounted_stall_s(now) if is_watched else 0.0
-        ended_at = None if self.ended_at is None else self.created_at + self.ended_at - progress.opened_at
+        ended_at = (
+            None
+            if self.ended_at is None or not self.is_settled
+            else self.created_at + self.ended_at - progress.opened_at
+        )
         return VideoStatus(
             id=self.id,
             request=self.request,
@@ -298,8 +321,8 @@ class Video:
             ended_at=ended_at,
             expires_at=None if ended_at is None else ended_at + keep_s,
             num_blocks=progress.num_blocks,
-            blocks_done=progress.done,
-            seconds_done=self.seconds_done,
+            blocks_done=self.num_safe,
+            seconds_done=self.seconds_of(self.num_safe),
             first_block=log.first_block,
             num_bytes=log.made_bytes,
             lead_s=None if self.has_outcome else progress.lead_s(now),
@@ -308,8 +331,8 @@ class Video:
             stalled_s=progress.stalled_s + standing_s,
             num_readers=len(self.readers),
             prompts=self.prompts,
-            end_reason=self.end_reason,
-            failure=self.failure,
+            end_reason=self.end_reason if self.is_settled else None,
+            failure=self.failure if self.is_settled else None,
             recoveries=tuple(self.recoveries),
             is_queued=self.state == VideoState.QUEUED
             or (self.state == VideoState.SLEEPING and self.started_at is None),
@@ -318,8 +341,12 @@ class Video:
     @property
     def seconds_done(self) -> float:
         """Playback time of what is in the log."""
+        return self.seconds_of(self.progress.done)
+
+    def seconds_of(self, num_blocks: int) -> float:
+        """Playback time of the first blocks."""
         num_frames, fps = self.progress.num_frames, self.request.fps
-        made_s = self.progress.start_s(self.progress.done)
+        made_s = self.progress.start_s(num_blocks)
         return made_s if num_frames is None else min(made_s, num_frames / fps)
 
     def move(self, state: VideoState) -> None:
@@ -327,12 +354,14 @@ class Video:
         assert state in NEXT_STATES[self.state], f"video {self.id}: {self.state} -> {state}"
         self.state = state
 
-    def finish(self, outcome: EndReason | HiarError) -> None:
-        """How it ended, once what was made before is read. The first outcome counts."""
-        if self.has_outcome:
-            return
+    def finish(self, outcome: EndReason | HiarError) -> bool:
+        """How it ended, once what was made before is read. The first outcome counts, until it is told: a video that
+        cannot be stored has failed. Returns whether this one does.
+        """
+        if self.has_outcome and (self.is_settled or not isinstance(outcome, StorageFailed)):
+            return False
         if isinstance(outcome, EndReason):
             self.end_reason = outcome
         else:
-            self.failure = outcome
-        self.story.tell(Ended(outcome, self.progress.done, self.seconds_done))
+            self.end_reason, self.failure = None, outcome
+        return True

@@ -127,8 +127,9 @@ class DecodeStage:
     def finish_block(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
         """Decode a block and leave it to the encoder; wait while too many blocks wait there.
 
-        Blocks before the video's first one only advance the decoder. NaN or infinity, a device without memory for
-        the decoder, a failing encoder, or what nobody foresaw break the video, and its later blocks are dropped.
+        Blocks that are in the log already advance the decoder and the encoder, and their fragments are dropped. NaN or
+        infinity, a device without memory for the decoder, a failing encoder, or what nobody foresaw break the video,
+        and its later blocks are dropped.
         """
         video = self._videos[ticket.video]
         if video.given_up or video.broken:
@@ -176,13 +177,14 @@ class DecodeStage:
             _require_finite(latents_FCYX, ticket.block)
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
         yuv_TPW, decode_s = self._decode(video, ticket.block, latents_FCYX)
-        if repeated:
-            return partial(_repeat, ticket)
         num_frames = len(yuv_TPW)
         end = ticket.num_skipped + ticket.num_frames
         assert num_frames >= end, f"block {ticket.block} has {num_frames} of {end} frames"
         assert video.encoder is not None, "an open video that is not broken has its encoder"
-        return partial(self._encode, video.encoder, ticket, yuv_TPW[ticket.num_skipped : end], decode_s)
+        if repeated and ticket.num_frames == 0:
+            return partial(_repeat, ticket)  # of what the video continues, which had an encoder of its own
+        answer = self._encode_again if repeated else partial(self._encode, decode_s=decode_s)
+        return partial(answer, video.encoder, ticket, yuv_TPW[ticket.num_skipped : end])
 
     def _decode(self, video: DecodeVideo, block: int, latents_FCYX: Tensor) -> tuple[Tensor, float]:
         """Return all frames of a block on the host and the seconds it took.
@@ -251,6 +253,11 @@ class DecodeStage:
             # take blocks until the queue is full and then hang without a word; a dead one is seen at once and replaced.
             traceback.print_exc()
             os._exit(1)
+
+    def _encode_again(self, encoder: Encoder, ticket: BlockTicket, yuv_TPW: Tensor) -> BlockRepeated:
+        """Only so that the encoder has seen the block: what it spends on later ones depends on it."""
+        self._encode(encoder, ticket, yuv_TPW, decode_s=0.0)
+        return _repeat(ticket)
 
     def _encode(self, encoder: Encoder, ticket: BlockTicket, yuv_TPW: Tensor, decode_s: float) -> BlockDone:
         began_s = time.monotonic()

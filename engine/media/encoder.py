@@ -80,7 +80,9 @@ class BlockEncoder:
     """Encoder of one video's blocks. Its fragments, in order after ``init_segment``, are one MP4 stream.
 
     Any fragment is a join point: it starts with an IDR frame and carries its absolute decode time. A stream that was
-    cut goes on with a new encoder of the same arguments and the next ``first_frame`` and ``first_sequence``.
+    cut goes on with a new encoder of the same arguments and the next ``first_frame`` and ``first_sequence``; its bytes
+    are others than those of an encoder that saw the blocks before, whose rate control remembers them. The same
+    arguments and pictures give the same bytes.
     """
 
     init_segment: bytes

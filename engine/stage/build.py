@@ -262,7 +262,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
-    """The encoder of a video, at the first block that its reader has not got yet."""
+    """The encoder of a video, at the first block that is made: what it remembers is as if it had never stopped."""
     from engine.media.encoder import BlockEncoder  # noqa: PLC0415 - machines without PyAV run all but the encoder
 
     return BlockEncoder(
@@ -270,7 +270,7 @@ def open_encoder(config: EngineConfig, ticket: OpenTicket) -> Encoder:
         height_px=ticket.latent_height * LATENT_STRIDE_PX,
         fps=ticket.fps,
         quality=ticket.quality,
-        first_frame=ticket.first_frame,
+        first_frame=ticket.from_frame,
         first_sequence=ticket.first_sequence,
     )
 

@@ -7,6 +7,7 @@ Knows no process and no pipe.
 Letters: F latent frames of a block, C latent channels, Y and X latent height and width.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from engine.engine_config import EngineConfig
+from engine.errors import VideoFailed
 from engine.law.placement import Placement
 from engine.law.schedule import latent_frames_in_block
 from engine.media.decode import DecodeStage
@@ -34,6 +36,7 @@ from engine.messages import (
     MemoryUse,
     OpenTicket,
     PromptEncoded,
+    PromptFailed,
     PromptTicket,
     Question,
     RestoreTicket,
@@ -41,6 +44,7 @@ from engine.messages import (
     VideoClosed,
     WorkBegins,
 )
+from engine.model.confined import confined
 from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
@@ -55,6 +59,8 @@ from engine.stage.rigs import Rig
 from engine.stage.runner import Runner
 from engine.stage.warm import warm_forwards, warm_pictures
 from engine.trace import Phase, Timer
+
+logger = logging.getLogger(__name__)
 
 
 class Lane:
@@ -226,9 +232,15 @@ class Lane:
 
     def _answer(self, question: EncodePrompt) -> None:
         assert self._prompts is not None, "a prompt came to a worker without a text encoder"
-        with self._timer.timed(Phase.TEXT, "", -1):
-            embedding = to_bytes(self._prompts.embed(question.text))
-        self._send(PromptEncoded(request=question.request, embedding=embedding))
+        device = torch.device("cpu") if self._placement.text_on_host else self._device
+        try:
+            with self._timer.timed(Phase.TEXT, "", -1), confined("embedding a prompt", device):
+                embedding = to_bytes(self._prompts.embed(question.text))
+        except VideoFailed as failure:
+            logger.error("a prompt is refused: %s", failure.message, exc_info=failure.__cause__)
+            self._send(PromptFailed(request=question.request, code=failure.code, message=failure.message))
+        else:
+            self._send(PromptEncoded(request=question.request, embedding=embedding))
 
     def _answer_in_turn(self) -> None:
         try:

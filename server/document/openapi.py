@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.document.answers import BEFORE, errors_of
+from server.document.answers import BEFORE, CREATED, errors_of
 from server.document.examples import Examples
 from server.document.form import form_schema
 from server.document.operation import HEADERS, TAGS, Guard, Json, Operation, Success
@@ -98,9 +98,17 @@ def _operation(operation: Operation, examples: Examples, has_keys: bool) -> Json
         form = {"multipart/form-data": {"schema": form_schema(operation.body)}} if operation.takes_form else {}
         told["requestBody"] = {"required": True, "content": {"application/json": json, **form}}
     told["responses"] = {str(answer.status): _success(answer, examples) for answer in operation.answers}
+    if operation.body is not None and operation.answers == (CREATED,):
+        told["responses"]["200"]["links"] = _links()
     told["responses"] |= {str(s): {"$ref": f"#/components/responses/Error{s}"} for s in errors_of(operation)}
     told["security"] = _security(operation.guard, has_keys)
     return told
+
+
+def _links() -> Json:
+    """What can be done with a video that was made."""
+    about = [row for row in OPERATIONS if row.is_told and "{video_id}" in row.path and "{n}" not in row.path]
+    return {row.id: {"operationId": row.id, "parameters": {"video_id": "$response.body#/id"}} for row in about}
 
 
 def _of_path(path: str) -> list[Json]:
@@ -111,7 +119,10 @@ def _of_path(path: str) -> list[Json]:
 
 _PATH_WORDS: dict[str, Json] = {
     "video_id": {"description": "`id` of the video.", "schema": {"type": "string", "minLength": 1}},
-    "n": {"description": "Number of the block, from 0.", "schema": {"type": "integer", "minimum": 0}},
+    "n": {
+        "description": "Number of the block, from 0.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    },
     "name": {"description": "`id` of the model.", "schema": {"type": "string", "minLength": 1}},
 }
 
@@ -124,7 +135,7 @@ def _success(answer: Success, examples: Examples) -> Json:
         told["content"] = {"application/json": json if example is None else {**json, "example": example}}
     if answer.media:
         told["content"] = {
-            media.type: {"schema": {"type": "string"} if media.is_text else {"type": "string", "format": "binary"}}
+            media.type: {} if media.is_text else {"schema": {"type": "string", "format": "binary"}}
             for media in answer.media
         }
     return told

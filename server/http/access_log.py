@@ -4,22 +4,21 @@ It tells the path without its query, so no token, and never a prompt. Probes and
 """
 
 import logging
-import re
 import time
 from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine import EndReason
 from server.errors import ERROR_KEY, ApiError
 from server.http.callers import key_name
 from server.http.envelope import is_head
-from server.http.exchange import exchange_of
+from server.http.exchange import exchange_of, note_end
+from server.http.wire import ClientTooSlow
 from server.logs import FIELDS
 
 _log = logging.getLogger("hiar.access")
 _PATH_LENGTH = 256
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What an address names may be anything, also the end of a line."""
 
 
 class AccessLog:
@@ -45,6 +44,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, send_counted)
+        except ClientTooSlow:
+            note_end(scope, EndReason.SLOW_CLIENT.value)
+            raise
         finally:
             level = logging.DEBUG if scope["path"] in self._quiet else logging.INFO
             if _log.isEnabledFor(level):
@@ -66,7 +68,7 @@ def _fields(scope: Scope, status: int | None, num_bytes: int, took_s: float) -> 
         "method": "HEAD" if is_head(scope) else scope["method"],
         "path": scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")[:_PATH_LENGTH],
         "status": status,
-        "video_id": exchange.video_id if _ID.fullmatch(exchange.video_id or "") else None,
+        "video_id": exchange.plain_video_id,
         "ms": round(took_s * 1000),
         "bytes": num_bytes,
         **(_end(error) if error is not None else {"end_reason": exchange.end_reason or left}),

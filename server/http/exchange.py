@@ -1,10 +1,12 @@
 """What is noted of a request while it is answered, for its line in the access log."""
 
+import re
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
 _EXCHANGE_KEY = "hiar.exchange"
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass
@@ -15,6 +17,11 @@ class Exchange:
     video_id: str | None = None
     end_reason: str | None = None
     """Why a stream ended."""
+
+    @property
+    def plain_video_id(self) -> str | None:
+        """The id, if it looks like one: what an address names may be anything, also the end of a line."""
+        return self.video_id if _ID.fullmatch(self.video_id or "") else None
 
 
 def begin_exchange(scope: Scope, request_id: str) -> None:

@@ -1,5 +1,6 @@
 """The sockets that the server listens on. Knows no HTTP."""
 
+import asyncio
 import errno
 import ipaddress
 import logging
@@ -14,6 +15,22 @@ _log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
 """Shorter than asyncio's pause after a failed accept, which is a second."""
+
+
+_NO_FILE = {errno.EMFILE, errno.ENFILE}
+
+
+def tell_full_in_one_line(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop say without a traceback that no file was left for a connection."""
+
+    def tell(told_by: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_FILE:
+            _log.error("%s", error.strerror)
+        else:
+            told_by.default_exception_handler(context)
+
+    loop.set_exception_handler(tell)
 
 
 class Listener(socket.socket):
@@ -32,7 +49,7 @@ class Listener(socket.socket):
         try:
             return super().accept()
         except OSError as error:
-            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+            if error.errno not in _NO_FILE:
                 raise
             self._full_until_s = time.monotonic() + PAUSE_S
             reason = f"{os.strerror(error.errno)}: new connections wait; allow the process more (ulimit -n)"

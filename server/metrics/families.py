@@ -23,7 +23,7 @@ START_PHASES = ("measure", "load", "warm_up")
 PASSES = ("denoise", "cache", "fused")
 IDLE_CAUSES = ("input", "output", "none")
 ERROR_KINDS = {
-    "video": tuple(row.code for row in ERRORS if row.finish is Finish.ENGINE_ERROR),
+    "video": tuple(dict.fromkeys(row.code for row in ERRORS if row.finish is Finish.ENGINE_ERROR)),
     "http": tuple(dict.fromkeys(row.code for row in ERRORS)),
 }
 """By component: ``video`` is the code a running video failed with, ``http`` the code of an answer."""

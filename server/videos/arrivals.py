@@ -36,18 +36,25 @@ class Arrivals:
         return await anext(self._fragments, None)
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Run ``work`` until it ends (True, or its exception) or until the client leaves (False)."""
+async def while_connected(
+    receive: Receive, work: Coroutine[Any, Any, None], *guards: Coroutine[Any, Any, None]
+) -> bool:
+    """Run ``work`` until it ends (True, or its exception) or until the client leaves (False).
+
+    Raises also what a guard raises first.
+    """
     working, leaving = asyncio.create_task(work), asyncio.create_task(_client_left(receive))
+    guarding = [asyncio.create_task(guard) for guard in guards]
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
+        await asyncio.wait({working, leaving, *guarding}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, *guarding):
+            if task.done():
+                task.result()
         return working.done()
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        for task in (working, leaving, *guarding):
+            task.cancel()
+        await asyncio.gather(working, leaving, *guarding, return_exceptions=True)
 
 
 async def _client_left(receive: Receive) -> None:

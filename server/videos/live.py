@@ -17,6 +17,7 @@ from engine import BlockGone, EndReason, EngineState, Fragment, HiarError, Reade
 from server.errors import FIRST_FRAGMENT_TIMEOUT, GONE, NO_PLACE, ApiError, row_of, unavailable
 from server.http.envelope import is_head
 from server.http.exchange import note_end
+from server.http.wire import ClientTooSlow, wire_of
 from server.metrics.streams import StreamRecord
 from server.settings import TransportLimits
 from server.videos.arrivals import Arrivals, while_connected
@@ -39,7 +40,7 @@ class HideAborts(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether to keep the record."""
         error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, StreamAborted | asyncio.CancelledError)
+        return not isinstance(error, StreamAborted | ClientTooSlow | asyncio.CancelledError)
 
 
 class LiveStream(Response):
@@ -54,21 +55,29 @@ class LiveStream(Response):
         self._extra_headers = headers
         self._limits = limits
         self._record = record
+        self._media_bytes, self._media_s = 0, 0.0
+        """What was given to be sent."""
         self._told: str | None = None
         """What the stream has said of its end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` after it."""
+        """Deliver. Raises ``HiarError`` or ``ApiError`` before the first byte, ``StreamAborted`` or ``ClientTooSlow``
+        after it.
+        """
         reason = EndReason.INTERNAL_ERROR
         try:
             if is_head(scope):
                 await self._send_head(send)
                 await self._send(send, b"", more=False)
-            elif not await while_connected(receive, self._deliver(send)):
+            elif not await while_connected(receive, self._deliver(send), wire_of(scope).watch(self._least_per_s)):
                 _log.info("video %s: a reader left after block %d", self._video.id, self._reader.next_block - 1)
             reason = EndReason.CLIENT_DISCONNECT
         except StreamAborted as error:
             reason = error.reason
+            raise
+        except ClientTooSlow:
+            reason = EndReason.SLOW_CLIENT
+            _log.warning("video %s: a reader took too little and is cut off", self._video.id)
             raise
         except asyncio.CancelledError:
             reason = EndReason.DRAIN  # the server leaves without waiting
@@ -78,6 +87,10 @@ class LiveStream(Response):
             self._reader.leave(reason)
             if self._video.is_ended:
                 await self._video.freed()
+
+    def _least_per_s(self) -> float:
+        """Bytes that a viewer must take a second: half of what the video plays."""
+        return self._media_bytes / self._media_s / 2 if self._media_s > 0 else 0.0
 
     async def _deliver(self, send: Send) -> None:
         arrivals = Arrivals(self._reader)
@@ -117,16 +130,16 @@ class LiveStream(Response):
         if init is None or (first is None and not self._video.kept):
             raise _ended_early(self._video)
         await self._send_head(send)
-        await self._send(send, init.data if first is None else init.data + first.data)
-        if first is not None:
-            self._record.first_segment_sent()
-            self._record.delivered(first.duration_s)
+        if first is None:
+            await self._send(send, init.data)
+            return
+        await self._send_fragment(send, first, init.data)
+        self._record.first_segment_sent()
 
     async def _go_on(self, arrivals: Arrivals, send: Send) -> None:
         try:
             while (fragment := await self._next(arrivals, send)) is not None:
-                await self._send(send, fragment.data)
-                self._record.delivered(fragment.duration_s)
+                await self._send_fragment(send, fragment)
         except HiarError as error:
             await self._break(error, send)
         reason, last_block = self._video.end_reason, self._reader.next_block - 1
@@ -166,15 +179,17 @@ class LiveStream(Response):
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
+    async def _send_fragment(self, send: Send, fragment: Fragment, before: bytes = b"") -> None:
+        self._media_bytes += len(fragment.data)
+        self._media_s += fragment.duration_s
+        await self._send(send, before + fragment.data)
+        self._record.delivered(fragment.duration_s)
+
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         began_s, num_sent = time.monotonic(), 0
         try:
-            async with asyncio.timeout(self._limits.send_timeout_s):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
+            await send({"type": "http.response.body", "body": data, "more_body": more})
             num_sent = len(data)
-        except TimeoutError:
-            _log.warning("a client took nothing for %g s and is cut off", self._limits.send_timeout_s)
-            raise StreamAborted(EndReason.SLOW_CLIENT) from None
         finally:
             self._record.sent(num_sent, time.monotonic() - began_s)
 

@@ -14,6 +14,11 @@ LIST_MAX = 100
 LIST_DEFAULT = 20
 
 
+_DIGITS = 9
+NUMBER = {"type": "integer", "minimum": 0, "maximum": 10**_DIGITS - 1}
+"""The schema of a block's number."""
+
+
 def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
@@ -52,8 +57,8 @@ CONTENT_HEADERS = (
 )
 LAST_EVENT_ID = _header("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0})
 RELOAD_QUERY = (
-    _parameter("_HLS_msn", "Answer when this block is told of.", {"type": "integer", "minimum": 0}),
-    _parameter("_HLS_part", "A part of that block, which has one.", {"type": "integer", "minimum": 0}),
+    _parameter("_HLS_msn", "Answer when this block is told of.", NUMBER),
+    _parameter("_HLS_part", "A part of that block, which has one.", NUMBER),
 )
 
 
@@ -121,7 +126,7 @@ def reload_of(request: Request) -> int | None:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 9
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS
 
 
 def _words(request: Request, known: Collection[str], ignored: str | None = None) -> dict[str, str]:

@@ -4,6 +4,7 @@ Knows neither bytes on the wire (``live``) nor status codes of failures (``error
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -41,9 +42,17 @@ class VideoRoutes:
     """All addresses of videos."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, families: Families, owned: Ownership, tokens: ViewerTokens
+        self,
+        engine: Engine,
+        settings: Settings,
+        families: Families,
+        owned: Ownership,
+        tokens: ViewerTokens,
+        on_made: Callable[[VideoHandle], None] | None = None,
     ) -> None:
+        """``on_made`` is told of every video that is asked for."""
         self._engine = engine
+        self._on_made = on_made
         self._settings = settings
         self._families = families
         self._files = Files()
@@ -123,6 +132,8 @@ class VideoRoutes:
     async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
         self._owned.require_room(caller)
         video = await self._engine.open(wanted, linger_s)
+        if self._on_made is not None:
+            self._on_made(video)
         _log.info("video %s was asked for: %dx%d", video.id, wanted.width_px, wanted.height_px)
         return video
 
@@ -201,7 +212,7 @@ class VideoRoutes:
         """What happens to a video, as server-sent events, until it has ended: from the first that is kept, or behind
         `Last-Event-ID`; 204, which ends a browser's asking again, when there will be none."""
         video, last = self._engine.video(video_id), last_event(request)
-        if last is not None and video.is_ended and video.happened(last) is None:
+        if last is not None and video.is_settled and video.happened(last) is None:
             return Response(status_code=204)
         return EventStream(video, last or 0, self._settings.transport)
 

@@ -19,7 +19,7 @@ def test_the_same_seed_gives_the_same_cases() -> None:
 @pytest.mark.slow
 @pytest.mark.in_time
 def test_hostile_requests_do_no_harm() -> None:
-    outcome = fuzz([*SERVE, "0.01"], num_cases=500, seed=1, num_connections=4)
+    outcome = fuzz([*SERVE, "painted"], num_cases=500, seed=1, num_connections=4)
     assert outcome.faults == []
     assert outcome.statuses["200"] > 10 and outcome.statuses["400"] > 50
     assert sum(outcome.statuses.values()) == 500
@@ -29,4 +29,4 @@ def test_hostile_requests_do_no_harm() -> None:
 @pytest.mark.in_time
 def test_a_server_that_does_harm_is_told() -> None:
     outcome = fuzz([*SERVE, "buggy"], num_cases=120, seed=1, num_connections=4)
-    assert any("500" in fault for fault in outcome.faults) and any("Traceback" in fault for fault in outcome.faults)
+    assert any("500" in fault for fault in outcome.faults) and any("tracebacks" in fault for fault in outcome.faults)

@@ -6,7 +6,16 @@ import pytest
 
 from engine.errors import HiarError, StartError, StartOutOfMemory, WorkerLost
 from engine.fleet import start as start_module
-from engine.messages import Assign, CloseTicket, DeviceOpened, EncodePrompt, MeasureCosts, PromptEncoded, StartFailed
+from engine.messages import (
+    Assign,
+    CloseTicket,
+    DeviceOpened,
+    EncodePrompt,
+    MeasureCosts,
+    PromptEncoded,
+    PromptFailed,
+    StartFailed,
+)
 from engine.observe import LossReason
 from tests.fleet.fake_workers import EMBEDDING, OPENED, READY, Clock, GroupSite, run, settle
 
@@ -67,6 +76,16 @@ def test_a_worker_that_cannot_start_ends_all_with_its_own_error(monkeypatch: pyt
         site.hosts.answers[kind] = StartFailed(code=StartOutOfMemory.code, message="cpu has no room")
         failure = await failure_of_start(site)
         assert type(failure) is StartOutOfMemory and failure.message == "cpu has no room"
+
+    run(monkeypatch, body)
+
+
+def test_a_first_prompt_that_cannot_be_embedded_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(clock: Clock) -> None:
+        site = GroupSite()
+        site.hosts.answers[EncodePrompt] = PromptFailed(request=-1, code="engine_error", message="a bug")
+        failure = await failure_of_start(site)
+        assert type(failure) is StartError and failure.message == "a bug"
 
     run(monkeypatch, body)
 

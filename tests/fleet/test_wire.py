@@ -103,6 +103,7 @@ EXAMPLES = (
     messages.PromptEncoded(request=1, embedding=TENSOR),
     messages.PixelsEncoded(request=1, blocks=(TENSOR, TENSOR)),
     messages.PixelsFailed(request=1, code="engine_oom", message="x"),
+    messages.PromptFailed(request=1, code="engine_oom", message="x"),
     messages.InitReady(video="s", data=b"\x00ftyp\xff", codecs="avc1"),
     messages.BlockDone(video="s", block=1, num_frames=12, data=b"", latents=TENSOR, decode_s=0.5, encode_s=1e-9),
     messages.BlockRepeated(video="s", block=1),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import (
+    EngineOutOfMemory,
     EngineUnavailable,
     Overloaded,
     PromptReplaced,
@@ -27,6 +28,7 @@ from engine.messages import (
     Cancel,
     OpenTicket,
     PromptEncoded,
+    PromptFailed,
     PromptTicket,
     RestoreTicket,
     VideoBroken,
@@ -228,6 +230,27 @@ def test_of_many_changed_prompts_one_is_embedded_at_a_time_and_the_newest_waits(
     assert video.log.prompt_at(video.progress.issued) == making.embedding("prompt 4")
     stage.tell(PromptAsked(video, "prompt 5", 5))
     assert [question.text for question in stage.questions] == ["prompt 5"]
+
+
+def test_a_video_whose_prompt_cannot_be_embedded_ends_typed_and_the_other_starts(stage: Stage) -> None:
+    bad, good = stage.open("bad"), stage.open("good")
+    question = stage.questions.pop(0)
+    stage.tell(WorkerSaid(0, PromptFailed(request=question.request, code="engine_oom", message="no memory")))
+    assert bad.state is VideoState.ENDED and isinstance(bad.failure, EngineOutOfMemory)
+    stage.embed()
+    assert good.state is VideoState.RUNNING and stage.desk.live == (good,)
+
+
+def test_a_change_that_cannot_be_embedded_is_refused_and_the_video_goes_on_with_the_next(stage: Stage) -> None:
+    video = stage.open("a")
+    stage.embed()
+    stage.tell(PromptAsked(video, "bad", 1))
+    stage.tell(PromptAsked(video, "good", 2))
+    question = stage.questions.pop(0)
+    stage.tell(WorkerSaid(0, PromptFailed(request=question.request, code="engine_error", message="a bug")))
+    assert type(stage.answers[1]) is VideoFailed and video.state is VideoState.RUNNING
+    stage.embed()
+    assert stage.answers[2] == video.progress.issued
 
 
 def test_one_that_ends_takes_no_more_prompts(stage: Stage) -> None:

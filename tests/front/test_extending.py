@@ -75,7 +75,7 @@ def test_it_is_told_as_the_source_was_up_to_its_end() -> None:
     assert second.request.owner == "me" and second.request.prompts == (PromptAt(at_s=0, text="y"),)
     [opened, *rest] = tickets(stage, second)
     assert isinstance(opened, OpenTicket) and opened.embedding == making.embedding("x")
-    assert (opened.first_block, opened.first_frame, opened.first_sequence) == (4, 0, 1)
+    assert (opened.first_block, opened.from_frame, opened.first_sequence) == (4, 0, 1)
     told = [one.embedding if isinstance(one, PromptTicket) else one.block for one in rest[:-1]]
     assert told == [0, 1, making.embedding("y"), 2, 3, 4, 5], "no prompt is new where the two meet"
     assert [(mark.block, mark.text) for mark in second.prompts] == [(0, "y")]
@@ -122,7 +122,7 @@ def test_a_continuation_that_lost_its_workers_or_slept_goes_on() -> None:
     stage.serve()
     opened = tickets(stage, second)[-3]
     assert isinstance(opened, OpenTicket) and second.recoveries == [Recovery(block=2, exact=True)]
-    assert (opened.first_block, opened.first_frame, opened.first_sequence) == (5, 2 * OTHERS, 3)
+    assert (opened.first_block, opened.from_frame, opened.first_sequence) == (5, 0, 1)
     stage.tell(Paused(second))
     making.save_blocks(second.log, range(-3, 5))
     assert second.log.can_restore(2)

@@ -4,8 +4,10 @@ import pytest
 
 from engine.config import RolloutConfig
 from engine.engine_config import EngineConfig
+from engine.front.kept import Recovery
+from engine.front.pacing import Cursor
 from engine.front.recovery import MAX_VAIN_LOSSES, Recoveries
-from engine.front.video import Recovery, Video, VideoState
+from engine.front.video import Video, VideoState
 from engine.law.placement import Plan
 from tests.front import making
 
@@ -22,8 +24,8 @@ class Place:
         self.config: EngineConfig = making.config(rollout, recovery_grace_s=grace_s, max_videos=MAX_VIDEOS)
         self.recoveries = Recoveries(self.config)
 
-    def video(self, name: str = "a", *prompts: int) -> Video:
-        made = making.video(name, chain=0)
+    def video(self, name: str = "a", *prompts: int, linger_s: float | None = 0.0) -> Video:
+        made = making.video(name, making.request(seconds=60.0), chain=0, linger_s=linger_s)
         made.log = making.prepared_log(self.config.manifest.rollout, *prompts)
         return made
 
@@ -77,6 +79,18 @@ def test_a_young_video_is_made_again_exactly(done: int) -> None:
 def test_an_old_video_is_restored_approximately(done: int, sinks: int) -> None:
     rollout = RolloutConfig(sink_latent_frames=3 * sinks)
     assert resume_at(done, rollout=rollout) == (done, Recovery(block=done, exact=False))
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_an_old_job_is_made_again_exactly_unless_somebody_reads_it(is_read: bool) -> None:
+    here = Place()
+    video = here.video("a", 2, linger_s=None)
+    here.make_blocks(video, 3 * REPLAYABLE)
+    if is_read:
+        video.readers.append(Cursor(first_block=0, next_block=0))
+    assert here.lose(video, suspected=False)
+    assert here.find(video) == (3 * REPLAYABLE if is_read else 0)
+    assert video.recoveries == [Recovery(block=3 * REPLAYABLE, exact=not is_read)]
 
 
 def test_an_old_video_whose_latents_were_not_saved_is_made_again() -> None:

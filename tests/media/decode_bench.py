@@ -3,7 +3,10 @@
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -50,6 +53,7 @@ class SlowEncoder:
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
+        self.num_frames: list[int] = []
         self.closed = False
         self.fails: Exception | None = None
 
@@ -59,6 +63,7 @@ class SlowEncoder:
         assert self.gate.wait(PATIENCE_S)
         if self.fails is not None:
             raise self.fails
+        self.num_frames.append(len(yuv_TPW))
         return f"{len(yuv_TPW)} frames".encode()
 
     def close(self) -> None:
@@ -78,7 +83,7 @@ class Bench:
         self.encoders[ticket.video] = SlowEncoder(ticket)
         return self.encoders[ticket.video]
 
-    def open(self, video: str, *, output: Output = Output.FRAGMENTS, first_block: int = 0) -> None:
+    def open(self, video: str, *, output: Output = Output.FRAGMENTS, first_block: int = 0, from_block: int = 0) -> None:
         self.stage.open(
             OpenTicket(
                 video=video,
@@ -89,8 +94,9 @@ class Bench:
                 quality=Quality.STANDARD,
                 output=output,
                 embedding=to_bytes(torch.zeros(1, 4)),
+                first_sequence=from_block + 1,
+                from_frame=max(0, 12 * from_block - 3),
                 first_block=first_block,
-                first_frame=max(0, 12 * first_block - 3),
             )
         )
 
@@ -122,7 +128,24 @@ def named(messages: list[object]) -> list[str]:
     return [f"{type(message).__name__} {getattr(message, 'block', '')}".strip() for message in messages]
 
 
+class NoisyEncoder(BlockEncoder):
+    """The real one, and pictures that reach the bound of its rate: the same ones for a video, from its first frame."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._noise = np.random.default_rng(settings["first_sequence"])
+
+    def encode_block(self, yuv_TPW: Tensor | npt.NDArray[np.uint8]) -> bytes:
+        return super().encode_block(self._noise.integers(0, 256, tuple(yuv_TPW.shape), np.uint8))
+
+
+def noisy_encoder(ticket: OpenTicket) -> BlockEncoder:
+    return NoisyEncoder(
+        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.first_sequence
+    )
+
+
 def real_encoder(ticket: OpenTicket) -> BlockEncoder:
     return BlockEncoder(
-        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.first_frame, first_sequence=ticket.first_block + 1
+        SIDE_PX, SIDE_PX, FPS, ticket.quality, first_frame=ticket.from_frame, first_sequence=ticket.first_sequence
     )

@@ -16,7 +16,7 @@ from engine.messages import BlockDone, BlockRepeated, InitReady
 from engine.model.tensor_bytes import to_tensor
 from engine.request import Output
 from engine.trace import Phase
-from tests.media.decode_bench import FPS, GREY_PER_BLOCK, PATIENCE_S, SIDE_PX, Bench, named, real_encoder
+from tests.media.decode_bench import FPS, GREY_PER_BLOCK, PATIENCE_S, SIDE_PX, Bench, named, noisy_encoder, real_encoder
 from tests.media.mp4_reading import decode
 
 # --- blocks ---
@@ -60,7 +60,7 @@ def test_videos_keep_their_states_apart() -> None:
 
 def test_phases_are_timed() -> None:
     bench = Bench()
-    bench.open("a", first_block=2)
+    bench.open("a", first_block=2, from_block=1)
     bench.restore("a", 0)
     bench.block("a", 1)
     bench.block("a", 2)
@@ -68,7 +68,8 @@ def test_phases_are_timed() -> None:
     spans = bench.timer.take()
     places = [(span.phase, span.video, span.block, span.rank, span.stage) for span in spans]
     decoded = [(Phase.DECODE, "a", block, 3, None) for block in (0, 1, 2)]
-    assert sorted(places) == sorted([*decoded, (Phase.ENCODE, "a", 2, 3, None)])
+    encoded = [(Phase.ENCODE, "a", block, 3, None) for block in (1, 2)]
+    assert sorted(places) == sorted([*decoded, *encoded])
     assert isinstance(done, BlockDone) and done.decode_s > 0 and done.encode_s > 0
 
 
@@ -107,7 +108,7 @@ def test_latents_need_no_decoder() -> None:
 # --- resuming and restoring ---
 
 
-def test_repeated_blocks_only_advance_the_decoder() -> None:
+def test_repeated_blocks_are_decoded_and_encoded_and_not_sent() -> None:
     bench = Bench()
     bench.open("a", first_block=2)
     bench.take()
@@ -117,11 +118,12 @@ def test_repeated_blocks_only_advance_the_decoder() -> None:
     assert messages[:2] == [BlockRepeated(video="a", block=0), BlockRepeated(video="a", block=1)]
     assert named(messages[2:]) == ["BlockDone 2", "BlockDone 3"]
     assert (bench.decoder.blocks, bench.decoder.seen) == ([0, 1, 2, 3], [0, 3, 6, 9])
+    assert bench.encoders["a"].num_frames == [9, 12, 12, 12]
 
 
 def test_restored_blocks_advance_the_decoder_in_silence() -> None:
     bench = Bench()
-    bench.open("a", first_block=6)
+    bench.open("a", first_block=6, from_block=6)
     bench.take()
     for block in (4, 5):
         bench.restore("a", block)
@@ -132,16 +134,36 @@ def test_restored_blocks_advance_the_decoder_in_silence() -> None:
     assert (bench.decoder.blocks, bench.decoder.seen) == ([4, 5, 6], [0, 3, 6])
 
 
-def test_a_resumed_video_goes_on_where_the_first_part_stopped() -> None:
+def fragments_of(messages: list[object]) -> list[bytes]:
+    return [message.data for message in messages if isinstance(message, BlockDone)]
+
+
+def test_a_video_that_is_made_again_has_the_bytes_of_one_that_never_stopped() -> None:
+    bench = Bench(noisy_encoder)
+    bench.open("a")
+    for block in range(6):
+        bench.block("a", block)
+    init, *whole = bench.close("a")
+    bench.open("a", first_block=3)
+    for block in range(6):
+        bench.block("a", block)
+    again, *rest = bench.close("a")
+    assert again == init and named(rest) == [*(f"BlockRepeated {n}" for n in range(3)), *named(whole)[3:]]
+    assert fragments_of(rest) == fragments_of(whole)[3:]
+
+
+def test_a_restored_video_goes_on_where_the_first_part_stopped() -> None:
     bench = Bench(real_encoder)
     video, inits = b"", []
-    for first_block, end in ((0, 2), (2, 5)):
-        bench.open("a", first_block=first_block)
-        for block in range(end):
+    for blocks in (range(2), range(2, 5)):
+        bench.open("a", first_block=blocks.start, from_block=blocks.start)
+        for block in range(blocks.start):
+            bench.restore("a", block)
+        for block in blocks:
             bench.block("a", block)
         init, *messages = bench.close("a")
         inits.append(init)
-        video += b"".join(message.data for message in messages if isinstance(message, BlockDone))
+        video += b"".join(fragments_of(messages))
     assert isinstance(inits[0], InitReady) and inits[1] == inits[0]
     pictures = decode(inits[0].data + video)
     assert [float(picture.time_s) for picture in pictures] == [n / FPS for n in range(9 + 4 * 12)]

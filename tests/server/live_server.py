@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -22,6 +22,9 @@ from server.metrics.recorder import Recorder
 from server.settings import Settings, TransportLimits
 from tests.instant import MANIFEST, Behaviour, InstantEngine
 
+if TYPE_CHECKING:
+    from server.traces.traces import Traces
+
 QUICK = TransportLimits(
     header_timeout_s=0.5, body_timeout_s=0.5, send_timeout_s=1.0, keep_alive_s=0.2, first_fragment_timeout_s=5.0
 )
@@ -33,6 +36,7 @@ class LiveServer:
     behaviour: Behaviour = field(default_factory=Behaviour)
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     server: DrainingServer | None = None
+    make_traces: "Callable[[], Traces] | None" = None
 
     @property
     def port(self) -> int:
@@ -52,13 +56,16 @@ class LiveServer:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         await self.engine.start()
-        self.app = create_app(self.settings, self.engine, self.families)
+        traces = self.make_traces() if self.make_traces is not None else None
+        self.app = create_app(self.settings, self.engine, self.families, traces)
         config = HttpConfig(self.app, self.settings.transport)
         self.server = DrainingServer(config, self.engine, self.settings.drain_timeout_s)
         try:
             await self.server.serve(sockets=[self.listener])
         finally:
             await self.engine.stop()
+            if traces is not None:
+                await traces.close()
 
     def start(self) -> None:
         self.thread.start()
@@ -124,7 +131,7 @@ def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> float:
 def serving(
     behaviour: Behaviour | None = None, transport: TransportLimits = QUICK, **settings: object
 ) -> Iterator[LiveServer]:
-    live = LiveServer(Settings(transport=transport, **settings), behaviour or Behaviour())
+    live = LiveServer(Settings(transport=transport, **{"metrics_keep_s": 0.0, **settings}), behaviour or Behaviour())
     live.start()
     try:
         yield live

@@ -7,6 +7,7 @@ from engine import EngineConfig, Manifest, Observer, WeightsError, WorkerLost
 from server.info.routes import InfoRoutes
 from server.settings import Settings
 from tests.instant import MANIFEST, Behaviour, InstantEngine
+from tests.painted_mp4 import PaintedMedia
 
 
 def behaviour(pace: str) -> Behaviour:
@@ -15,6 +16,8 @@ def behaviour(pace: str) -> Behaviour:
             return Behaviour(start_failure=WeightsError("model.safetensors is truncated"))
         case "failing":
             return Behaviour(fail_at=1, failure=WorkerLost("a worker died"))
+        case "painted":
+            return Behaviour(block_s=0.05, media=PaintedMedia)
         case "buggy":
             InfoRoutes.capabilities = _bug  # type: ignore[method-assign, assignment]
             return Behaviour()

@@ -26,6 +26,8 @@ def main() -> None:
     supervisor.PAUSES_S = tuple(
         pause_s / 10 for pause_s in supervisor.PAUSES_S
     )  # nothing here is out of order for long
+    read_settings = server.main.settings_from_process
+    server.main.settings_from_process = lambda arguments: replace(read_settings(arguments), metrics_keep_s=0.0)
     server.main.Engine = engine  # type: ignore[assignment, misc]
     server.main.main(sys.argv[split + 1 :])
 

@@ -32,8 +32,6 @@ def fragments() -> tuple[bytes, list[bytes]]:
         quality=Quality.DRAFT,
         output=Output.FRAGMENTS,
         embedding=TensorBytes(dtype="uint8", shape=(0,), data=b""),
-        first_block=0,
-        first_frame=0,
     )
     media, first, made = PaintedMedia(opened), 0, []
     for block, length in enumerate(BLOCK_LENGTHS):

@@ -35,6 +35,7 @@ def test_numbers_and_words_are_the_servers() -> None:
     assert config.keep_endless.seconds == 120 and "newest two minutes" in TEXT
     assert f"`--lead-target`, {config.lead_target_s:g} s" in TEXT
     assert f"took nothing for {TransportLimits.send_timeout_s:g} s" in TEXT
+    assert f"the video plays for {TransportLimits.slow_window_s:g} s" in TEXT
     assert SIGNAL_UUID.hex() in TEXT.replace("-", "")
     reasons = TEXT.partition("`end_reason` of the object:")[2]
     assert {reason.value for reason in EndReason} == set(re.findall(r"`(\w+)`", reasons))

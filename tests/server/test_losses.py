@@ -5,6 +5,7 @@ Every picture shows its number, so a video tells what was lost or made twice (sp
 
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -130,13 +131,18 @@ def test_eighty_videos_left_by_their_viewers_give_their_pages_back() -> None:
     assert slowest_s < 2
 
 
-def test_killing_the_server_leaves_no_process() -> None:
+def test_killing_the_server_leaves_no_process_no_shared_memory_and_no_port() -> None:
     with rehearsed_server(PASS_S) as server:
         Viewer(server, 1, None)
         children = server.process.children(recursive=True)
         assert len(children) >= NUM_WORKERS
         os.kill(server.process.pid, signal.SIGKILL)
         eventually(lambda: not any(_runs(child) for child in children), 3)
+        pids = [server.process.pid, *(child.pid for child in children)]
+        assert not [name for name in os.listdir("/dev/shm") if any(f"_{pid}_" in name for pid in pids)]
+        url = httpx.URL(server.url)
+        assert url.port is not None
+        socket.create_server((url.host, url.port)).close()
 
 
 def test_a_signal_to_the_whole_process_group_still_drains() -> None:

@@ -1,6 +1,7 @@
 """Settings come from flags, then environment, then defaults; a bad one says what is wrong with it."""
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from engine import PRESETS, EngineOptions, Lora, Nodes, Order, Precision, RolloutChanges
+from server.environment import unknown_settings
 from server.main import engine_config
 from server.model import roll_out_words
 from server.options import OPTIONS
@@ -350,3 +352,20 @@ def test_nodes_that_make_no_sense_are_one_sentence(environment: dict[str, str], 
 
 def test_the_highest_port_under_torchrun() -> None:
     assert node_settings({**TORCHRUN, "MASTER_PORT": "65524"})[3] == 65534
+
+
+def test_a_misspelt_setting_is_told_with_the_one_it_resembles() -> None:
+    told = unknown_settings(["HIAR_PROT", "HIAR_PORT", "HIAR_KEY", "HIAR_XYZZY", "HIAR_SERVER_PORT", "PATH"])
+    assert told == [
+        "HIAR_PROT is no setting and is ignored; did you mean HIAR_PORT?",
+        "HIAR_XYZZY is no setting and is ignored",
+    ]
+
+
+def test_examples_of_the_help_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], {})
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  hiar-server ")]
+    for line in lines:
+        read_settings(shlex.split(line, comments=True)[1:], {})
+    assert len(lines) >= 7

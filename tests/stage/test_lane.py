@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.config import Manifest, VideoConfig
 from engine.engine_config import EngineConfig, Rehearsal
+from engine.errors import EngineOutOfMemory, VideoFailed
 from engine.law.placement import Placement
 from engine.messages import (
     Beat,
@@ -21,6 +22,7 @@ from engine.messages import (
     Idle,
     OpenTicket,
     PromptEncoded,
+    PromptFailed,
     PromptTicket,
     RestoreTicket,
     Ticket,
@@ -319,6 +321,35 @@ def test_a_prompt_is_embedded_at_once_whatever_waits(behind: Site) -> None:
     behind.lane.accept(EncodePrompt(request=7, text="x"))
     (answer,) = behind.of_kind(PromptEncoded)
     assert answer.request == 7 and to_tensor(answer.embedding).shape == (1, micro.TRANSFORMER.text_dim)
+
+
+def test_a_prompt_that_cannot_be_embedded_is_refused_and_the_next_is_not(
+    behind: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    embed = RehearsedPrompt.embed
+
+    def fail_for_x(self: RehearsedPrompt, text: str) -> Tensor:
+        match text:
+            case "bug":
+                raise KeyError("nobody foresaw this")
+            case "long":
+                raise torch.OutOfMemoryError("tried to allocate 1 GiB\nand more")
+            case _:
+                return embed(self, text)
+
+    monkeypatch.setattr(RehearsedPrompt, "embed", fail_for_x)
+    for request, text in enumerate(("bug", "long", "x")):
+        behind.lane.accept(EncodePrompt(request=request, text=text))
+    assert behind.of_kind(PromptFailed) == [
+        PromptFailed(request=0, code=VideoFailed.code, message="embedding a prompt failed on cpu (KeyError)"),
+        PromptFailed(
+            request=1,
+            code=EngineOutOfMemory.code,
+            message="cpu had no memory left for embedding a prompt (tried to allocate 1 GiB)",
+        ),
+    ]
+    assert [answer.request for answer in behind.of_kind(PromptEncoded)] == [2]
+    assert "nobody foresaw this" in caplog.text
 
 
 @pytest.mark.parametrize(("waits", "expected"), [(True, (2.0, 0.0)), (False, (0.0, 2.0))])
