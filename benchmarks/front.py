@@ -28,9 +28,9 @@ from engine.messages import (
     BlockTicket,
     Cancel,
     CloseTicket,
-    EncodePrompt,
     ForFront,
     PromptEncoded,
+    Question,
     Ticket,
     VideoClosed,
 )
@@ -73,7 +73,7 @@ class InstantWorkers:
         )
         self.shell: Shell | None = None
 
-    def ask(self, question: EncodePrompt) -> None:
+    def ask(self, question: Question) -> None:
         """Every prompt means the same."""
         self._say(0, PromptEncoded(request=question.request, embedding=EMBEDDING))
 

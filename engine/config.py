@@ -220,6 +220,26 @@ class DecoderConfig:
     """Tiny only: channels at latent resolution, x2, x4 and x8."""
 
 
+class EncoderKind(StrEnum):
+    """What turns pictures into latents."""
+
+    WAN = "wan"
+    """The other side of the Wan VAE."""
+    TINY = "tiny"
+    """The other side of TAEHV."""
+    PATCHES = "patches"
+    """One linear map, of the small model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The network that turns pictures into the latents of a model."""
+
+    kind: EncoderKind
+    sizes: DecoderConfig
+    """Of the network that it is the other side of."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """Sizes of the UMT5 text encoder (spec section 5.5)."""
@@ -292,6 +312,9 @@ class Manifest:
     decoder: DecoderConfig | None = None
     """None only for roll-outs that stop at latents."""
     decoder_file: Path | None = None
+    encoder: EncoderConfig | None = None
+    """None for a model that starts from no picture."""
+    encoder_file: Path | None = None
     text: TextConfig | None = None
     """None only when callers bring prompt embeddings."""
     text_file: Path | None = None

@@ -17,10 +17,10 @@ from engine.fleet.supervisor import Supervisor
 from engine.front.handle import VideoHandle
 from engine.front.kept import KeptVideo, PastVideo
 from engine.front.shell import Clock, Shell, Workers
-from engine.law.schedule import latent_frames_in_block
+from engine.law.schedule import frames_before_block, latent_frames_in_block, most_start_blocks
 from engine.messages import ForFront
 from engine.observe import Observer
-from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, VideoRequest
+from engine.request import EngineFacts, EngineLoad, EngineState, FleetView, Pixels, VideoRequest
 
 RETRY_S = 5.0
 """After which to ask again an engine that takes no new work."""
@@ -145,6 +145,20 @@ class Engine:
         return self._config.manifest
 
     @property
+    def why_no_pictures(self) -> str | None:
+        """Why no video can start from a picture, for people; None if it can, or if that is not known yet."""
+        facts = self.fleet.facts
+        if facts is None or facts.takes_pictures:
+            return None
+        return f"{self.manifest.name} has no encoder for pictures, so its videos start from a prompt alone"
+
+    @property
+    def most_start_frames(self) -> int:
+        """Frames of a clip that a video can start from: its last ones."""
+        rollout = self.manifest.rollout
+        return frames_before_block(rollout, most_start_blocks(rollout))
+
+    @property
     def load(self) -> EngineLoad:
         """How busy it is."""
         fleet, count = self.fleet, self._shell.census()
@@ -180,7 +194,7 @@ class Engine:
             Overloaded: the queue is full.
             EngineUnavailable: in any state but ready.
         """
-        self._check_request(request)
+        self.check(request)
         if self.state != EngineState.READY:
             raise _unavailable(self.state)
         return self._shell.open(request, linger_s, keep)
@@ -199,6 +213,23 @@ class Engine:
             raise _unavailable(self.state)
         return self._shell.restore(past, kept, self._change_since(past))
 
+    def check(self, request: VideoRequest) -> None:
+        """Raise ``RequestError`` that names the field where the model does not make such a video."""
+        video = self.manifest.video
+        if (request.width_px, request.height_px) not in video.sizes:
+            asked, offered = f"{request.width_px}x{request.height_px}", " or ".join(video.size_names)
+            raise RequestError(f"size: {asked} is not offered; choose {offered}", "size")
+        if request.fps > video.max_fps:
+            raise RequestError(f"fps: {request.fps} is above {video.max_fps}, the highest of this model", "fps")
+        if request.start is not None:
+            self._check_start(request, request.start)
+        for block, latents in enumerate(request.initial):
+            num_frames = latent_frames_in_block(self.manifest.rollout, block)
+            size = request.height_px // LATENT_STRIDE_PX, request.width_px // LATENT_STRIDE_PX
+            needed = (num_frames, self.manifest.transformer.in_dim, *size)
+            if latents.shape != needed:
+                raise RequestError(f"initial: block {block} is {latents.shape}, needed {needed}", "initial")
+
     def video(self, video_id: str) -> VideoHandle:
         """A video that runs, waits, or ended and is kept. Raises ``UnknownVideo``."""
         return self._shell.video(video_id)
@@ -208,29 +239,24 @@ class Engine:
         """All of them, the oldest first."""
         return self._shell.videos
 
+    def _check_start(self, request: VideoRequest, start: Pixels) -> None:
+        if self.why_no_pictures is not None:
+            raise RequestError(f"start: {self.why_no_pictures}", "start")
+        if not start.data:
+            raise RequestError("start: the picture that this video was to start from is not kept any more", "start")
+        size, needed = (start.width_px, start.height_px), (request.width_px, request.height_px)
+        if size != needed:
+            raise RequestError(f"start: the pictures are {size}, needed {needed}", "start")
+
     def _change_since(self, past: PastVideo) -> ModelChanged | None:
         """Why the model does not make a past video any more; None if it does."""
         if past.model != self.manifest.name:
             return ModelChanged(f"the video was made by the model {past.model}; {self.manifest.name} is served now")
         try:
-            self._check_request(past.request)
+            self.check(past.request)
         except RequestError as error:
             return ModelChanged(f"the model that is served now does not make this video: {error.message}")
         return None
-
-    def _check_request(self, request: VideoRequest) -> None:
-        video = self.manifest.video
-        if (request.width_px, request.height_px) not in video.sizes:
-            asked, offered = f"{request.width_px}x{request.height_px}", " or ".join(video.size_names)
-            raise RequestError(f"size: {asked} is not offered; choose {offered}", "size")
-        if request.fps > video.max_fps:
-            raise RequestError(f"fps: {request.fps} is above {video.max_fps}, the highest of this model", "fps")
-        for block, latents in enumerate(request.initial):
-            num_frames = latent_frames_in_block(self.manifest.rollout, block)
-            size = request.height_px // LATENT_STRIDE_PX, request.width_px // LATENT_STRIDE_PX
-            needed = (num_frames, self.manifest.transformer.in_dim, *size)
-            if latents.shape != needed:
-                raise RequestError(f"initial: block {block} is {latents.shape}, needed {needed}", "initial")
 
     def _receive(self, rank: int, message: ForFront) -> None:
         self._shell.receive(rank, message)

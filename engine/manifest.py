@@ -14,6 +14,8 @@ from typing import Any
 from engine.config import (
     DecoderConfig,
     DecoderKind,
+    EncoderConfig,
+    EncoderKind,
     Lora,
     Manifest,
     RolloutConfig,
@@ -41,6 +43,7 @@ _WAN_LATENTS_STD = (
 """Per-channel latent statistics of the Wan 2.1 VAE (spec section 5.1)."""
 
 WAN_DECODER = DecoderConfig(kind=DecoderKind.WAN, latents_mean=_WAN_LATENTS_MEAN, latents_std=_WAN_LATENTS_STD)
+WAN_ENCODER = EncoderConfig(kind=EncoderKind.WAN, sizes=WAN_DECODER)
 TAEHV_DECODER = DecoderConfig(kind=DecoderKind.TINY)
 TAEHV_FILES = ("taew2_1.safetensors", "taew2_1.pth")
 """The tiny decoder for latents of the Wan 2.1 VAE, as its authors name it (``vae`` spec section 5.5)."""
@@ -167,6 +170,13 @@ class _Own:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _OwnEncoder:
+    """The encoder in our manifest."""
+
+    kind: EncoderKind
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _OwnLora:
     """A LoRA in our manifest."""
 
@@ -186,12 +196,16 @@ def _read_ours(folder: Path) -> Manifest:
         "decoder": take_section(DecoderConfig, content, "decoder", source),
         "text": take_section(TextConfig, content, "text", source),
     }
+    kind = checked(_OwnEncoder, content.pop("encoder"), source, "encoder").kind if "encoder" in content else None
     files, loras = content.pop("files", {}), content.pop("loras", [])
     content.pop("training", None)
     for part in ("transformer", "decoder", "text", "tokenizer"):
         if not isinstance(files, dict) or part not in files:
             raise StartError(f"{source}: files.{part} is missing")
         sections[f"{part}_file"] = _inside(folder, files[part], source)
+    if kind is not None:
+        sections["encoder"] = EncoderConfig(kind=kind, sizes=sections["decoder"])
+        sections["encoder_file"] = _inside(folder, files.get("encoder", files["decoder"]), source)
     if not isinstance(loras, list) or not all(isinstance(lora, dict) for lora in loras):
         raise StartError(f"{source}: loras is no list of objects")
     sections["loras"] = tuple(_own_lora(folder, lora, source) for lora in loras)
@@ -269,6 +283,8 @@ def _of_layout(folder: Path, layout: Layout, transformer: TransformerConfig, stu
         loras=student.loras,
         decoder=WAN_DECODER,
         decoder_file=decoder,
+        encoder=WAN_ENCODER,
+        encoder_file=decoder,
         text=UMT5_XXL,
         text_file=text,
         tokenizer_file=tokenizer,

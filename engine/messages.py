@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.law.placement import PassCosts, Plan
-from engine.request import Output, Quality, TensorBytes
+from engine.request import Output, Pixels, Quality, TensorBytes
 from engine.trace import Rests, Span
 
 FRONT_PID = "_HIAR_FRONT_PID"
@@ -142,6 +142,19 @@ class EncodePrompt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodePixels:
+    """Turn a picture or a clip into the latents of a video's first blocks; answered by ``PixelsEncoded`` or
+    ``PixelsFailed``.
+    """
+
+    request: int
+    pixels: Pixels
+
+
+Question = EncodePrompt | EncodePixels
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cancel:
     """Nobody waits for this video any more: its tickets pass without being computed until its close ticket."""
 
@@ -223,6 +236,8 @@ class WorkerFacts:
     encoder: str | None
     codecs: str | None
     """RFC 6381 string of the default size; None unless it encodes."""
+    takes_pictures: bool
+    """Whether it answers ``EncodePixels``."""
     memory: MemoryUse
 
 
@@ -279,6 +294,23 @@ class PromptEncoded:
 @dataclass(frozen=True, kw_only=True)
 class PromptFailed:
     """Answer to ``EncodePrompt``: it cannot be embedded."""
+
+    request: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelsEncoded:
+    """Answer to ``EncodePixels``: clean latents [F, C, Y, X] by block, from block 0."""
+
+    request: int
+    blocks: tuple[TensorBytes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelsFailed:
+    """Answer to ``EncodePixels``: it cannot be done. Only the video that asked is concerned."""
 
     request: int
     code: str
@@ -344,8 +376,10 @@ class VideoClosed:
 
 # --- what may cross ---
 
-ToWorker = MeasureCosts | Assign | Ticket | EncodePrompt | Cancel | Shutdown
+ToWorker = MeasureCosts | Assign | Ticket | Question | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
-ForFront = PromptEncoded | PromptFailed | OfVideo
+Answer = PromptEncoded | PromptFailed | PixelsEncoded | PixelsFailed
+ForFront = Answer | OfVideo
+"""What is about a video; the rest is about the worker."""
 FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront

@@ -3,7 +3,7 @@
 Knows no HTTP field name and no tensor.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.config import require
@@ -44,6 +44,23 @@ class TensorBytes:
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Frames as plain bytes: a picture is one frame. RGB, a byte a value, row by row, without padding."""
+
+    num_frames: int
+    width_px: int
+    height_px: int
+    data: bytes = field(repr=False)
+    """Empty once nobody can need it any more."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a frame, and all bytes or none."""
+        require(self.num_frames >= 1, f"{self.num_frames=} is below 1")
+        needed = 3 * self.num_frames * self.width_px * self.height_px
+        require(len(self.data) in {0, needed}, f"{len(self.data)} bytes of pixels, needed {needed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +114,8 @@ class VideoRequest:
     """Who asked. The engine does not look at it; it is here so that it lives as long as the video."""
     initial: tuple[TensorBytes, ...] = ()
     """Latents of the first blocks, which are given, a tensor [F, C, Y, X] each: the video goes on from them."""
+    start: Pixels | None = None
+    """A picture or a clip, of the video's size and rate, that it begins with; becomes ``initial`` before it starts."""
     continues: Continuation | None = None
     """What it goes on from; None begins anew."""
     remixed_from: str | None = None
@@ -110,6 +129,7 @@ class VideoRequest:
         require(starts == sorted(set(starts)), f"prompt times {starts} do not ascend")
         require(0 <= self.seed < 2**64, f"{self.seed=} leaves 0..2**64-1")
         require(self.fps >= 1, f"{self.fps=} is below 1")
+        require(self.start is None or not self.initial, "there are initial latents and a picture to start from")
         require(self.seconds is None or self.seconds > 0, f"{self.seconds=} is not positive")
 
 
@@ -204,6 +224,8 @@ class EngineFacts:
     encoder: str
     codecs: str
     """RFC 6381 string of the default size, for players (``avc1.PPCCLL``)."""
+    takes_pictures: bool = False
+    """Whether a video can start from a picture or a clip."""
     memory: tuple[WorkerMemoryFacts, ...] = ()
     """By rank; empty where no plan was made."""
 

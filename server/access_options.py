@@ -4,7 +4,7 @@ import ipaddress
 import re
 from pathlib import Path
 
-from server.option import Option, list_of, whole, word, yes_or_no
+from server.option import Option, list_of, size_in_bytes, whole, word, yes_or_no
 
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
@@ -70,5 +70,12 @@ ACCESS_OPTIONS = (
         read=whole(1, 100_000),
         expected="1..100000",
         help="videos that one key, or without keys one address, may have running and waiting",
+    ),
+    Option(
+        name="max_upload",
+        read=size_in_bytes(65_536, 2**30),
+        expected="65536..1073741824 bytes, or a number with K, M or G like 32M",
+        help="largest request with a picture or a clip",
+        default="default: 32M",
     ),
 )

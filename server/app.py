@@ -21,7 +21,7 @@ from server.http.callers import Access, Callers
 from server.http.envelope import Envelope
 from server.http.hosts import Hosts, KnownHosts
 from server.http.keys import KeyRing
-from server.http.limits import BodyLimit
+from server.http.limits import BodyLimit, Uploads
 from server.http.origins import Origins
 from server.http.tokens import ViewerTokens
 from server.info.routes import InfoRoutes
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 Answers = dict[str, Callable[..., Any]]
 """What answers an operation, by its id."""
+
+MAKING = ("/v1/generate", "/v1/videos")
+"""Take pictures and clips."""
 
 
 def create_app(
@@ -136,7 +139,7 @@ def _of_server(info: InfoRoutes, player: PlayerRoutes) -> Answers:
 
 def _add_guards(app: FastAPI, settings: Settings, access: Access, owned: Ownership) -> None:
     """What a request passes before a route sees it, the last first."""
-    app.add_middleware(BodyLimit, limits=settings.transport)
+    app.add_middleware(BodyLimit, limits=settings.transport, uploads=Uploads(MAKING, settings.max_upload))
     app.add_middleware(OwnVideosOnly, owned=owned, video_path=A_VIDEO)
     app.add_middleware(Callers, access=access, open_paths=OPEN, video_path=A_VIDEO)
     app.add_middleware(Origins, allowed=settings.cors_origins, exempt=PROBED)

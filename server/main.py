@@ -249,5 +249,6 @@ def _configure_logging(level: str, form: str) -> None:
     configure_logging(level, form)
     for noise in (HideAborts(), HideNoHttp()):
         logging.getLogger("uvicorn.error").addFilter(noise)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's form is no event of the server
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

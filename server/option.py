@@ -60,6 +60,19 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def size_in_bytes(low: int, high: int) -> Callable[[str], int]:
+    """Reads bytes of a range, or K, M or G of them: powers of 1024."""
+
+    def read(text: str) -> int:
+        power = "kmg".find(text[-1:].lower()) + 1 if text else 0
+        value = int(text[:-1] if power else text) << 10 * power
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
 def positive(text: str) -> float:
     """Reads a number above 0."""
     value = float(text)

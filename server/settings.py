@@ -93,6 +93,8 @@ class Settings:
     """How long ended durable videos are kept."""
     keep_bytes: int | None = None
     """How much of them; None is no limit."""
+    max_upload: int = 32 * 2**20
+    """Bytes of a body that holds a picture or a clip."""
     log_level: str = "info"
     log_format: str = "text"
     metrics_keep_s: float = 1.0

@@ -31,6 +31,7 @@ from engine import (
 )
 from engine.config import RolloutConfig, TransformerConfig, VideoConfig
 from engine.law.placement import PassCosts, place
+from engine.law.schedule import start_blocks
 from engine.law.window import writes_pages
 from engine.messages import (
     BlockDone,
@@ -38,18 +39,22 @@ from engine.messages import (
     BlockTicket,
     Cancel,
     CloseTicket,
+    EncodePixels,
     EncodePrompt,
     ForFront,
     InitReady,
     LatentsSaved,
     OpenTicket,
+    PixelsEncoded,
+    PixelsFailed,
     PromptEncoded,
     PromptFailed,
+    Question,
     Ticket,
     VideoBroken,
     VideoClosed,
 )
-from engine.request import TensorBytes
+from engine.request import Pixels, TensorBytes
 from tests.small_mp4 import CODECS, SmallMedia
 
 NUM_PAGES = 16
@@ -85,12 +90,17 @@ class Behaviour:
     """What the next prompts that are to be embedded end in."""
     holds_prompts: bool = False
     """Embed nothing until ``InstantWorkers.answer_prompts``: until then new videos wait in the queue."""
+    takes_pictures: bool = True
+    fails_pictures: bool = False
+    """Have no memory to encode one."""
     stays_starting: bool = False
     """Serve only when told to."""
     start_failure: StartError | None = None
 
 
-def facts(devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST) -> EngineFacts:
+def facts(
+    devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST, *, takes_pictures: bool = True
+) -> EngineFacts:
     return EngineFacts(
         model=manifest.name,
         device_names=devices,
@@ -103,6 +113,7 @@ def facts(devices: tuple[str, ...] = ("cpu",), manifest: Manifest = MANIFEST) ->
         decoder="none",
         encoder="none",
         codecs=CODECS,
+        takes_pictures=takes_pictures,
     )
 
 
@@ -232,7 +243,7 @@ class InstantWorkers:
     ) -> None:
         self._config, self._observer, self._behaviour = config, observer, behaviour
         self._on_message, self._on_ready, self._on_lost = on_message, on_ready, on_lost
-        self._facts = facts(config.devices, config.manifest)
+        self._facts = facts(config.devices, config.manifest, takes_pictures=behaviour.takes_pictures)
         self._state = EngineState.STARTING
         self._failure: StartError | None = None
         self._settled = asyncio.Event()
@@ -240,7 +251,9 @@ class InstantWorkers:
         self._lost_at: float | None = None
         self._recovery_times_s: list[float] = []
         self._chains: list[InstantChain] = []
-        self._held: list[EncodePrompt] = []
+        self._held: list[Question] = []
+        self.pictures: list[Pixels] = []
+        """All that were to be encoded."""
         self.start_progress: str | None = None
 
     # --- what the engine asks ---
@@ -265,7 +278,7 @@ class InstantWorkers:
         if self._state == EngineState.READY:
             self._chains[chain].take(message)
 
-    def ask(self, question: EncodePrompt) -> None:
+    def ask(self, question: Question) -> None:
         if self._state == EngineState.READY:
             self._held.append(question)
             if not self._behaviour.holds_prompts:
@@ -315,16 +328,27 @@ class InstantWorkers:
         self._on_lost(failure.message, frozenset())
 
     def answer_prompts(self) -> None:
-        """Embed what was asked for so far."""
+        """Embed and encode what was asked for so far."""
         asked, self._held = self._held, []
         for question in asked:
-            self._on_message(0, self._answer(question))
+            if isinstance(question, EncodePrompt):
+                self._on_message(0, self._answer(question))
+            else:
+                self.pictures.append(question.pixels)
+                self._on_message(0, self._encoded(question))
 
     def _answer(self, question: EncodePrompt) -> PromptEncoded | PromptFailed:
         failure = self._behaviour.prompt_failure
         if failure is not None:
             return PromptFailed(request=question.request, code=failure.code, message=failure.message)
         return PromptEncoded(request=question.request, embedding=tensor(question.text))
+
+    def _encoded(self, question: EncodePixels) -> PixelsEncoded | PixelsFailed:
+        if self._behaviour.fails_pictures:
+            return PixelsFailed(request=question.request, code="engine_oom", message="no memory for the picture")
+        count = start_blocks(self._config.manifest.rollout, question.pixels.num_frames)
+        blocks = tuple(tensor(f"given {block}") for block in range(count))
+        return PixelsEncoded(request=question.request, blocks=blocks)
 
     def _end_group(self, state: EngineState) -> None:
         for chain in self._chains:

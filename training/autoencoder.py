@@ -7,10 +7,11 @@
 The encoder is linear and fitted in seconds: the principal components of what 4 frames show in 8 x 8 pixels, each
 scaled to the same range. So latents are close to small pictures: near latents mean near pictures, a colour is the same
 wherever it is, and whoever fits the encoder again gets the same latents. The decoder, the product's tiny decoder, is
-trained to draw from them what the components leave out. The encoder is needed in training only. A latent frame stands
-for 4 frames and no latent frame is special: the first of a stream stands for its first picture and the 3 frames before
-it, which the world has and the decoder drops. Noise is added to latents, so that the decoder bears what a student
-leaves of it. ``--start`` goes on with the decoder of another run and keeps its encoder.
+trained to draw from them what the components leave out. The encoder is a file of its own in the model folder: videos
+that start from a picture need it. A latent frame stands for 4 frames and no latent frame is special: the first of a
+stream stands for its first picture and the 3 frames before it, which the world has and the decoder drops. Noise is
+added to latents, so that the decoder bears what a student leaves of it. ``--start`` goes on with the decoder of another
+run and keeps its encoder.
 
 Letters: B clips, T frames or latent frames of a clip, C channels, Y and X latent height and width, H and W height and
 width in pixels, P values of a patch.
@@ -23,11 +24,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind
+from engine.config import DecoderConfig, DecoderKind
 from engine.model.decoder import store_channels_last
-from engine.model.tiny_vae import RGB, STRIDE, MemoryBlock, TinyVae, channels_last, decoder_layers
+from engine.model.patch_encoder import PatchEncoder, patches
+from engine.model.tiny_vae import STRIDE, MemoryBlock, TinyVae, channels_last, decoder_layers
 from training.pictures import save_rows
 from training.render import render
 from training.run import Average, Optimizers, Run, add_arguments, latest_part, precision, rate_factor, set_up
@@ -36,7 +37,6 @@ from training.world import Split, draw_scene, state
 DECODER = DecoderConfig(kind=DecoderKind.TINY, latent_channels=12, widths=(64, 48, 32, 16))
 SIZE_PX = 128
 VIDEO_FPS = 16
-PATCH_VALUES = STRIDE * RGB * LATENT_STRIDE_PX**2
 FITTED_SCENES = 700
 """Scenes whose patches the components are of; a seed of its own draws them."""
 FITTED_SEED = 20261128
@@ -56,48 +56,21 @@ LOG_EVERY, CHECK_EVERY = 20, 250
 CHECK_SCENES, CHECK_LATENTS = 8, 7
 
 
-class PatchEncoder(nn.Module):
-    """From frames to latents by one linear map; every latent depends on its own 4 frames of 8 x 8 pixels alone."""
-
-    mean: Tensor
-    components: Tensor
-
-    def __init__(self, latent_channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(PATCH_VALUES))
-        self.register_buffer("components", torch.zeros(latent_channels, PATCH_VALUES))
-
-    def forward(self, frames_BTCHW: Tensor) -> Tensor:
-        """``frames_BTCHW``: RGB in [0, 1], a multiple of 4. Returns [B, T / 4, C, Y, X]."""
-        bias_C = -(self.components @ (1 + self.mean))
-        latents_NYXC: Tensor = functional.linear(_patches(frames_BTCHW), 2 * self.components, bias_C)
-        latents = latents_NYXC.movedim(-1, 1)
-        by_clip: Tensor = latents.unflatten(0, (len(frames_BTCHW), -1))
-        return by_clip
-
-    @torch.no_grad()
-    def fit(self, clips_BTCHW: Tensor) -> None:
-        """Take the components of these clips. Each points where its values are brighter, so signs are fixed too."""
-        patches_NP = 2 * _patches(clips_BTCHW).flatten(0, -2).double() - 1
-        mean_P = patches_NP.mean(0)
-        centred_NP = patches_NP - mean_P
-        _, vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)
-        components_CP = vectors_PP.T.flip(0)[: len(self.components)]
-        largest_C1 = components_CP.abs().argmax(1, keepdim=True)
-        components_CP = components_CP * components_CP.gather(1, largest_C1).sign()
-        values_NC = (centred_NP @ components_CP.T).abs()
-        ordinal = math.ceil(RANGE_QUANTILE * len(values_NC))
-        range_C = values_NC.kthvalue(ordinal, dim=0).values
-        self.mean.copy_(mean_P)
-        self.components.copy_(components_CP * (LATENT_RANGE / range_C)[:, None])
-
-
-def _patches(frames_BTCHW: Tensor) -> Tensor:
-    """The pixels that every latent is made of, [B * T / 4, Y, X, P]."""
-    _, _, channels, height, width = frames_BTCHW.shape
-    side = LATENT_STRIDE_PX
-    cut = frames_BTCHW.reshape(-1, STRIDE, channels, height // side, side, width // side, side)
-    return cut.permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
+@torch.no_grad()
+def fit(encoder: PatchEncoder, clips_BTCHW: Tensor) -> None:
+    """Take the components of these clips. Each points where its values are brighter, so signs are fixed too."""
+    patches_NP = 2 * patches(clips_BTCHW).flatten(0, -2).double() - 1
+    mean_P = patches_NP.mean(0)
+    centred_NP = patches_NP - mean_P
+    _, vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)
+    components_CP = vectors_PP.T.flip(0)[: len(encoder.components)]
+    largest_C1 = components_CP.abs().argmax(1, keepdim=True)
+    components_CP = components_CP * components_CP.gather(1, largest_C1).sign()
+    values_NC = (centred_NP @ components_CP.T).abs()
+    ordinal = math.ceil(RANGE_QUANTILE * len(values_NC))
+    range_C = values_NC.kthvalue(ordinal, dim=0).values
+    encoder.mean.copy_(mean_P)
+    encoder.components.copy_(components_CP * (LATENT_RANGE / range_C)[:, None])
 
 
 class Autoencoder(nn.Module):
@@ -153,7 +126,7 @@ def main() -> None:
 def _begin(network: Autoencoder, average: Average, start: Path | None) -> None:
     """Fit the encoder, or take both sides from another run."""
     if start is None:
-        network.encoder.fit(fitted_clips().to(network.encoder.mean.device))
+        fit(network.encoder, fitted_clips().to(network.encoder.mean.device))
     else:
         network.load_state_dict(latest_part(start, "average", prefix="module."))
     average.module.load_state_dict(network.state_dict())

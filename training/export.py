@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from engine.manifest import MANIFEST_NAME, read_manifest
+from engine.model.encoder import load_encoder
 from engine.model.text import load_text_encoder, load_tokenizer
 from engine.model.weights import load_decoder, load_transformer
 from training.autoencoder import DECODER, load_autoencoder
@@ -64,9 +65,11 @@ def export(
     networks = TextToFlow(tokenizer.get_vocab_size())
     networks.encoder.load_state_dict(latest_part(teacher_run, "average", prefix="module.encoder."))
     networks.transformer.load_state_dict(weights)
+    autoencoder = load_autoencoder(decoder_run, CPU)
     parts = Parts(
         transformer=networks.transformer,
-        decoder=load_autoencoder(decoder_run, CPU).decoder,
+        decoder=autoencoder.decoder,
+        encoder=autoencoder.encoder,
         text=networks.encoder,
         tokenizer=tokenizer,
     )
@@ -116,9 +119,10 @@ def load_back(folder: Path) -> int:
     """
     manifest = read_manifest(folder)
     assert manifest.decoder and manifest.decoder_file and manifest.text and manifest.text_file
-    assert manifest.tokenizer_file
+    assert manifest.tokenizer_file and manifest.encoder and manifest.encoder_file
     load_transformer(manifest.transformer, manifest.transformer_file, CPU)
     load_decoder(manifest.decoder, manifest.decoder_file, CPU)
+    load_encoder(manifest.encoder, manifest.encoder_file, CPU)
     load_text_encoder(manifest.text, manifest.text_file, manifest.tokenizer_file, CPU)
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
     if size_bytes > SIZE_LIMIT_BYTES:

@@ -21,7 +21,7 @@ from engine.config import Manifest, require
 from engine.manifest import read_manifest
 from engine.model.text import load_encoder, load_tokenizer
 from engine.model.weights import load_transformer, read_tensors
-from training.autoencoder import DECODER, Autoencoder, fitted_clips
+from training.autoencoder import DECODER, Autoencoder, fit, fitted_clips
 from training.networks import TRANSFORMER, TextToFlow
 from training.run import CHECKPOINT_FILE, Average, add_line, start_line
 from training.student import TOKENIZER_FILE
@@ -63,7 +63,7 @@ def _network(manifest: Manifest) -> TextToFlow:
 def _autoencoder(manifest: Manifest) -> Autoencoder:
     assert manifest.decoder_file is not None
     both = Autoencoder()
-    both.encoder.fit(fitted_clips())
+    fit(both.encoder, fitted_clips())
     both.decoder.load_state_dict(read_tensors(manifest.decoder_file))
     return both
 

@@ -24,6 +24,7 @@ from engine.messages import (
     FromWorker,
     PromptEncoded,
     PromptFailed,
+    Question,
     Ticket,
     ToWorker,
     VideoClosed,
@@ -119,10 +120,11 @@ class WorkerGroup:
         for placement in self.plan.chains[chain]:
             self.send(placement.rank, message)
 
-    def ask(self, question: EncodePrompt) -> None:
-        """Have a prompt embedded."""
+    def ask(self, question: Question) -> None:
+        """Have a prompt embedded or a picture encoded. A thread beside all else encodes pictures and may take long."""
         assert self.plan is not None and self._watchdog is not None, "the group does not run"
-        self._watchdog.asked(self.plan.text_rank, time.monotonic())
+        if isinstance(question, EncodePrompt):
+            self._watchdog.asked(self.plan.text_rank, time.monotonic())
         self.send(self.plan.text_rank, question)
 
     async def check_progress(self) -> None:

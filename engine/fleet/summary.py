@@ -42,6 +42,7 @@ def summarise(
         dtypes=_dtypes(config, facts[0].dtype),
         decoder=manifest.decoder.kind if manifest.decoder else "none",
         encoder=next((fact.encoder for fact in facts if fact.encoder), "none"),
+        takes_pictures=any(fact.takes_pictures for fact in facts),
         codecs=next((fact.codecs for fact in facts if fact.codecs), ""),
         memory=memory,
     )

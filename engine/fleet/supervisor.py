@@ -28,7 +28,7 @@ from engine.fleet.hosts import Hosts, ThisHost
 from engine.fleet.scratch import remove, scratch_folder
 from engine.fleet.start import GroupStart, Started, StartReport
 from engine.fleet.summary import Learned
-from engine.messages import Beat, Cancel, EncodePrompt, ForFront, FromWorker, Idle, StartProgress, Ticket
+from engine.messages import Beat, Cancel, ForFront, FromWorker, Idle, Question, StartProgress, Ticket
 from engine.observe import Observer, StartTimes
 from engine.request import EngineFacts, EngineState, FleetView
 
@@ -132,8 +132,8 @@ class Supervisor:
         if self._group is not None and self._state == EngineState.READY:
             self._group.send_chain(chain, message)
 
-    def ask(self, question: EncodePrompt) -> None:
-        """Have a prompt embedded; lost while no group serves."""
+    def ask(self, question: Question) -> None:
+        """Have a prompt embedded or a picture encoded; lost while no group serves."""
         if self._group is not None and self._state == EngineState.READY:
             self._group.ask(question)
 

@@ -20,6 +20,7 @@ from engine.front.keeping import Shelf
 from engine.front.log import InitSegment
 from engine.front.milestones import Milestones
 from engine.front.pausing import Pauses
+from engine.front.pictures import Pictures
 from engine.front.prompts import Prompts
 from engine.front.queue import Queue
 from engine.front.readers import Readers
@@ -35,6 +36,8 @@ from engine.messages import (
     InitReady,
     LatentsSaved,
     OfVideo,
+    PixelsEncoded,
+    PixelsFailed,
     PromptEncoded,
     PromptFailed,
     VideoBroken,
@@ -51,6 +54,7 @@ class Desk:
         self._config = config
         self._milestones = Milestones(observer)
         self._prompts = Prompts(config.manifest.rollout, observer)
+        self._pictures = Pictures()
         self._recoveries = Recoveries(config)
         self._readers = Readers(config, self._milestones)
         self._shelf = Shelf(config)
@@ -189,7 +193,8 @@ class Desk:
     def _queue_up(self, video: Video) -> None:
         self._register.add(video)
         self._queue.add(video)
-        self._commands += self._prompts.begin(video, self._now)
+        has_picture = video.request.start is not None
+        self._commands += self._pictures.begin(video) if has_picture else self._prompts.begin(video, self._now)
 
     def _pump(self) -> float | None:
         """Do all that may be done now; returns when time alone allows more."""
@@ -218,7 +223,7 @@ class Desk:
     def _serve(self, plan: Plan) -> None:
         """Take up what the last group lost, and go on."""
         self._dispatch.serve(plan)
-        self._commands += self._prompts.ask_again()
+        self._commands += [*self._pictures.ask_again(), *self._prompts.ask_again()]
         for video in self._recoveries.waiting():
             block = self._recoveries.way_back(video, plan)
             if block is None:
@@ -237,6 +242,8 @@ class Desk:
                 self._endings.give_up(video, loss.error, self._now)
             elif video.state in HOLDING:
                 self._lose(video, self._recoveries.outcome(video, loss, self._now))
+        if (failed := self._pictures.worker_lost()) is not None:
+            self._endings.give_up(failed, loss.error, self._now)
         if loss.for_good:
             self._commands += self._prompts.give_up(loss.error)
 
@@ -254,12 +261,19 @@ class Desk:
     # --- what workers say ---
 
     def _hear(self, rank: int, message: ForFront) -> None:
-        if isinstance(message, PromptEncoded | PromptFailed):
-            self._commands += self._prompts.answer(message, self._now)
-            return
-        video = self._register.by_id.get(message.video)
-        if video is not None and video in self._register.live:  # otherwise it ended while the message was under way
-            self._hear_of(video, rank, in_own_blocks(video, message))
+        match message:
+            case PromptEncoded() | PromptFailed():
+                self._commands += self._prompts.answer(message, self._now)
+            case PixelsEncoded():
+                if (video := self._pictures.answer(message)) is not None:
+                    self._commands += self._prompts.begin(video, self._now)
+            case PixelsFailed():
+                if (refused := self._pictures.refused(message)) is not None:
+                    self._endings.break_off(*refused, self._now)
+            case _:
+                video = self._register.by_id.get(message.video)
+                if video is not None and video in self._register.live:  # else it ended while this was under way
+                    self._hear_of(video, rank, in_own_blocks(video, message))
 
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:

@@ -126,6 +126,7 @@ class Endings:
         self._queue.drop(video)
         self.move(video, VideoState.ENDED, now)
         video.log.close()
+        video.drop_pixels()
         if video.is_forgotten:
             del self._register.by_id[video.id]
         else:

@@ -6,7 +6,7 @@ from engine.errors import HiarError
 from engine.front.pacing import Cursor
 from engine.front.video import Video
 from engine.law.placement import Plan
-from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
+from engine.messages import Cancel, ForFront, Question, Ticket
 from engine.request import EndReason
 
 # --- events ---
@@ -186,9 +186,9 @@ class SendChain:
 
 @dataclass(frozen=True)
 class Ask:
-    """Have a prompt embedded."""
+    """Have a prompt embedded, or a picture encoded."""
 
-    question: EncodePrompt
+    question: Question
 
 
 @dataclass(frozen=True)

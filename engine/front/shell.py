@@ -19,9 +19,10 @@ from engine.front.log import BlockLog, MemoryStore
 from engine.front.pacing import Cursor, Progress
 from engine.front.readers import start_reading
 from engine.front.refill import refill
+from engine.front.tickets import num_given
 from engine.front.video import Video, VideoStatus
 from engine.law.placement import Plan
-from engine.messages import Cancel, EncodePrompt, ForFront, Ticket
+from engine.messages import Cancel, ForFront, Question, Ticket
 from engine.observe import Observer
 from engine.request import EndReason, VideoRequest
 
@@ -35,8 +36,8 @@ class Workers(Protocol):
         """To every worker of a chain."""
         ...
 
-    def ask(self, question: EncodePrompt) -> None:
-        """To the one that embeds text."""
+    def ask(self, question: Question) -> None:
+        """To the one that embeds text and encodes pictures."""
         ...
 
 
@@ -80,12 +81,12 @@ class Shell:
         is_endless = request.seconds is None or request.is_cut
         keep = self._config.keep_endless if is_endless else self._config.keep
         progress = Progress(request=request, rollout=rollout, opened_at=opened_at)
-        num_given = len(request.initial)
+        given = num_given(request, rollout)
         return Video(
             video_id,
             progress,
             LoopBell(),
-            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=num_given, before=progress.before),
+            BlockLog(video_id, rollout, keep, MemoryStore(), num_given=given, before=progress.before),
             linger_s=linger_s,
             created_at=created_at,
         )

@@ -6,10 +6,16 @@ here, and in the log for what restores a video.
 
 from dataclasses import replace
 
-from engine.config import LATENT_STRIDE_PX
+from engine.config import LATENT_STRIDE_PX, RolloutConfig
 from engine.front.video import Video
+from engine.law.schedule import start_blocks
 from engine.messages import BlockDone, BlockRepeated, BlockTicket, ContextTicket, LatentsSaved, OfVideo, OpenTicket
-from engine.request import Fragment, TensorBytes
+from engine.request import Fragment, TensorBytes, VideoRequest
+
+
+def num_given(request: VideoRequest, rollout: RolloutConfig) -> int:
+    """First blocks that come with a request, or will be made of its picture."""
+    return len(request.initial) if request.start is None else start_blocks(rollout, request.start.num_frames)
 
 
 def open_ticket(video: Video, block: int, embedding: TensorBytes) -> OpenTicket:

@@ -18,7 +18,7 @@ ended one keeps its log for readers until it is forgotten. A plain value: the de
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -257,6 +257,15 @@ class Video:
     def request(self) -> VideoRequest:
         """What was asked for."""
         return self.progress.request
+
+    def begin_with(self, blocks: tuple[TensorBytes, ...]) -> None:
+        """What its first blocks are is known: the picture that it starts from, encoded."""
+        self.progress.request = replace(self.request, start=None, initial=blocks)
+
+    def drop_pixels(self) -> None:
+        """It ended before its picture was encoded, which is kept no longer."""
+        if self.request.start is not None:
+            self.progress.request = replace(self.request, start=replace(self.request.start, data=b""))
 
     @property
     def has_outcome(self) -> bool:

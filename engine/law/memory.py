@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, TransformerConfig
+from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, EncoderKind, TransformerConfig
 from engine.engine_config import EngineConfig
 from engine.law.forwards import largest_forward, steady_mixes
-from engine.law.schedule import VAE_TEMPORAL_STRIDE
+from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_before_block, most_start_blocks
 from engine.law.sizes import (
     decoder_state_elements,
     decoder_weights,
@@ -33,6 +33,10 @@ GRAPH_BYTES = 8_000_000
 """A captured forward apart from the memory it computes in: an estimate."""
 SLACK = 0.03
 """Share of all but pages that the allocator cannot use: an estimate."""
+ENCODER_ROWS = 43
+"""Frames of full size and of the Wan encoder's base width that live at once while a picture or a clip is encoded."""
+ENCODER_WEIGHTS = 53_596_928
+"""Of the published Wan encoder. Others are small."""
 ATTENTION_ROWS, FORWARD_ROWS = 6, 5
 """Rows as wide as the model that live at once while pages are attended to, and beside the feed-forward layer's own."""
 
@@ -156,6 +160,26 @@ def decoding_bytes(config: EngineConfig, decoder: DecoderConfig) -> int:
     else:
         rows = 2 * num_frames * max(decoder.widths[2:])
     return rows * pixels * _itemsize(config)
+
+
+def encoder_bytes(config: EngineConfig) -> int:
+    """Bytes of the encoder of pictures, and of what it takes to encode the longest clip of the largest size."""
+    encoder, rollout = config.manifest.encoder, config.manifest.rollout
+    if encoder is None or config.rehearsal is not None:
+        return 0
+    pixels = max(width_px * height_px for width_px, height_px in config.manifest.video.sizes)
+    if encoder.kind == EncoderKind.WAN:
+        return FLOAT32_BYTES * (ENCODER_WEIGHTS + ENCODER_ROWS * encoder.sizes.dim * pixels)
+    num_frames = frames_before_block(rollout, most_start_blocks(rollout))
+    return FLOAT32_BYTES * 6 * num_frames * encoder.sizes.widths[2] * pixels
+
+
+def has_room_for_encoder(config: EngineConfig, share: Share, free_bytes: int) -> bool:
+    """Whether a device with so much free before its worker started holds the encoder of pictures beside all that is
+    planned for it, text encoder included. The plan leaves it out: without room it works in the host's memory.
+    """
+    planned = sum(held_by(config, share).values()) + text_encoder_bytes(config)
+    return planned + encoder_bytes(config) <= free_bytes
 
 
 def most_tokens(config: EngineConfig) -> int:

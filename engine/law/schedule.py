@@ -166,3 +166,14 @@ def block_with_frame(rollout: RolloutConfig, frame: int) -> int:
 def block_at_frame(rollout: RolloutConfig, frame: int) -> int:
     """The first block that starts at or after ``frame``: where a timed prompt takes effect."""
     return 0 if frame <= 0 else blocks_for_frames(rollout, frame)
+
+
+def most_start_blocks(rollout: RolloutConfig) -> int:
+    """Blocks that a clip gives at most: as many as the block behind them attends to, and at least one."""
+    return max(1, rollout.window_blocks - 1)
+
+
+def start_blocks(rollout: RolloutConfig, num_frames: int) -> int:
+    """Whole blocks that a picture (one frame) or a clip of so many frames gives; at least one."""
+    most = most_start_blocks(rollout)
+    return max(k for k in range(1, most + 1) if k == 1 or frames_before_block(rollout, k) <= num_frames)

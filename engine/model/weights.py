@@ -32,7 +32,8 @@ Rename = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 _CPU = torch.device("cpu")
 _NO_CHANGES: Mapping[str, Sequence[Change]] = MappingProxyType({})
-_ENCODER_PREFIXES = {DecoderKind.WAN: ("encoder.", "conv1."), DecoderKind.TINY: ("encoder.",)}
+ENCODER_PREFIXES = {DecoderKind.WAN: ("encoder.", "conv1."), DecoderKind.TINY: ("encoder.",)}
+"""What the names of an autoencoder's other side begin with."""
 
 
 def load_transformer(
@@ -84,7 +85,7 @@ def load_decoder(
     is_wan = config.kind == DecoderKind.WAN
     tensors = read_named(path, partial(vae_names, num_res_blocks=config.num_res_blocks) if is_wan else dict)
     if not with_encoder:
-        prefixes = _ENCODER_PREFIXES[config.kind]
+        prefixes = ENCODER_PREFIXES[config.kind]
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
     with torch.device("meta"):
         model = build_decoder(config, with_encoder=with_encoder)

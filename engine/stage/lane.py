@@ -29,6 +29,7 @@ from engine.messages import (
     Cancel,
     CloseTicket,
     ContextTicket,
+    EncodePixels,
     EncodePrompt,
     FromWorker,
     Idle,
@@ -37,6 +38,7 @@ from engine.messages import (
     PromptEncoded,
     PromptFailed,
     PromptTicket,
+    Question,
     RestoreTicket,
     Ticket,
     VideoClosed,
@@ -50,6 +52,7 @@ from engine.stage import build
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use
 from engine.stage.network import Network
+from engine.stage.pictures import PictureEncoding
 from engine.stage.progress import Progress
 from engine.stage.rehearsal import Faults
 from engine.stage.rigs import Rig
@@ -73,6 +76,7 @@ class Lane:
         model: Network | None,
         decoder: Decoder | None,
         prompts: build.Prompts | None,
+        pictures: PictureEncoding | None = None,
         progress: Progress,
         send: Callable[[FromWorker], None],
     ) -> None:
@@ -83,6 +87,7 @@ class Lane:
         """
         self._config, self._placement, self._device, self._send = config, placement, device, send
         self._prompts, self._model, self._decoder = prompts, model, decoder
+        self._pictures = pictures
         self._timer = Timer(placement.rank)
         self._pool = build.pages(config, device, placement.stages, rig.page_layers)
         self.attention = build.attention_name(model)
@@ -105,6 +110,11 @@ class Lane:
         """C, Y, X of a video's latents; it is known from its open ticket until its close ticket passed."""
         self._dropped: set[str] = set()
         self._num_passed = 0
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether videos can start from pictures here."""
+        return self._pictures is not None
 
     @property
     def num_pages(self) -> int:
@@ -138,11 +148,14 @@ class Lane:
             if end is not None:
                 end.await_neighbour()
 
-    def accept(self, message: Ticket | EncodePrompt | Cancel) -> None:
+    def accept(self, message: Ticket | Question | Cancel) -> None:
         """Take a message of the front."""
         match message:
             case EncodePrompt():
                 self._embed(message)
+            case EncodePixels():
+                assert self._pictures is not None, "a picture came to a worker without an encoder"
+                self._pictures.ask(message)
             case Cancel():
                 self._cancel(message.video)
             case _:

@@ -12,6 +12,7 @@ from engine.errors import StartError
 from engine.law.placement import PassCosts
 from engine.law.schedule import passes_of_block
 from engine.model.decoder import Decoder
+from engine.model.encoder import Encoder, load_encoder
 from engine.stage import build, costs
 from engine.stage.build import Prompts, RecordedPrompt
 from engine.stage.network import Network
@@ -50,6 +51,10 @@ class Rig(Protocol):
         """Where prompt embeddings come from; None for a model without text. Raises as ``network``."""
         ...
 
+    def encoder(self, device: torch.device, progress: Progress) -> Encoder | None:
+        """What turns pictures into latents; None for a model that starts from none. Raises as ``network``."""
+        ...
+
     def noise(self, device: torch.device) -> Noise:
         """Where noise comes from."""
         ...
@@ -83,6 +88,13 @@ class Real:
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
         """The text encoder; see ``Rig``."""
         return build.prompts(self._config, device, progress)
+
+    def encoder(self, device: torch.device, progress: Progress) -> Encoder | None:
+        """The model's picture encoder; see ``Rig``."""
+        manifest = self._config.manifest
+        if manifest.encoder is None or manifest.encoder_file is None:
+            return None
+        return load_encoder(manifest.encoder, manifest.encoder_file, device, on_read=progress.reading)
 
     def noise(self, device: torch.device) -> Noise:
         """Noise keyed by seed, block and stage."""
@@ -134,6 +146,10 @@ class Rehearsed:
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
         """One row of zeros, whatever the prompt says."""
         return RehearsedPrompt(self._manifest.transformer.text_dim)
+
+    def encoder(self, device: torch.device, progress: Progress) -> Encoder | None:
+        """None: a rehearsal shows no picture."""
+        return None
 
     def noise(self, device: torch.device) -> Noise:
         """Noise keyed by seed, block and stage."""

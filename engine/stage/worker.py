@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine.engine_config import EngineConfig
 from engine.errors import HiarError, StartOutOfMemory
+from engine.law.memory import Share, has_room_for_encoder
 from engine.law.placement import Placement
 from engine.messages import (
     Assign,
@@ -40,6 +41,7 @@ from engine.stage.handover import join
 from engine.stage.lane import Lane
 from engine.stage.memory import describe
 from engine.stage.network import Network
+from engine.stage.pictures import PictureEncoding
 from engine.stage.progress import Progress
 from engine.stage.rigs import rig_of
 from engine.stage.tether import end_with_parent
@@ -72,7 +74,7 @@ def run_worker(config: EngineConfig, device: str, connection: Connection) -> Non
     with torch.inference_mode():
         try:
             worker = Worker(config, device, send, inbox)
-            send(describe(worker.device))
+            send(worker.opened)
             lane = worker.start()
         except HiarError as error:
             send(StartFailed(code=error.code, message=error.message))
@@ -95,6 +97,8 @@ class Worker:
         self._config, self._send, self._inbox = config, send, inbox
         self._rig = rig_of(config)
         self.device = build.open_device(device)
+        self.opened = describe(self.device)
+        """What there was before it loaded anything."""
         self._progress = Progress(send)
         self._captures = build.captures_on(self.device)
         self._attention = UNTRIED
@@ -167,6 +171,7 @@ class Worker:
             model=model,
             decoder=build.replayed_decoder(config, network, device, self._captures),
             prompts=self._load_prompts(placement),
+            pictures=self._load_pictures(placement),
             progress=progress,
             send=self._send,
         )
@@ -176,6 +181,18 @@ class Worker:
             return None
         device = torch.device("cpu") if placement.text_on_host else self.device
         return self._rig.prompts(device, self._progress)
+
+    def _load_pictures(self, placement: Placement) -> PictureEncoding | None:
+        """Beside the text encoder, but in the host's memory where the plan leaves no room on the device."""
+        if not placement.embeds_text:
+            return None
+        share = Share(stages=placement.stages, decodes=placement.decodes)
+        on_host = placement.text_on_host or not has_room_for_encoder(self._config, share, self.opened.free_bytes)
+        device = torch.device("cpu") if on_host else self.device
+        encoder = self._rig.encoder(device, self._progress)
+        if encoder is None:
+            return None
+        return PictureEncoding(encoder, self._config.manifest.rollout, device, self._send)
 
     def _facts(self, placement: Placement, lane: Lane) -> WorkerFacts:
         return WorkerFacts(
@@ -187,6 +204,7 @@ class Worker:
             dtype=str(build.dtype_on(self._config, self.device)).removeprefix("torch."),
             encoder="libx264" if placement.decodes else None,
             codecs=build.default_codecs(self._config) if placement.decodes else None,
+            takes_pictures=lane.takes_pictures,
             memory=lane.memory_use(),
         )
 

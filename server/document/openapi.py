@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from server.document.answers import BEFORE, CREATED, errors_of
 from server.document.examples import Examples
+from server.document.form import form_schema
 from server.document.operation import HEADERS, TAGS, Guard, Json, Operation, Success
 from server.document.operations import OPERATIONS
 from server.document.served import Served, narrowed
@@ -33,7 +34,7 @@ _ERROR_WORDS = {
     410: "It is no longer kept.",
     413: "The body is too large.",
     414: "The address is longer than 8 KiB.",
-    415: "The body has to be JSON.",
+    415: "The body has to be JSON, or a form where a file may come.",
     416: "The file has no such part.",
     421: "The server does not go by this `Host`.",
     425: "It is not there yet; ask again.",
@@ -94,8 +95,9 @@ def _operation(operation: Operation, examples: Examples, has_keys: bool) -> Json
     if parameters:
         told["parameters"] = parameters
     if operation.body is not None:
-        content = {"schema": _reference(operation.body), "examples": examples.of_body(operation.body)}
-        told["requestBody"] = {"required": True, "content": {"application/json": content}}
+        json = {"schema": _reference(operation.body), "examples": examples.of_body(operation.body)}
+        form = {"multipart/form-data": {"schema": form_schema(operation.body)}} if operation.takes_form else {}
+        told["requestBody"] = {"required": True, "content": {"application/json": json, **form}}
     told["responses"] = {str(answer.status): _success(answer, examples) for answer in operation.answers}
     if operation.body is not None and operation.answers == (CREATED,):
         told["responses"]["200"]["links"] = _links()

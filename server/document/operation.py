@@ -84,6 +84,8 @@ class Operation:
     description: str = ""
     guard: Guard = Guard.KEY
     body: type[BaseModel] | None = None
+    takes_form: bool = False
+    """Whether a form with files may come in place of the JSON body."""
     parameters: tuple[Json, ...] = ()
     """Beside those of the path."""
     answers: tuple[Success, ...] = ()

@@ -29,6 +29,7 @@ _MAKING = (
         "Its status is sent with the first fragment. The video ends when its last reader leaves, or `linger_seconds` "
         "later.",
         body=GenerateRequest,
+        takes_form=True,
         parameters=(IDEMPOTENCY,),
         answers=(STREAM,),
         errors=(*MAKING, 409, 410, 502, 504),
@@ -42,6 +43,7 @@ _MAKING = (
         description="Answers when it is stored, before anything is made: it outlives the server. It needs no reader: "
         "ask `get_video` how it is, follow `watch_events`, or read it while it is made.",
         body=VideoCreate,
+        takes_form=True,
         parameters=(IDEMPOTENCY,),
         answers=(CREATED,),
         errors=(*MAKING, 409, 410, 507),

@@ -21,7 +21,7 @@ def body_of(model: type[_Model]) -> Callable[[Request], Awaitable[_Model]]:
     """Return a dependency that reads the body as ``model``. It raises ``ApiError`` 400 or 415."""
 
     async def read(request: Request) -> _Model:
-        _require_json(request)
+        require_json(request)
         try:
             return model.model_validate(parse_json(await request.body()))
         except ValidationError as error:
@@ -45,10 +45,16 @@ def parse_json(raw: bytes) -> Any:
         raise _invalid("the body holds a number with too many digits") from None
 
 
-def _require_json(request: Request) -> None:
+def require_json(request: Request) -> None:
+    """Raise ``ApiError`` 415 where a request says that its body is anything but plain JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(UNSUPPORTED_TYPE, "send the body as JSON with 'Content-Type: application/json'")
+    require_plain(request)
+
+
+def require_plain(request: Request) -> None:
+    """Raise ``ApiError`` 415 where a body is compressed."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise ApiError(UNSUPPORTED_TYPE, "send the body uncompressed, without Content-Encoding")
 

@@ -61,6 +61,7 @@ class InfoRoutes:
             fps=manifest.video.fps,
             max_fps=manifest.video.max_fps,
             block_seconds=block_frames / manifest.video.fps,
+            takes_pictures=facts.takes_pictures if facts else None,
             needs_key=self._settings.keys is not None,
             limits=self._limits(),
             load=_load(load),
@@ -92,6 +93,7 @@ class InfoRoutes:
             max_queue=self._settings.engine.max_queue,
             max_seconds=self._settings.max_seconds,
             body_bytes=self._settings.transport.body_bytes,
+            upload_bytes=self._settings.max_upload,
             max_per_client=self._settings.max_per_client,
         )
 

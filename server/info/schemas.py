@@ -38,6 +38,7 @@ class LimitsAnswer(BaseModel):
     prompt_length: int = PROMPT_LENGTH_MAX
     prompts: int = PROMPTS_MAX
     body_bytes: int
+    upload_bytes: int = Field(description="Of a body with a picture or a clip.")
     max_per_client: int = Field(description="Videos of one key or address that run or wait; a key may have its own.")
 
 
@@ -92,6 +93,9 @@ class CapabilitiesAnswer(BaseModel):
     fps: int
     max_fps: int
     block_seconds: float = Field(description="Length of a block at the default rate; the first one is shorter.")
+    takes_pictures: bool | None = Field(
+        description="Whether videos can start from `image` or `video`; null until the server is ready."
+    )
     needs_key: bool = Field(description="Whether videos are made and read with a key only.")
     limits: LimitsAnswer
     load: LoadAnswer

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from engine import UnknownVideo, VideoHandle
@@ -71,9 +70,9 @@ class Repeats:
         self._lock = asyncio.Lock()
 
     async def once(
-        self, request: Request, owner: str, body: BaseModel, make: Callable[[], Awaitable[VideoHandle]]
+        self, request: Request, owner: str, body: str, make: Callable[[], Awaitable[VideoHandle]]
     ) -> tuple[ToldVideo, bool]:
-        """The video of this request, and whether ``make`` was called for it.
+        """The video of this request, and whether ``make`` was called for it. ``body`` tells it from others.
 
         Raises ``ApiError`` 409 for another body under the same key, 410 for a video that is forgotten, 400 for what is
         no key, and what ``make`` raises: a request that was refused is forgotten.
@@ -82,7 +81,7 @@ class Repeats:
         if key is None:
             return await make(), True
         name = _digest(owner, key)
-        asked = _digest(request.url.path, body.model_dump_json())
+        asked = _digest(request.url.path, body)
         async with self._lock:  # two at once must not both be the first
             receipt = await self._receipts.find(name)
             if receipt is None:

@@ -15,6 +15,7 @@ from engine import Engine, PromptAt, VideoHandle, VideoRequest
 from server.http.body import body_of
 from server.http.callers import Caller, caller_of, viewer_token
 from server.http.exchange import note_video
+from server.http.limits import let_go_of_body
 from server.http.rates import Rates
 from server.http.tokens import ViewerTokens
 from server.metrics.families import Families
@@ -30,7 +31,9 @@ from server.videos.query import from_block, page_of, variant_of
 from server.videos.readable import AnyVideo, ToldVideo, extended, request_of
 from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, VideosAnswer
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend, bounded, video_request
+from server.videos.starts import Starts
 from server.videos.store.elsewhere import RunningElsewhere
+from server.videos.upload import Asked, asked_of
 
 PROMPT_CHANGES = 2
 """Of one video, a second."""
@@ -63,22 +66,23 @@ class VideoRoutes:
         self._owned = owned
         self._repeats = Repeats(receipts, library.told)
         self._prompt_changes = Rates()
+        self._starts = Starts(engine)
 
     # --- making ---
 
     async def generate(
-        self, request: Request, body: Annotated[GenerateRequest, Depends(body_of(GenerateRequest))]
+        self, request: Request, asked: Annotated[Asked[GenerateRequest], Depends(asked_of(GenerateRequest))]
     ) -> Response:
         """Generate a video and stream it while it is made: an init segment, then one fragment a block."""
-        video, is_new = await self._open(request, body, body.linger_seconds)
+        video, is_new = await self._open(request, asked, asked.fields.linger_seconds)
         assert not isinstance(video, RunningElsewhere), "a stream's video lies in a store"
         return self._stream(video, 0, is_callers=is_new)
 
     async def create(
-        self, request: Request, body: Annotated[VideoCreate, Depends(body_of(VideoCreate))], response: Response
+        self, request: Request, asked: Annotated[Asked[VideoCreate], Depends(asked_of(VideoCreate))], response: Response
     ) -> VideoAnswer:
         """Generate a video that needs no reader; answers before anything is generated."""
-        video, _ = await self._open(request, body, None)
+        video, _ = await self._open(request, asked, None)
         return self._answer_new(request, response, video)
 
     async def remix(
@@ -115,14 +119,19 @@ class VideoRoutes:
         return self._answer(request, video)
 
     async def _open(
-        self, request: Request, body: GenerateRequest | VideoCreate, linger_s: float | None
+        self, request: Request, asked: Asked[GenerateRequest] | Asked[VideoCreate], linger_s: float | None
     ) -> tuple[ToldVideo, bool]:
         """The video, and whether it is new: a request may come again."""
-        caller = caller_of(request.scope)
-        wanted = video_request(body, self._engine.manifest, self._settings.max_seconds, caller.client)
-        self._owned.require_priority(caller, body.priority)
+        caller, fields = caller_of(request.scope), asked.fields
+        wanted = video_request(fields, self._engine.manifest, self._settings.max_seconds, caller.client)
+        self._owned.require_priority(caller, fields.priority)
+        words, media, asked.media = asked.words, asked.media, None
+        if media is not None:
+            wanted = replace(wanted, start=await self._starts.pixels(media, wanted))
+            del media
+        let_go_of_body(request.scope)
         video, is_new = await self._repeats.once(
-            request, caller.client, body, lambda: self._make(caller, wanted, linger_s)
+            request, caller.client, words, lambda: self._make(caller, wanted, linger_s)
         )
         note_video(request.scope, video.id)
         return video, is_new

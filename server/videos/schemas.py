@@ -91,6 +91,18 @@ class _VideoFields(_Strict):
         "allows; 0 without keys.",
     )
     model: str | None = Field(None, description="Name of the served model; omit to take it as it is.")
+    image: str | None = Field(
+        None,
+        description="A picture that the video begins with, as base64 text: JPEG, PNG or WebP, scaled and cropped "
+        "around its centre to `size`. Never an address.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    video: str | None = Field(
+        None,
+        description="A clip that the video goes on from, as base64 text: MP4 with H.264, HEVC, VP9 or AV1. As many of "
+        "its last blocks as the model looks back on. In place of `image`.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
 
     @field_validator("prompt")
     @classmethod

@@ -74,6 +74,7 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "log_level": (found.log_level, ours["logLevel"]),
         "log_format": (found.log_format, ours["logFormat"]),
         "max_per_client": (found.max_per_client, ours["maxPerClient"]),
+        "max_upload": (found.max_upload, ours["maxUploadBytes"]),
         "cors_origins": (found.cors_origins, tuple(ours["corsOrigins"])),
         "trusted_proxies": (found.trusted_proxies, tuple(ours["trustedProxies"])),
         "data": (found.data, "/data" if kept["existingClaim"] else "memory"),

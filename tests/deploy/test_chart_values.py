@@ -53,6 +53,7 @@ REFUSED = [
     ("server/apiKey", "x"),
     ("server/logFormat", "xml"),
     ("server/maxPerClient", 0),
+    ("server/maxUploadBytes", 1),
     ("server/allowedHosts", ["a b"]),
     ("server/corsOrigins", ["*"]),
     ("server/trustedProxies", ["proxy"]),

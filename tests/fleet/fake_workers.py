@@ -49,6 +49,7 @@ READY = WorkerReady(
         dtype="float32",
         encoder=None,
         codecs=None,
+        takes_pictures=False,
         memory=MemoryUse(items=(), total_bytes=1),
     )
 )

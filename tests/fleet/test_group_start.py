@@ -38,6 +38,7 @@ FACTS = WorkerFacts(
     dtype="bfloat16",
     encoder=None,
     codecs=None,
+    takes_pictures=True,
     memory=MemoryUse(items=(("weights", 3 * GB),), total_bytes=60 * GB),
 )
 LATENTS_ONLY = replace(WAN, decoder=None)

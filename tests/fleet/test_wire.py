@@ -10,7 +10,7 @@ from engine import messages
 from engine.engine_config import Fault, FaultKind, Precision, Rehearsal
 from engine.fleet import wire
 from engine.law.placement import PassCosts, Placement, Plan
-from engine.request import Output, Quality, TensorBytes
+from engine.request import Output, Pixels, Quality, TensorBytes
 from engine.trace import Phase, Rests, Span
 
 TENSOR = TensorBytes(dtype="bfloat16", shape=(2, 64), data=bytes(range(256)))
@@ -35,6 +35,7 @@ FACTS = messages.WorkerFacts(
     dtype="bfloat16",
     encoder=None,
     codecs="avc1.42c01e",
+    takes_pictures=True,
     memory=messages.MemoryUse(items=(("pages", 2**40),), total_bytes=2**41),
 )
 REHEARSAL = Rehearsal(pass_s=0.1, faults=(Fault(kind=FaultKind.HANG, stage=0, block=3, seed=2**64 - 1),))
@@ -74,6 +75,7 @@ EXAMPLES = (
         rendezvous=messages.Rendezvous(store="tcp:10.9.0.1:29500", generation=3),
     ),
     messages.EncodePrompt(request=1, text="ein Fuchs \U0001f98a \x00"),
+    messages.EncodePixels(request=1, pixels=Pixels(num_frames=1, width_px=2, height_px=1, data=bytes(range(250, 256)))),
     messages.Cancel(video="s"),
     messages.Shutdown(),
     messages.OpenTicket(
@@ -99,6 +101,8 @@ EXAMPLES = (
     messages.Idle(spans=(SPAN,), rests=Rests(none_s=1.0)),
     messages.StartFailed(code="bad_weights", message="x"),
     messages.PromptEncoded(request=1, embedding=TENSOR),
+    messages.PixelsEncoded(request=1, blocks=(TENSOR, TENSOR)),
+    messages.PixelsFailed(request=1, code="engine_oom", message="x"),
     messages.PromptFailed(request=1, code="engine_oom", message="x"),
     messages.InitReady(video="s", data=b"\x00ftyp\xff", codecs="avc1"),
     messages.BlockDone(video="s", block=1, num_frames=12, data=b"", latents=TENSOR, decode_s=0.5, encode_s=1e-9),

@@ -27,6 +27,7 @@ from engine.front.events import (
 )
 from engine.front.pacing import Cursor
 from engine.front.readers import start_reading
+from engine.front.tickets import num_given
 from engine.front.video import Video
 from engine.law.placement import Plan
 from engine.messages import (
@@ -34,7 +35,6 @@ from engine.messages import (
     BlockRepeated,
     BlockTicket,
     CloseTicket,
-    EncodePrompt,
     LatentsSaved,
     OpenTicket,
     PromptEncoded,
@@ -57,7 +57,7 @@ class Stage:
         self.desk = Desk(self.config, Observer())
         self.now = 1000.0
         self.timer: float | None = None
-        self.questions: list[EncodePrompt] = []
+        self.questions: list[Any] = []
         self.tickets: list[tuple[int, Any]] = []
         """Not executed yet: chain and ticket."""
         self.sent: list[Any] = []
@@ -97,8 +97,8 @@ class Stage:
         rollout = self.config.manifest.rollout
         video = making.video(name, request, linger_s=linger_s, rollout=rollout)
         video.progress.opened_at = self.now
-        num_given, before = len(request.initial), video.progress.before
-        video.log = making.log(name, rollout, self.config.keep, num_given=num_given, before=before)
+        given, before = num_given(request, rollout), video.progress.before
+        video.log = making.log(name, rollout, self.config.keep, num_given=given, before=before)
         self.tell(Asked(video))
         if is_read:
             self.join(video)

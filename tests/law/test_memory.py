@@ -15,6 +15,8 @@ from engine.law.memory import (
     context_bytes,
     decoder_state_bytes,
     decoding_bytes,
+    encoder_bytes,
+    has_room_for_encoder,
     held_by,
     most_tokens,
     page_bytes,
@@ -22,12 +24,13 @@ from engine.law.memory import (
     text_encoder_bytes,
     weights_bytes,
 )
-from engine.manifest import WAN_DECODER, WAN_VIDEO, read_manifest
+from engine.manifest import WAN_DECODER, WAN_ENCODER, WAN_VIDEO, read_manifest
 from engine.model.capture import Captures
 from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.graphs import GraphedWan
 from engine.model.segments import PagedCache, SegmentBatch, TextContext, lay_out
+from engine.model.vae import WanVae
 from engine.stage import build
 from engine.stage.progress import Progress
 from kernels.attention.choice import PagedAttention
@@ -144,6 +147,24 @@ def test_decoding_at_true_shapes_takes_what_is_planned(decoder: DecoderConfig) -
     assert decoder_state_bytes(wan(), decoder) == state.num_bytes
     beside_state = counted.peak - state.num_bytes
     assert decoding_bytes(wan(), decoder) == pytest.approx(beside_state, rel=0.1), pixels.shape
+
+
+@pytest.mark.parametrize("num_frames", [9, 69])
+def test_encoding_pictures_at_true_shapes_takes_what_is_counted(num_frames: int) -> None:
+    with META, torch.inference_mode():
+        network = WanVae(WAN_DECODER, with_encoder=True)
+        weights = [*network.encoder.parameters(), *network.conv1.parameters()]
+        pixels_TCHW = torch.zeros(num_frames, 3, 480, 832)
+        with LiveBytes() as counted:
+            network.encode(pixels_TCHW)
+    config = wan()
+    config = replace(config, manifest=replace(config.manifest, encoder=WAN_ENCODER))
+    held = counted.peak + 4 * sum(weight.numel() for weight in weights)
+    assert encoder_bytes(config) == pytest.approx(held, rel=0.1)
+    planned = sum(held_by(config, ALL).values()) + text_encoder_bytes(config)
+    assert has_room_for_encoder(config, ALL, planned + encoder_bytes(config))
+    assert not has_room_for_encoder(config, ALL, planned + encoder_bytes(config) - 1)
+    assert encoder_bytes(tiny()) < 10**9
 
 
 def test_a_worker_holds_what_it_runs_alone() -> None:

@@ -32,6 +32,7 @@ IN_THE_CHART = {
     "max_per_client": "server.maxPerClient",
     "keep_hours": "durability.keepHours",
     "keep_bytes": "durability.keepBytes",
+    "max_upload": "server.maxUploadBytes",
     "port": "server.port",
     "text_device": "model.textDevice",
     "dtype": "model.dtype",

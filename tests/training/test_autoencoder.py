@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.model.patch_encoder import PatchEncoder, patches
 from engine.model.tiny_vae import STRIDE
 from training import autoencoder
-from training.autoencoder import DECODER, Autoencoder, PatchEncoder, decode_clips, draw_clips, load_autoencoder
+from training.autoencoder import DECODER, Autoencoder, decode_clips, draw_clips, fit, load_autoencoder
 
 
 @pytest.fixture(scope="module")
 def network() -> Autoencoder:
     torch.manual_seed(0)
     fresh = Autoencoder()
-    fresh.encoder.fit(draw_clips(np.random.default_rng(1), whole=False))
+    fit(fresh.encoder, draw_clips(np.random.default_rng(1), whole=False))
     for parameter in fresh.parameters():
         if parameter.ndim == 4 and not parameter.any():
             torch.nn.init.kaiming_normal_(parameter)
@@ -50,7 +51,7 @@ def test_a_latent_frame_depends_on_its_own_four_frames_alone(network: Autoencode
 def test_the_encoder_keeps_the_principal_components_within_a_range() -> None:
     clips = draw_clips(np.random.default_rng(3), whole=False)
     encoder = PatchEncoder(DECODER.latent_channels)
-    encoder.fit(clips)
+    fit(encoder, clips)
     latents = encoder(clips)
     channels = latents.movedim(2, 0).flatten(1)
     inside = (channels.abs() <= autoencoder.LATENT_RANGE + 1e-3).double().mean(1)
@@ -59,7 +60,7 @@ def test_the_encoder_keeps_the_principal_components_within_a_range() -> None:
     torch.testing.assert_close(covariance, covariance.diag().diag(), atol=1e-3, rtol=0)
     lengths = encoder.components.norm(dim=1)
     drawn = torch.einsum("btcyx,cp->btyxp", latents, encoder.components / lengths[:, None] ** 2)
-    seen = 2 * autoencoder._patches(clips).unflatten(0, (len(clips), -1)) - 1 - encoder.mean
+    seen = 2 * patches(clips).unflatten(0, (len(clips), -1)) - 1 - encoder.mean
     kept, lost = (part.square().sum().item() / seen.square().sum().item() for part in (drawn, seen - drawn))
     assert kept + lost == pytest.approx(1, abs=1e-4) and kept > 0.95
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from training import latents
-from training.autoencoder import Autoencoder, draw_clips
+from training.autoencoder import Autoencoder, draw_clips, fit
 from training.latents import Latents, make_clips, open_latents
 from training.run import read_log
 from training.world import Motion, Split
@@ -19,7 +19,7 @@ from training.world import Motion, Split
 @pytest.fixture(scope="module")
 def network() -> Autoencoder:
     fresh = Autoencoder()
-    fresh.encoder.fit(draw_clips(np.random.default_rng(0), whole=False))
+    fit(fresh.encoder, draw_clips(np.random.default_rng(0), whole=False))
     return fresh.eval()
 
 

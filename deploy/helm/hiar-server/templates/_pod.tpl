@@ -175,6 +175,7 @@ readinessProbe:
 - {name: HIAR_LOG_LEVEL, value: {{ $values.server.logLevel | quote }}}
 - {name: HIAR_LOG_FORMAT, value: {{ $values.server.logFormat | quote }}}
 - {name: HIAR_MAX_PER_CLIENT, value: {{ $values.server.maxPerClient | quote }}}
+- {name: HIAR_MAX_UPLOAD, value: {{ $values.server.maxUploadBytes | int64 | quote }}}
 - {name: HIAR_ALLOWED_HOSTS, value: {{ include "hiar.hosts" .root | quote }}}
 {{- with $values.server.corsOrigins }}
 - {name: HIAR_CORS_ORIGINS, value: {{ join "," . | quote }}}
