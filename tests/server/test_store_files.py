@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from engine import Fragment, InitSegment, Pace, PromptAt, Recovery, VideoRequest
-from engine.request import TensorBytes
+from engine.request import Pixels, TensorBytes
 from server.videos.store.folders import Folder, LocalFolder, ObjectFolder, folder_of
 from server.videos.store.journal import Kind, block_record, contents_of, init_record, record
 from server.videos.store.plain import from_plain, to_plain
@@ -128,7 +128,14 @@ def test_a_request_comes_back_from_json_with_its_bytes_aside() -> None:
     text = json.dumps(to_plain(request, blobs))
     assert blobs == [b"12345678", b"abcdefgh"]
     assert from_plain(VideoRequest, json.loads(text), blobs) == request
-    older = json.loads(text)
+    begun = replace(request, initial=(), start=Pixels(num_frames=1, width_px=2, height_px=1, data=b"123456"))
+    blobs = []
+    plain = to_plain(begun, blobs)
+    assert from_plain(VideoRequest, plain, blobs) == begun
+    told = from_plain(VideoRequest, plain, None)
+    assert told.start is not None and told.start.data == b""
+    blobs = []
+    older = json.loads(json.dumps(to_plain(request, blobs)))
     del older["remixed_from"]
     assert from_plain(VideoRequest, older, blobs) == replace(request, remixed_from=None)
     with pytest.raises(KeyError):
