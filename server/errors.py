@@ -94,6 +94,12 @@ ERRORS = (
         rejected=Rejection.FORBIDDEN,
         about="The key may not ask for this priority, or a web page of another origin asks.",
     ),
+    STORAGE_LIMIT := ErrorRow(
+        "storage_limit",
+        403,
+        rejected=Rejection.CLIENT_LIMIT,
+        about="The key's stored videos take as many bytes as it may have; delete some, or wait until they expire.",
+    ),
     REQUEST_TIMEOUT := ErrorRow(
         "request_timeout",
         408,

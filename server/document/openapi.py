@@ -27,7 +27,7 @@ _SCHEMAS = "#/components/schemas/{model}"
 _ERROR_WORDS = {
     400: "The request is not valid; `param` names the field.",
     401: "No key is known by this, or the viewer token has expired.",
-    403: "The key, or the page that asks, may not do this.",
+    403: "The key, or the page that asks, may not do this, or the key's stored videos take all its bytes.",
     404: "There is no such video, block or model.",
     408: "The request did not arrive in time.",
     409: "The video is not in a state for this, or this `Idempotency-Key` came with another request before.",

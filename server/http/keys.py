@@ -1,8 +1,8 @@
 """API keys: the file that has their digests, and the ring that is asked for them.
 
 A line is ``NAME:SHA256:LIMITS``: the digest in hex of the secret, and the limits, which may be empty, as
-``requests=60,videos=2,priority=5``. Lines that begin with # say nothing. Several lines of one name are one owner of
-videos, so that a secret can be replaced by another. No secret is in the file, nor in any log.
+``requests=60,videos=2,stored=20G,priority=5``. Lines that begin with # say nothing. Several lines of one name are one
+owner of videos, so that a secret can be replaced by another. No secret is in the file, nor in any log.
 """
 
 import hashlib
@@ -13,10 +13,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.access_options import KEY_NAME
+from server.option import size_in_bytes, whole
 from server.settings import SettingError
 
 LOOK_S = 1.0
@@ -24,7 +26,14 @@ LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_LIMITS = {"requests": range(1, 10_000_000), "videos": range(1, 100_001), "priority": range(10)}
+_NUMBER = re.compile(r"[0-9]{1,19}[kmgKMG]?")
+_LIMITS: dict[str, tuple[Callable[[str], int], str]] = {
+    "requests": (whole(1, 9_999_999), "1..9999999"),
+    "videos": (whole(1, 100_000), "1..100000"),
+    "stored": (size_in_bytes(1, 2**60), "1..2^60 bytes, or a number with K, M or G like 20G"),
+    "priority": (whole(0, 9), "0..9"),
+}
+"""What reads each, and what that takes."""
 _FILE_BYTES = 1024 * 1024
 _PREFIX = "hiar_"
 
@@ -37,6 +46,8 @@ class KeyLimits:
     """A minute."""
     videos: int | None = None
     """Running and waiting at a time; None is ``--max-per-client``."""
+    stored: int | None = None
+    """Bytes that its durable videos may have taken when another is asked for."""
     priority: int = 0
     """Highest that its requests may ask for."""
 
@@ -162,10 +173,16 @@ def _limits(text: str) -> KeyLimits:
         name, _, value = item.partition("=")
         if name not in _LIMITS or name in found:
             raise ValueError(f"{name!r} is no limit or is told twice; expected {', '.join(_LIMITS)}")
-        if not (value.isdecimal() and len(value) <= 8 and int(value) in _LIMITS[name]):
-            raise ValueError(f"{name} is {value!r}; expected {_LIMITS[name].start}..{_LIMITS[name].stop - 1}")
-        found[name] = int(value)
+        found[name] = _limit(name, value)
     return KeyLimits(**found)
+
+
+def _limit(name: str, value: str) -> int:
+    read, expected = _LIMITS[name]
+    if _NUMBER.fullmatch(value):
+        with suppress(ValueError):
+            return read(value)
+    raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

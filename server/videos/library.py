@@ -63,6 +63,10 @@ class Library:
             return await self._engine.open(request, None)
         return await self._store.open(self._engine, request)
 
+    async def stored_bytes(self, owner: str) -> int:
+        """What an owner's durable videos take; nothing, where they are not kept. Raises ``StorageFailed``."""
+        return 0 if self._store is None else await self._store.stored_bytes(owner)
+
     async def page(
         self, page: Page, owner: str | None, sees: Callable[[ToldVideo], bool]
     ) -> tuple[list[ToldVideo], bool]:

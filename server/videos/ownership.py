@@ -9,7 +9,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine import Engine, StorageFailed, UnknownVideo
-from server.errors import FORBIDDEN, RATE_LIMITED, ApiError, from_engine
+from server.errors import FORBIDDEN, RATE_LIMITED, STORAGE_LIMIT, ApiError, from_engine
 from server.http.callers import KEY_CLIENT, Caller, below, caller_of
 from server.http.exchange import note_video
 from server.http.keys import KeyRing
@@ -50,6 +50,19 @@ class Ownership:
         if live >= limit:
             whose = "address" if caller.key is None else "key"
             raise ApiError(RATE_LIMITED, f"this {whose} has {live} videos that run or wait, and may have {limit}")
+
+    async def require_storage(self, caller: Caller) -> None:
+        """Raise ``ApiError`` 403 where the caller's durable videos take as much as they may.
+
+        Raises ``StorageFailed`` where the store does not answer.
+        """
+        limit = None if caller.key is None else caller.key.limits.stored
+        if limit is None:
+            return
+        stored = await self._library.stored_bytes(caller.client)
+        if stored >= limit:
+            message = f"this key's stored videos take {stored} bytes, and may take {limit}"
+            raise ApiError(STORAGE_LIMIT, f"{message}; delete some, or wait until they expire")
 
     @staticmethod
     def require_priority(caller: Caller, priority: int) -> None:

@@ -137,7 +137,9 @@ class VideoRoutes:
         return video, is_new
 
     async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
-        self._owned.require_room(caller)
+        if linger_s is None:
+            await self._owned.require_storage(caller)
+        self._owned.require_room(caller)  # nothing is awaited before the engine knows of the video
         if linger_s is None:
             video = await self._library.open_durable(wanted)
         else:

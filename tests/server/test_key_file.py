@@ -17,9 +17,12 @@ from tests.server.keyed_server import ALICE, BOB, SLOW, line
         ("alice\n", ("line 1", "NAME:SHA256:LIMITS")),
         ("a b:00:\n", ("line 1", "NAME:SHA256:LIMITS")),
         (f"# x\nalice:{'0' * 63}:\n", ("line 2", "alice", "64 hex digits")),
-        (line("alice", ALICE, "speed=3"), ("line 1", "'speed'", "requests, videos, priority")),
+        (line("alice", ALICE, "speed=3"), ("line 1", "'speed'", "requests, videos, stored, priority")),
         (line("alice", ALICE, "videos=0"), ("videos is '0'", "1..100000")),
         (line("alice", ALICE, "priority=10"), ("priority is '10'", "0..9")),
+        (line("alice", ALICE, "videos=1K"), ("videos is '1K'", "1..100000")),
+        (line("alice", ALICE, "stored=0"), ("stored is '0'", "1..2^60 bytes", "20G")),
+        (line("alice", ALICE, "stored=2T"), ("stored is '2T'",)),
         (line("alice", ALICE, "videos=1,videos=2"), ("'videos'", "twice")),
         (line("alice", ALICE) + line("bob", ALICE), ("line 2", "digest already")),
         ("\u00e9:0:\n", ("ASCII",)),
@@ -37,11 +40,11 @@ def test_a_file_that_is_wrong_is_told_by_its_line(tmp_path: Path, text: str, par
 def test_a_line_is_name_digest_and_limits(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(
-        f"#c\n\n{line('a.b-c_1', ALICE).rstrip(':')}{line('bob', BOB, ' requests=60, videos=2,priority=9')}"
+        f"#c\n\n{line('a.b-c_1', ALICE).rstrip(':')}{line('bob', BOB, ' requests=60, videos=2,stored=20G,priority=9')}"
     )
     first, second = read_keys(path)
     assert (first.name, first.limits) == ("a.b-c_1", KeyLimits())
-    assert second.limits == KeyLimits(requests=60, videos=2, priority=9)
+    assert second.limits == KeyLimits(requests=60, videos=2, stored=20 * 1024**3, priority=9)
 
 
 def test_a_changed_file_is_in_force_and_a_broken_or_missing_one_is_not(

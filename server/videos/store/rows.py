@@ -1,5 +1,6 @@
 """Rows of videos, receipts and secrets: what is asked of the database, in its own thread's words. Knows no file."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,10 +134,11 @@ class Rows:
         except IntegrityError:
             return self.secret(name, proposed)  # another replica was first
 
-    def stored_bytes(self) -> int:
-        """Of all ended videos."""
+    def stored_bytes(self, owner: str, *, ended_after: float, without: Collection[str]) -> int:
+        """Of the ended videos of an owner, without some, and without those that ended too long ago."""
+        theirs = and_(videos.c.owner == owner, videos.c.ended_at > ended_after, videos.c.id.not_in(without))
         with self._database.begin() as connection:
-            return int(connection.scalar(select(func.coalesce(func.sum(videos.c.num_bytes), 0))) or 0)
+            return int(connection.scalar(select(func.sum(videos.c.num_bytes)).where(theirs)) or 0)
 
 
 def video_of(row: Row[Any]) -> VideoRow:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 
 from engine import StorageFailed, VideoRequest
 from server.videos.store.asking import Asking
@@ -59,6 +59,11 @@ class Shelf:
             lambda: self._rows.page(owner, after, limit, ended_after=ended_after, is_ascending=is_ascending)
         )
         return [await self._told_video(row) for row in rows if row.id not in known]
+
+    async def stored_bytes(self, owner: str, *, without: Collection[str]) -> int:
+        """What the ended videos of an owner take, ``without`` some."""
+        ended_after = self._clock() - self.keep_s
+        return await self._asking.ask(lambda: self._rows.stored_bytes(owner, ended_after=ended_after, without=without))
 
     async def forget(self, video_id: str) -> None:
         """Forget a video, wherever it stands. Its files are still there."""

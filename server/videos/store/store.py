@@ -186,6 +186,18 @@ class Store:
         """Whether a video that the engine has is one of the store's."""
         return video_id in self._live
 
+    async def stored_bytes(self, owner: str) -> int:
+        """What an owner's videos take: the ended ones, and what is made of those that are made here.
+
+        Raises ``StorageFailed``.
+        """
+        here = {
+            one.video.id: one.video.status().num_bytes
+            for one in self._live.values()
+            if one.video.request.owner == owner
+        }
+        return sum(here.values()) + await self.shelf.stored_bytes(owner, without=here.keys())
+
     async def recorded(self, video_id: str) -> None:
         """Return when a video that has ended is in the store, if it belongs there."""
         if video_id in self._live:
