@@ -70,6 +70,8 @@ class PastVideo:
     init_segment: InitSegment | None = None
     fragments: tuple[Fragment, ...] = ()
     """Without a gap, up to the last that is stored. They may begin behind block 0: only readers miss the others."""
+    earlier_bytes: int = 0
+    """Of the blocks before ``fragments``."""
     prompts: tuple[tuple[int, str], ...] = ()
     """Block and text, in the order in which they were told."""
     recoveries: tuple[Recovery, ...] = ()

@@ -18,6 +18,7 @@ def refill(video: Video, past: PastVideo, now: float) -> None:
     log.texts = {0: past.request.prompts[0].text, **dict(past.prompts)}
     log.init_segment = past.init_segment
     log.refill(past.fragments)
+    log.made_bytes += past.earlier_bytes
     progress.done = progress.taken = video.num_told = video.num_restored = log.next_block
     video.keeper = Cursor(first_block=log.next_block, next_block=log.next_block)
     video.past_prompts = past.prompts

@@ -80,11 +80,22 @@ def test_a_key_with_as_many_stored_bytes_as_it_may_have_gets_room_by_deleting(tm
 def test_what_is_made_of_a_running_video_counts(tmp_path: Path, keys: Path) -> None:
     behaviour = Behaviour(block_s=0.01, payload_bytes=PAYLOAD_BYTES)
     with serving(behaviour, data=str(tmp_path / "data"), keys=keys) as live:
-        running = post(live, "/v1/videos", prompt="x").json()["id"]
+        running = post(live, "/v1/videos", prompt="x", seconds=None).json()["id"]
         eventually(lambda: told(live, running)["bytes"] >= LIMIT)
         assert post(live, "/v1/videos", **JOB).json()["error"]["code"] == "storage_limit"
         httpx.delete(f"{live.url}/v1/videos/{running}", headers=bearer(ALICE))
         assert post(live, "/v1/videos", **JOB).status_code == 200
+
+
+def test_what_was_made_before_another_start_counts(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.videos.store.store.SHOWN_BYTES", PAYLOAD_BYTES)
+    with serving(Behaviour(block_s=0.01, payload_bytes=PAYLOAD_BYTES), data=str(tmp_path / "data"), keys=keys) as live:
+        running = post(live, "/v1/videos", prompt="x", seconds=None).json()["id"]
+        eventually(lambda: told(live, running)["blocks_done"] > 5)
+        before_bytes = told(live, running)["bytes"]
+    with serving(Behaviour(stays_starting=True), data=str(tmp_path / "data"), keys=keys) as live:
+        assert told(live, running)["bytes"] >= before_bytes >= LIMIT
+        assert post(live, "/v1/videos", **JOB).json()["error"]["code"] == "storage_limit"
 
 
 def test_where_nothing_is_stored_nothing_is_counted(keys: Path) -> None:

@@ -143,6 +143,7 @@ class Store:
             created_at=row.created_at,
             init_segment=contents.init,
             fragments=tuple(map(contents.fragment, range(first, len(contents.blocks)))),
+            earlier_bytes=sum(place.length for place in contents.blocks[:first]),
             prompts=tuple(contents.prompts),
             recoveries=tuple(contents.recoveries),
         )
