@@ -11,6 +11,7 @@ from engine.engine_config import (
     Nodes,
     Precision,
     is_device,
+    no_gpu,
 )
 from engine.errors import (
     BlockGone,
@@ -81,6 +82,7 @@ from engine.request import (
 )
 from engine.students import PRESET_NAME
 from engine.trace import Phase, Rests, Span
+from engine.weight_files import require_whole_files
 
 __all__ = [
     "ASSUMED",
@@ -178,8 +180,10 @@ __all__ = [
     "is_interruption",
     "judge",
     "names_of_presets",
+    "no_gpu",
     "published_manifest",
     "read_manifest",
+    "require_whole_files",
     "room_for_videos",
     "run_agent",
     "settled",

@@ -23,6 +23,11 @@ def is_device(name: str) -> bool:
     return name == "cpu" or (number != name and number.isascii() and number.isdecimal())
 
 
+def no_gpu(device: str) -> str:
+    """What is said where a device is asked for on a machine without a GPU."""
+    return f"device {device} was asked for, but torch finds no CUDA device; use --devices cpu"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Precision:
     """Where fewer bits are used than the model's own type has. Each changes the pictures, so none is on by itself."""

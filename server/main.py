@@ -32,6 +32,7 @@ from server.metrics.process import measuring
 from server.metrics.recorder import Recorder
 from server.model import model_of, roll_out_words
 from server.plan import print_plan
+from server.preflight import refuse_hopeless
 from server.presets import print_presets
 from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
+        refuse_hopeless(config)
         if config.nodes is not None and config.nodes.rank > 0:
             sys.exit(asyncio.run(_lend(config, settings.drain_timeout_s)))
         if settings.keys is not None:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
-LEAF_NAMES = ("config", "engine_config", "errors", "messages", "observe", "request", "trace")
+LEAF_NAMES = ("config", "engine_config", "errors", "messages", "observe", "request", "trace", "weight_files")
 PURE = {"engine.law", *(f"engine.{name}" for name in LEAF_NAMES)}
 FOLDERS = {"engine.json_sections", "engine.student_keys", "engine.students", "engine.manifest"}
 LEAVES = PURE - {"engine.law"} | FOLDERS

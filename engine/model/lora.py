@@ -21,9 +21,9 @@ from torch import Tensor
 from engine.config import Lora
 from engine.errors import WeightsError
 from engine.model.lora_names import Part, part_of, targets
-from engine.model.names import printable
-from engine.model.reading import read_tensors, refuse_pointer, weight_file
+from engine.model.reading import read_tensors
 from engine.model.student import LORA_KEYS
+from engine.weight_files import printable, refuse_pointer, weight_file
 
 _SETTINGS_NAME = "adapter_config.json"
 """What PEFT writes beside the tensors: with which alpha they were trained."""

@@ -173,8 +173,3 @@ def _by_rules(name: str, rules: list[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def printable(text: str) -> str:
-    """The text without anything that would steer a terminal; names come from files of strangers."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -5,7 +5,6 @@ Reads ``.safetensors`` (one file, an index of shards, or a folder of either) and
 machine share them, and the system takes them back when memory is short.
 """
 
-import json
 import mmap
 import pickle
 import re
@@ -23,18 +22,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import WeightsError
-from engine.model.names import printable
 from engine.model.student import STUDENT_KEYS, find_tensors
+from engine.weight_files import INDEX, TORCH_FILES, can_be_mapped, printable, shards_of, unread, weight_file
 
 OnRead = Callable[[Path, int, int], None]
 """Progress of a load: the path that was asked for, the file's bytes done so far, and the bytes that are wanted in all.
 Called after each tensor was converted and moved; the last time the two are equal."""
 
-_FILE, _INDEX = ".safetensors", re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
-_TORCH_FILES = {".pt", ".pth"}
-_SHARD = re.compile(r"-\d{5}-of-\d{5}")
-_POINTER_START = b"version https://git-lfs"
-_ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _HEADER_BYTES, _LENGTHS, _LENGTHS_AT = 30, "<HH", 26
 """Of a record's header in a zip archive: its size before name and extra field, and those two's lengths in it."""
 _EXPLAINED = (pickle.UnpicklingError, RuntimeError, OSError)
@@ -61,80 +55,17 @@ def read_tensors(path: Path, key: str | None = None, among: tuple[str, ...] = ST
             ``key``.
     """
     file = weight_file(path)
-    if file.suffix in _TORCH_FILES:
+    if file.suffix in TORCH_FILES:
         return _read_torch(file, key, among)
     if key is not None:
         raise WeightsError(f"{path} is no .pt/.pth file, so it has no key {key}; leave the key out")
-    return _read_shards(file) if _INDEX.search(file.name) else _read_safetensors(file)
-
-
-def weight_file(path: Path) -> Path:
-    """The file that is opened first for ``path``: itself, or the one index or file of a folder.
-
-    Raises:
-        WeightsError: it is absent, may not be read, is of an unknown kind, or stands for a file that is elsewhere.
-    """
-    try:
-        if not path.exists():
-            raise WeightsError(f"weight file {path} does not exist; correct its name, or fetch the model again")
-        file = _only_file(path) if path.is_dir() else path
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {_cause(error)}") from error
-    refuse_pointer(file)
-    if not (file.suffix in {_FILE, *_TORCH_FILES} or _INDEX.search(file.name)):
-        raise WeightsError(f"{path} is neither .safetensors nor .pt/.pth; give a file of one of these kinds")
-    return file
-
-
-def refuse_pointer(file: Path) -> None:
-    """Raise ``WeightsError`` if the file may not be read, or is what Git LFS leaves in place of one."""
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(len(_POINTER_START))
-    except OSError as error:
-        raise WeightsError(f"{file} cannot be read: {_cause(error)}") from error
-    if start == _POINTER_START:
-        fix = "run git lfs pull, or fetch it with hiar-download"
-        raise WeightsError(f"{file} is a Git LFS pointer, not the file itself; {fix}")
-
-
-def _only_file(folder: Path) -> Path:
-    paths = sorted(folder.iterdir())
-    names = {path: _name_of(path) for path in paths if path.suffix == _FILE or _INDEX.search(path.name)}
-    # NAME.fp16 is the same as NAME in another type, so it is taken only where there is no NAME.
-    plain = [path for path, name in names.items() if not any(name.startswith(f"{other}.") for other in names.values())]
-    indices = [path for path in plain if path.suffix != _FILE]
-    files = [path for path in plain if path.suffix == _FILE]
-    if len(indices) == 1:
-        return indices[0]
-    if len(files) == 1 and not indices:
-        return files[0]
-    raise WeightsError(
-        f"{folder} holds {len(indices)} indices and {len(files)} .safetensors files; "
-        "leave one index with its shards there, or one file"
-    )
-
-
-def _name_of(path: Path) -> str:
-    """NAME or NAME.VARIANT, of a file, a shard or an index, whichever way it has its variant in its name."""
-    index = _INDEX.search(path.name)
-    if index:
-        return path.name[: index.start()] + (index[1] or "")
-    return _SHARD.sub("", path.stem)
+    return _read_shards(file) if INDEX.search(file.name) else _read_safetensors(file)
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        shards = {str(shard) for shard in json.loads(index.read_text())["weight_map"].values()}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{index} is no shard index; fetch it again ({printable(str(error))})") from error
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(shards):
-        if Path(shard).name != shard or not shard.endswith(_FILE):
-            raise WeightsError(
-                f"{index} names a shard that is no {_FILE} file of its folder, {printable(shard)}; fetch it again"
-            )
-        found = read_tensors(index.parent / shard)
+    for shard in shards_of(index):
+        found = read_tensors(shard)
         if doubled := tensors.keys() & found.keys():
             raise WeightsError(f"{index} has {printable(min(doubled))} in two shards; fetch the model again")
         tensors |= found
@@ -157,9 +88,9 @@ def _read_torch(path: Path, key: str | None, among: tuple[str, ...]) -> dict[str
 
 def _load(path: Path, key: str | None, among: tuple[str, ...]) -> Any:
     """What the file holds under the key, mapped alone where the system does not map the file as a whole."""
-    can_be_mapped = _can_be_mapped(path)
+    is_mapped = can_be_mapped(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=can_be_mapped)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except RuntimeError as error:
         part = _map_part(path, key, among) if _UNMAPPED.search(str(error)) else None
         if part is None:
@@ -181,26 +112,6 @@ def _plain_tensors(content: Any, path: Path, key: str | None, among: tuple[str, 
 def _is_plain(tensor: Tensor) -> bool:
     """Whether its numbers are those that lie in its storage."""
     return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_neg() or tensor.is_conj())
-
-
-def _can_be_mapped(path: Path) -> bool:
-    """Whether tensors lie in the file byte for byte: in a zip archive, unpacked.
-
-    The format of torch before 1.6 is a stream without a table, so it is read whole, with keys that nobody wants. An
-    archive that was packed again with compression is unpacked into memory: mapped, its packed bytes would pass for
-    weights.
-    """
-    with path.open("rb") as file:
-        start = file.read(len(_ZIP_START))
-    if start.startswith(_PICKLE_START):
-        return False
-    if start != _ZIP_START:
-        raise WeightsError(f"{path} was not written by torch.save; fetch it again")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise WeightsError(f"{path} is cut off or damaged, it has no table of contents; fetch it again") from error
 
 
 def _map_part(path: Path, key: str | None, among: tuple[str, ...]) -> dict[str, Tensor] | None:
@@ -263,10 +174,8 @@ def _are_records(path: Path, places: Iterable[tuple[int, int]]) -> bool:
 
 def _cause(error: Exception) -> str:
     """What is wrong and what to do, in one sentence. Torch's own fill a page, with terminal colours in their advice."""
-    if isinstance(error, PermissionError):
-        return "this user may not read it; give it the right to"
     if isinstance(error, OSError):
-        return (error.strerror or str(error)).lower()
+        return unread(error)
     if isinstance(error, _DAMAGED):
         return "its list of tensors is cut off or damaged; fetch it again"
     text = str(error)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import WeightsError
-from engine.model.names import printable
+from engine.weight_files import printable
 
 STUDENT_KEYS = ("generator_ema", "generator", "model", "state_dict", "generator_lora")
 """Where a trainer's checkpoint keeps the student, best first; low-rank changes of one only where there is no other."""

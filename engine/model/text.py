@@ -20,6 +20,7 @@ from engine.errors import StartError
 from engine.model.names import text_names
 from engine.model.reading import OnRead
 from engine.model.weights import load_strictly, read_named
+from engine.weight_files import tokenizer_file
 
 END_OF_TEXT = "</s>"
 
@@ -96,9 +97,7 @@ def load_encoder(
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a ``tokenizer.json``, or of a folder that holds one. Raises ``StartError``."""
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise StartError(f"tokenizer file {file} does not exist")
+    file = tokenizer_file(path)
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -23,8 +23,9 @@ from engine.model.decoder import Decoder, build_decoder, store_channels_last
 from engine.model.dit import CausalWan
 from engine.model.lora import Change, merged, read_changes
 from engine.model.lora_names import is_of_a_lora
-from engine.model.names import are_scaled_fp8, part_for_pictures, printable, transformer_names, vae_names
+from engine.model.names import are_scaled_fp8, part_for_pictures, transformer_names, vae_names
 from engine.model.reading import OnRead, read_tensors
+from engine.weight_files import printable
 
 __all__ = ["load_decoder", "load_strictly", "load_transformer", "read_named", "read_tensors"]
 

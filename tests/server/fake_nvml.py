@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
+
 
 class NVMLError(Exception):
     pass
@@ -18,6 +20,8 @@ class Timeout(NVMLError):
 
 class FakeNvml:
     NVMLError = NVMLError
+    NVMLError_LibraryNotFound = pynvml.NVMLError_LibraryNotFound
+    NVMLError_DriverNotLoaded = pynvml.NVMLError_DriverNotLoaded
     NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_AGGREGATE_ECC = 0, 1, 1
     NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 0, 1
     nvmlClocksEventReasonSwPowerCap = 0x4
@@ -28,21 +32,25 @@ class FakeNvml:
     nvmlEventTypeXidCriticalError = 8
 
     def __init__(self) -> None:
-        self.absent: NVMLError | None = None
+        self.absent: Exception | None = None
         self.fallen_off: set[int] = set()
         """GPUs that answer nothing any more."""
         self.xids: list[tuple[int, int]] = []
         self.energy_mj = 5_000
+        self.count = 2
 
     def nvmlInit(self) -> None:
         if self.absent is not None:
             raise self.absent
 
+    def nvmlShutdown(self) -> None:
+        pass
+
     def nvmlSystemGetDriverVersion(self) -> bytes:
         return b"580.1"
 
     def nvmlDeviceGetCount(self) -> int:
-        return 2
+        return self.count
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index

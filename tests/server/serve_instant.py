@@ -40,6 +40,7 @@ def main() -> None:
 
     server.main.Engine = engine  # type: ignore[assignment, misc]
     server.main.model_of = model_of  # type: ignore[assignment]
+    server.main.refuse_hopeless = lambda config: None  # its model has no files
     server.main.main(sys.argv[2:])
 
 
