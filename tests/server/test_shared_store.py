@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine
 
+from clients.boxes import split
 from server.videos.store import leases
 from server.videos.store.leases import Leases
 from server.videos.store.rows import Rows, VideoRow
@@ -111,6 +112,11 @@ class Viewer:
                     self.has_end |= b'"type": "end"' in box
 
 
+def samples(video: bytes) -> bytes:
+    """What is in its ``mdat`` boxes."""
+    return b"".join(box.body for box in split(video) if box.kind == "mdat")
+
+
 def test_the_one_that_is_left_takes_over_and_viewers_see_a_pause(database: str, tmp_path: Path) -> None:
     flags = (*INSTANT, "0.1", "--data", tmp_path, "--database", database)
     with durable(*flags) as first, durable(*flags) as second:
@@ -128,9 +134,12 @@ def test_the_one_that_is_left_takes_over_and_viewers_see_a_pause(database: str, 
         ended = second.wait_ended(video_id)
         assert ended["status"] == "completed" and len(ended["recoveries"]) == 1
         viewer.thread.join(30)
+        content = second.content(video_id)
         assert viewer.has_end and len(viewer.blocks) == ended["blocks_done"]
+        assert samples(b"".join(viewer.blocks)) == samples(content)
+        assert [content] == second.make([{"seconds": 20}])
         with durable(*flags) as third:
-            assert third.content(video_id) == second.content(video_id)
+            assert third.content(video_id) == content
 
 
 def test_a_stopped_server_hands_its_jobs_over_at_once(database: str, tmp_path: Path) -> None:
