@@ -106,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextmanager
 def running_server(*flags: str) -> Iterator[RunningServer]:
     """Ready; killed in the end."""
-    command = [str(Path(sys.executable).with_name("hiar-server")), "--port", "0", "--max-per-client", "100", *flags]
+    program = str(Path(sys.executable).with_name("hiar-server"))
+    command = [program, "--port", "0", "--data", "memory", "--max-per-client", "100", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     draining = threading.Thread(target=process.stderr.read)

@@ -1,6 +1,7 @@
 """Sends the cases to a server of its own and judges what comes back."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -70,7 +71,8 @@ def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int
 
 @contextmanager
 def _served(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(command, stdout=log, stderr=log) as process:
+    environment = {**os.environ, "HIAR_DATA": "memory"}  # nothing is left in the user's folder
+    with subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
         try:
             yield process
         finally:

@@ -9,13 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import create_engine
 
+from clients.boxes import split
 from server.videos.store import leases
 from server.videos.store.leases import Leases
 from server.videos.store.rows import Rows, VideoRow
 from server.videos.store.schema import migrate
 from tests.server.durable_server import INSTANT, REAL, durable
 from tests.server.postgres_server import postgres
-from tests.server.test_durable import JOBS
+from tests.server.test_durable import JOBS, restarted_amid_jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
@@ -57,17 +58,23 @@ def test_a_lease_that_is_over_is_taken_over_by_one(database: str, monkeypatch: p
     engine.dispose()
 
 
-def test_jobs_outlive_the_end_of_all_processes(database: str, tmp_path: Path) -> None:
+def test_jobs_outlive_the_end_of_all_processes_with_the_same_bytes(database: str, tmp_path: Path) -> None:
+    with restarted_amid_jobs("--data", tmp_path, "--database", database) as (server, made):
+        assert made == server.make(JOBS) and len(set(made)) == len(JOBS)
+
+
+def test_a_job_that_is_taken_over_has_the_same_bytes(database: str, tmp_path: Path) -> None:
     flags = (*REAL, "--data", tmp_path, "--database", database)
-    with durable(*flags) as server:
-        server.wait_ready()
-        ids = [server.create(**job) for job in JOBS]
-        server.until(lambda: server.video(ids[0])["blocks_done"] >= 2)
-        server.kill()
-    with durable(*flags) as server:
-        server.wait_ready()
-        ended = [server.wait_ended(video_id) for video_id in ids]
-        assert [video["status"] for video in ended] == ["completed"] * 3
+    with durable(*flags) as first, durable(*flags) as second:
+        first.wait_ready()
+        second.wait_ready()
+        video_id = first.create(**JOBS[0])
+        first.until(lambda: first.video(video_id)["blocks_done"] >= 2)
+        assert first.video(video_id)["status"] == "in_progress"
+        first.kill()
+        ended = second.wait_ended(video_id)
+        assert (ended["status"], [past["exact"] for past in ended["recoveries"]]) == ("completed", [True])
+        assert [second.content(video_id)] == second.make(JOBS[:1])
 
 
 class Viewer:
@@ -105,6 +112,11 @@ class Viewer:
                     self.has_end |= b'"type": "end"' in box
 
 
+def samples(video: bytes) -> bytes:
+    """What is in its ``mdat`` boxes."""
+    return b"".join(box.body for box in split(video) if box.kind == "mdat")
+
+
 def test_the_one_that_is_left_takes_over_and_viewers_see_a_pause(database: str, tmp_path: Path) -> None:
     flags = (*INSTANT, "0.1", "--data", tmp_path, "--database", database)
     with durable(*flags) as first, durable(*flags) as second:
@@ -122,9 +134,12 @@ def test_the_one_that_is_left_takes_over_and_viewers_see_a_pause(database: str, 
         ended = second.wait_ended(video_id)
         assert ended["status"] == "completed" and len(ended["recoveries"]) == 1
         viewer.thread.join(30)
+        content = second.content(video_id)
         assert viewer.has_end and len(viewer.blocks) == ended["blocks_done"]
+        assert samples(b"".join(viewer.blocks)) == samples(content)
+        assert [content] == second.make([{"seconds": 20}])
         with durable(*flags) as third:
-            assert third.content(video_id) == second.content(video_id)
+            assert third.content(video_id) == content
 
 
 def test_a_stopped_server_hands_its_jobs_over_at_once(database: str, tmp_path: Path) -> None:
