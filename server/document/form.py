@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from server.document.operation import Json
 
 _FILES = {
@@ -13,9 +11,20 @@ _FILES = {
 }
 
 
-def form_schema(model: type[BaseModel]) -> Json:
-    """The fields of a JSON body as those of a form, and a picture or a clip as a file: one of the three."""
-    fields: dict[str, Any] = model.model_json_schema()["properties"]
-    prompt = {"type": "string", "description": "What to show."}
+def form_schema(body: Json) -> Json:
+    """The schema of a JSON body as that of a form, with a picture or a clip as a file: one of the three."""
+    fields: dict[str, Any] = body["properties"]
+    texts = (kind for kind in fields["prompt"]["oneOf"] if kind.get("type") == "string")
+    prompt = {**next(texts), "description": "What to show."}
     files = {name: {"type": "string", "format": "binary", "description": words} for name, words in _FILES.items()}
-    return {"type": "object", "required": ["prompt"], "properties": {**fields, "prompt": prompt, **files}}
+    told = {name: _without_null(field) for name, field in fields.items()}
+    return {"type": "object", "required": ["prompt"], "properties": {**told, "prompt": prompt, **files}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A form has no word for nothing: a field is left out."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
+    if not kinds:
+        return field
+    rest = {name: value for name, value in field.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**rest, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})}

@@ -96,7 +96,7 @@ def _operation(operation: Operation, examples: Examples, has_keys: bool) -> Json
         told["parameters"] = parameters
     if operation.body is not None:
         json = {"schema": _reference(operation.body), "examples": examples.of_body(operation.body)}
-        form = {"multipart/form-data": {"schema": form_schema(operation.body)}} if operation.takes_form else {}
+        form = {"multipart/form-data": {"schema": _form_reference(operation.body)}} if operation.takes_form else {}
         told["requestBody"] = {"required": True, "content": {"application/json": json, **form}}
     told["responses"] = {str(answer.status): _success(answer, examples) for answer in operation.answers}
     if operation.body is not None and operation.answers == (CREATED,):
@@ -174,6 +174,10 @@ def _reference(model: type[BaseModel]) -> Json:
     return {"$ref": _SCHEMAS.format(model=model.__name__)}
 
 
+def _form_reference(model: type[BaseModel]) -> Json:
+    return {"$ref": _SCHEMAS.format(model=f"{model.__name__}Form")}
+
+
 def _schemas(operations: Iterable[Operation], served: Served) -> dict[str, Any]:
     """Of bodies what is sent, of answers what is received."""
     bodies = {row.body for row in operations if row.body is not None}
@@ -183,4 +187,6 @@ def _schemas(operations: Iterable[Operation], served: Served) -> dict[str, Any]:
         *((model, "serialization") for model in sorted(answers | {ErrorAnswer}, key=lambda one: one.__name__)),
     ]
     _, found = models_json_schema(ordered, ref_template=_SCHEMAS)  # type: ignore[arg-type]
-    return narrowed(found["$defs"], served)
+    schemas = narrowed(found["$defs"], served)
+    forms = {row.body.__name__ for row in operations if row.body is not None and row.takes_form}
+    return schemas | {f"{name}Form": form_schema(schemas[name]) for name in sorted(forms)}

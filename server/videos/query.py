@@ -55,7 +55,11 @@ CONTENT_HEADERS = (
     _header("If-Range", "Heed `Range` only if the `ETag` is still this.", {"type": "string"}),
     _header("If-None-Match", "Answer 304 if the `ETag` is this.", {"type": "string"}),
 )
-LAST_EVENT_ID = _header("Last-Event-ID", "The `id` of the last event that is known.", {"type": "integer", "minimum": 0})
+LAST_EVENT_ID = _header(
+    "Last-Event-ID",
+    "The `id` of the last event that is known.",
+    {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+)
 RELOAD_QUERY = (
     _parameter("_HLS_msn", "Answer when this block is told of.", NUMBER),
     _parameter("_HLS_part", "A part of that block, which has one.", NUMBER),

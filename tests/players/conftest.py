@@ -10,14 +10,14 @@ BROKEN_SEED = 66
 """Of videos that fail at block 3."""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server() -> Iterator[RehearsedServer]:
     """A block of 0.75 s takes its one worker 0.3 s; its pictures show their numbers."""
     with rehearsed_server(0.03, "--max-videos", "2", faults=(f"raise:1:3:{BROKEN_SEED}",), workers=1) as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running

@@ -6,6 +6,7 @@ import schemathesis
 from schemathesis import Case, HookContext
 from schemathesis.generation.modes import GenerationMode
 
+MEDIA = ("image", "video", "input_reference")
 UNKNOWN_HEADER = "x-schemathesis-unknown-property"
 
 
@@ -17,7 +18,9 @@ def filter_case(context: HookContext, case: Case) -> bool:
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
-    """Good requests name videos that there are, and prompts in order of time before the end of what is made here."""
+    """Good requests name videos that there are, and prompts in order of time before the end of what is made here; bytes
+    made up are no picture.
+    """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     if case.query:
@@ -26,6 +29,7 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
     body = case.body
     if not isinstance(body, dict):
         return
+    case.body = body = {name: value for name, value in body.items() if name not in MEDIA}
     if isinstance(body.get("prompt"), list):
         case.body = body = {**body, "prompt": [{**body["prompt"][0], "at_seconds": 0}]}
     if isinstance(body.get("seconds"), str):
