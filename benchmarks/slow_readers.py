@@ -32,6 +32,8 @@ SIZE = "96x96"
 PROMPT = "a blue square bounces around on sand"
 BYTES_PER_S = 1000
 PROBE_EVERY_S = 0.02
+SETTLED_S = 3
+"""After which a crowd is there and does not come any more: what its coming costs is another question."""
 NUM_PLACES = 2
 PATIENCE_S = 180
 """Of the good client that comes when all places are held."""
@@ -148,6 +150,7 @@ def compare(
 
 def observe(server: RunningServer, side: Side) -> None:
     """Let two newcomers come, and look at the loop meanwhile."""
+    time.sleep(SETTLED_S)
     before, done = server.lags(), threading.Event()
     probe = threading.Thread(target=_probe, args=(server.url, side.probes_s, done))
     probe.start()

@@ -1,6 +1,8 @@
 """A video as callers hold it: read, steered, ended and asked how it is. What is known of it is in the record."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 from engine.errors import HiarError
@@ -13,21 +15,39 @@ from engine.front.story import Happening
 from engine.front.video import Video, VideoState, VideoStatus
 from engine.request import EndReason, Fragment, VideoRequest
 
+AT_ONCE = 4
+"""Coroutines that a ring wakes before the loop turns to others: hundreds of readers of a block delay nobody else."""
+
 
 class LoopBell:
-    """Wakes coroutines of one event loop."""
+    """Wakes coroutines of one event loop, a few at a time."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     def ring(self) -> None:
         """Wake all who wait."""
-        self._event.set()
-        self._event = asyncio.Event()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            _wake(iter(waiting))
 
     async def rung(self) -> None:
         """Wait for the next ring. Who looks before it waits, without awaiting in between, misses none."""
-        await self._event.wait()
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[woken] = None
+        try:
+            await woken
+        finally:
+            self._waiting.pop(woken, None)
+
+
+def _wake(waiting: Iterator[asyncio.Future[None]]) -> None:
+    woken = list(itertools.islice(waiting, AT_ONCE))
+    for one in woken:
+        if not one.done():  # otherwise it waits no more
+            one.set_result(None)
+    if len(woken) == AT_ONCE:
+        woken[0].get_loop().call_soon(_wake, waiting)
 
 
 class Desk(reader.Desk, Protocol):
