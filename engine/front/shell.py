@@ -160,7 +160,7 @@ class Shell:
         """Follow another prompt from the next block that has no ticket yet; returns that block.
 
         Raises:
-            UnknownVideo: the video takes no more prompts.
+            Conflict: the video takes no more prompts.
             HiarError: no worker will embed it any more.
         """
         number = next(self._numbers)

@@ -112,7 +112,7 @@ def test_an_ended_video_is_made_again_cancelled_in_vain_and_deleted(tmp_path: Pa
         assert (further["seed"], further["prompt"], further["extended_from_video_id"]) == (7, "x", video_id)
         continues = live.engine.opened[-1].request.continues
         assert continues is not None and continues.first_frame == 48
-        assert httpx.post(f"{address}/prompt", json={"prompt": "y"}).status_code == 404
+        assert httpx.post(f"{address}/prompt", json={"prompt": "y"}).status_code == 409
         assert httpx.delete(address).json()["deleted"] is True
         assert httpx.get(address).status_code == 404
         assert not (tmp_path / "videos" / video_id).exists()
