@@ -24,8 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=f"{shlex.quote(sys.executable)} -c 'from server.main import main; main()'",
         help="command of the server, which gets --port (default: the small model)",
     )
+    parser.add_argument(
+        "--keys", action="store_true", help="serve with a key: half of the requests have it, others none or wrong ones"
+    )
     told = parser.parse_args(arguments)
-    outcome = fuzz(shlex.split(told.serve), told.cases, told.seed, told.connections)
+    outcome = fuzz(shlex.split(told.serve), told.cases, told.seed, told.connections, has_keys=told.keys)
     tell(outcome)
     return 1 if outcome.faults else 0
 
