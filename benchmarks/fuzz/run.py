@@ -53,12 +53,14 @@ def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int
         url = _address(log, process)
         with _client(url, key) as good:
             _await_ready(good, process)
-            sent = _cases(good, num_cases, seed, key)
+            ids = [_create(good, seconds) for seconds in (1, 3600, 1)]
+            document, host = good.get("/openapi.json").json(), good.base_url.netloc.decode()
+            sent = cases(document, host, ids, num_cases, seed, key)
             began_s = time.monotonic()
             first, rest = sent[: num_cases // 10], sent[num_cases // 10 :]
-            statuses = _send_all(good, first, num_connections)
+            statuses = _send_all(good, first, num_connections, ids)
             memory_before = _memory_mb(process.pid)
-            statuses += _send_all(good, rest, num_connections)
+            statuses += _send_all(good, rest, num_connections, ids)
             took_s = time.monotonic() - began_s
             faults = _faults(statuses) + _health(good, process)
         memory = memory_before, _memory_mb(process.pid)
@@ -71,12 +73,6 @@ def _client(url: str, key: str | None) -> httpx.Client:
     """Who asks good things, each on a connection of its own."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=url, headers={**headers, "Connection": "close"})
-
-
-def _cases(good: httpx.Client, num_cases: int, seed: int, key: str | None) -> list[bytes]:
-    document = good.get("/openapi.json").json()
-    ids = [_create(good, seconds) for seconds in (1, 3600, 1)]
-    return cases(document, f"{good.base_url.host}:{good.base_url.port}", ids, num_cases, seed, key)
 
 
 def _growth(before_mb: float, after_mb: float) -> list[str]:
@@ -150,12 +146,12 @@ def _create(good: httpx.Client, seconds: float) -> str:
     return str(answer.raise_for_status().json()["id"])
 
 
-def _send_all(good: httpx.Client, requests: Sequence[bytes], num_connections: int) -> Counter[str]:
+def _send_all(good: httpx.Client, requests: Sequence[bytes], num_connections: int, ids: Sequence[str]) -> Counter[str]:
     assert good.base_url.port is not None, "it is no port of the web's own"
     address = good.base_url.host, good.base_url.port
     done = threading.Event()
     with ThreadPoolExecutor(num_connections + 1) as threads:
-        sweeping = threads.submit(_sweep, good, done)
+        sweeping = threads.submit(_sweep, good, done, ids)
         try:
             return Counter(threads.map(lambda raw: _status(address, raw), requests))
         finally:
@@ -163,17 +159,21 @@ def _send_all(good: httpx.Client, requests: Sequence[bytes], num_connections: in
             sweeping.result()
 
 
-def _sweep(good: httpx.Client, done: threading.Event) -> None:
-    """End the videos that the cases made, so that later ones find a place."""
+def _sweep(good: httpx.Client, done: threading.Event, ids: Sequence[str]) -> None:
+    """End the videos that the cases made, so that later ones find a place; not those of ``ids``."""
     while not done.wait(1):
         with suppress(httpx.HTTPError):
-            running = [one for one in _videos(good) if one["seconds"] != "3600"]
-            for video in running:
-                good.post(f"/v1/videos/{video['id']}/cancel")
+            for video in _videos(good):
+                if video["status"] in {"queued", "in_progress"} and video["id"] not in ids:
+                    good.post(f"/v1/videos/{video['id']}/cancel")
 
 
-def _videos(good: httpx.Client) -> list[dict[str, Any]]:
-    return list(good.get("/v1/videos", params={"limit": 100}).raise_for_status().json()["data"])
+def _videos(good: httpx.Client) -> Iterator[dict[str, Any]]:
+    page: dict[str, Any] = {"has_more": True, "last_id": None}
+    while page["has_more"]:
+        after = {} if page["last_id"] is None else {"after": page["last_id"]}
+        page = good.get("/v1/videos", params={"limit": 100, **after}).raise_for_status().json()
+        yield from page["data"]
 
 
 def _status(address: tuple[str, int], raw: bytes) -> str:
@@ -202,11 +202,11 @@ def _health(good: httpx.Client, process: "subprocess.Popen[bytes]") -> list[str]
     if process.poll() is not None:
         return [f"the server ended with {process.returncode}"]
     try:
-        for video in _videos(good):
+        for video in list(_videos(good)):
             good.delete(f"/v1/videos/{video['id']}")
         answer = good.post("/v1/generate", json={"prompt": "x", "seconds": 1}, timeout=60)
     except httpx.HTTPError as error:
-        return [f"the server does not answer: {error}"]
+        return [f"the server does not answer {error.request.method} {error.request.url.path}: {error}"]
     return [] if answer.status_code == 200 else [f"a good request got {answer.status_code}: {json.dumps(answer.text)}"]
 
 
