@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from engine.law.schedule import latent_frames_in_block
 from engine.request import TensorBytes
 from server.settings import SettingError, Settings, read_settings
 from server.videos.store.folders import Appender, LocalFolder
+from server.videos.store.journal import contents_of
 from server.videos.store.opening import open_store
 from server.videos.store.rows import Rows, VideoRow
 from tests.instant import MANIFEST, Behaviour
@@ -167,6 +169,25 @@ def test_a_stopped_server_loses_no_job(tmp_path: Path) -> None:
         assert [ended(live, video_id)["end_reason"] for video_id in ids] == ["completed"] * 3
 
 
+def test_a_paused_job_stays_paused_after_another_start(tmp_path: Path) -> None:
+    with serving(Behaviour(block_s=0.05), data=str(tmp_path)) as live:
+        ids = [create(live, seconds=10) for _ in range(2)]
+        for video_id in ids:
+            eventually(lambda: told(live, ids[0])["blocks_done"] > 1)
+            assert httpx.post(f"{live.url}/v1/videos/{video_id}/pause").json()["paused"]
+            at_once = contents_of(LocalFolder(tmp_path / "videos").sources(video_id))  # as if all were killed now
+            assert at_once.is_paused
+        httpx.post(f"{live.url}/v1/videos/{ids[1]}/resume")
+    with serving(data=str(tmp_path)) as live:
+        assert ended(live, ids[1])["status"] == "completed"
+        paused = told(live, ids[0])
+        assert (paused["status"] in {"queued", "in_progress"}, paused["paused"]) == (True, True)
+    with serving(data=str(tmp_path)) as live:
+        assert told(live, ids[0])["paused"] and told(live, ids[0])["blocks_done"] == paused["blocks_done"]
+        httpx.post(f"{live.url}/v1/videos/{ids[0]}/resume")
+        assert ended(live, ids[0])["status"] == "completed"
+
+
 def test_the_same_request_gets_the_same_video_after_another_start(tmp_path: Path) -> None:
     key = {"Idempotency-Key": "once"}
     with serving(data=str(tmp_path)) as live:
@@ -175,6 +196,32 @@ def test_the_same_request_gets_the_same_video_after_another_start(tmp_path: Path
         assert create(live, headers=key) == video_id
         other = httpx.post(f"{live.url}/v1/videos", json={"prompt": "y"}, headers=key)
         assert other.status_code == 409
+
+
+def test_a_job_and_its_receipt_are_stored_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, add = {"Idempotency-Key": "once"}, Rows.add
+
+    def copied(rows: Rows, row: VideoRow, *receipt: Any) -> None:
+        add(rows, row, *receipt)
+        shutil.copytree(tmp_path / "one", tmp_path / "two")  # what is left if all are killed now
+
+    with serving(data=str(tmp_path / "one")) as live:
+        monkeypatch.setattr(Rows, "add", copied)
+        video_id = create(live, headers=key)
+        monkeypatch.undo()
+    with serving(data=str(tmp_path / "two")) as live:
+        assert create(live, headers=key) == video_id
+        assert len(httpx.get(f"{live.url}/v1/videos").json()["data"]) == 1
+
+
+def test_two_servers_at_the_same_moment_make_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, find = {"Idempotency-Key": "once"}, Rows.receipt
+    with serving(Behaviour(block_s=0.05), data=str(tmp_path)) as live:
+        video_id = create(live, headers=key)
+        answers = iter([lambda *_: None, find])  # the other server's is not there yet, then it is
+        monkeypatch.setattr(Rows, "receipt", lambda *asked: next(answers)(*asked))  # noqa: PLW0108 - each call takes the next
+        assert create(live, headers=key) == video_id
+        assert [video["id"] for video in httpx.get(f"{live.url}/v1/videos").json()["data"]] == [video_id]
 
 
 def test_owners_and_viewer_tokens_hold_after_another_start(tmp_path: Path) -> None:
@@ -276,7 +323,7 @@ def test_half_a_block_is_cut_off_and_the_rest_can_be_watched(torn: tuple[Path, s
 def test_a_database_that_does_not_answer_refuses_jobs_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(rows: Rows, row: VideoRow) -> None:
+    def failing(rows: Rows, row: VideoRow, *_receipt: object) -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
     with serving(data=str(tmp_path)) as live:
