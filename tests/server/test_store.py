@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -196,32 +195,6 @@ def test_the_same_request_gets_the_same_video_after_another_start(tmp_path: Path
         assert create(live, headers=key) == video_id
         other = httpx.post(f"{live.url}/v1/videos", json={"prompt": "y"}, headers=key)
         assert other.status_code == 409
-
-
-def test_a_job_and_its_receipt_are_stored_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key, add = {"Idempotency-Key": "once"}, Rows.add
-
-    def copied(rows: Rows, row: VideoRow, *receipt: Any) -> None:
-        add(rows, row, *receipt)
-        shutil.copytree(tmp_path / "one", tmp_path / "two")  # what is left if all are killed now
-
-    with serving(data=str(tmp_path / "one")) as live:
-        monkeypatch.setattr(Rows, "add", copied)
-        video_id = create(live, headers=key)
-        monkeypatch.undo()
-    with serving(data=str(tmp_path / "two")) as live:
-        assert create(live, headers=key) == video_id
-        assert len(httpx.get(f"{live.url}/v1/videos").json()["data"]) == 1
-
-
-def test_two_servers_at_the_same_moment_make_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key, find = {"Idempotency-Key": "once"}, Rows.receipt
-    with serving(Behaviour(block_s=0.05), data=str(tmp_path)) as live:
-        video_id = create(live, headers=key)
-        answers = iter([lambda *_: None, find])  # the other server's is not there yet, then it is
-        monkeypatch.setattr(Rows, "receipt", lambda *asked: next(answers)(*asked))  # noqa: PLW0108 - each call takes the next
-        assert create(live, headers=key) == video_id
-        assert [video["id"] for video in httpx.get(f"{live.url}/v1/videos").json()["data"]] == [video_id]
 
 
 def test_owners_and_viewer_tokens_hold_after_another_start(tmp_path: Path) -> None:
