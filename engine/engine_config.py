@@ -23,6 +23,13 @@ def is_device(name: str) -> bool:
     return name == "cpu" or (number != name and number.isascii() and number.isdecimal())
 
 
+def no_such_gpu(device: str, num_gpus: int) -> str:
+    """What is said where a device is asked for that is beyond the GPUs of a machine."""
+    if num_gpus == 0:
+        return no_gpu(device)
+    return f"device {device} does not exist; this machine has {num_gpus} CUDA device{'s' * (num_gpus > 1)}"
+
+
 def no_gpu(device: str) -> str:
     """What is said where a device is asked for on a machine without a GPU."""
     return f"device {device} was asked for, but torch finds no CUDA device; use --devices cpu"

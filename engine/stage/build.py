@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import LATENT_STRIDE_PX
-from engine.engine_config import EngineConfig, no_gpu
+from engine.engine_config import EngineConfig, no_gpu, no_such_gpu
 from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
 from engine.law.window import pages_per_writer, writes_pages
@@ -75,7 +75,7 @@ def open_device(name: str) -> torch.device:
         if not torch.cuda.is_available():
             raise StartError(no_gpu(name))
         if (device.index or 0) >= torch.cuda.device_count():
-            raise StartError(f"device {name} does not exist; this machine has {torch.cuda.device_count()} CUDA devices")
+            raise StartError(no_such_gpu(name, torch.cuda.device_count()))
         torch.cuda.set_device(device)
     return device
 
