@@ -275,6 +275,8 @@ def test_connections_are_kept(shared: LiveServer) -> None:
         ("GET", "/v1/generate/", 404),
         ("GET", "/v1/videos/%2e%2e%2f%00", 404),
         ("GET", "/../../etc/passwd", 404),
+        ("GET", "/v1/videos/../index.m3u8", 404),
+        ("GET", "/v1/videos/x/blocks/..%2f..%2fetc%2fpasswd.m4s", 404),
         ("DELETE", "/v1/videos/unknown", 404),
         ("GET", "/v1/generate", 405),
         ("PUT", "/v1/videos/x", 405),

@@ -24,6 +24,7 @@ from tests.server.rehearsed_server import (
     eventually,
     rehearsed_server,
 )
+from tests.server.scrape import scrape
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
@@ -76,6 +77,14 @@ def test_two_readers_and_a_late_one_get_the_same_bytes(server: RehearsedServer) 
     after = Viewer(server, path=f"/v1/videos/{first.video}/content")
     after.finish()
     assert after.numbers == first.numbers and after.end is None
+
+
+def test_the_event_loop_is_on_time_while_pictures_are_encoded(server: RehearsedServer) -> None:
+    for video in [create(server, seconds=12, seed=seed, pace="fast")["id"] for seed in (1, 2)]:
+        assert ended(server, video)["status"] == "completed"
+    now = scrape(server.url)
+    looks, late = now.value("hiar_event_loop_lag_seconds_count"), "hiar_event_loop_lag_seconds_bucket"
+    assert looks >= 4 and now.value(late, le="0.05") >= 0.95 * looks - 1, "encoding is the workers' work"
 
 
 def test_a_reader_cut_anywhere_goes_on_where_it_was(server: RehearsedServer) -> None:
