@@ -335,6 +335,14 @@ def test_what_is_wrong_with_the_store_is_told_in_a_sentence(tmp_path: Path, flag
     assert str(refused.value).startswith(said)
 
 
+def test_an_object_store_without_its_package_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SettingError, match=r"^--store: s3://bucket/x needs another package: .*hiar-server\[s3\]"):
+        open_store(read_settings(["--store", "s3://bucket/x", "--data", str(tmp_path)], {}))
+
+
 def test_a_database_of_a_later_server_is_refused(tmp_path: Path) -> None:
     with serving(data=str(tmp_path)):
         pass

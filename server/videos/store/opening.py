@@ -113,7 +113,11 @@ def _locked(data: Path) -> IO[str]:
 def _folder(url: str | None, data: Path) -> Folder:
     try:
         return LocalFolder(data / "videos") if url is None else folder_of(url)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise SettingError(
+            f"--store: {url} needs another package: {error}; for s3: pip install 'hiar-server[s3]'"
+        ) from error
+    except (OSError, ValueError) as error:
         raise SettingError(f"--store: {url or data / 'videos'} cannot be used: {error}") from error
 
 
