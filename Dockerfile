@@ -8,7 +8,7 @@ ARG BASE=docker.io/library/python:3.11.15-slim-bookworm@sha256:b18992999dbe963a4
 FROM ${BASE} AS build
 ARG VARIANT=cpu
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY deploy/install.py deploy/
 COPY clients/pyproject.toml clients/README.md clients/
 # Before the sources are there, so that a change in them installs no package again; PYTHONPATH then names them. A secret
@@ -16,6 +16,7 @@ COPY clients/pyproject.toml clients/README.md clients/
 # What is removed only installs, tests or compiles against the packages.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv .venv \
+    && mkdir -p models/tiny clients/player \
     && PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 .venv/bin/python deploy/install.py --torch "$VARIANT" \
     && .venv/bin/pip uninstall --yes uv pip \
     && rm -rf .venv/lib/python3*/site-packages/torch/test .venv/lib/python3*/site-packages/torch/include \
