@@ -13,7 +13,7 @@ COPY deploy/install.py deploy/
 COPY clients/pyproject.toml clients/README.md clients/
 # Before the sources are there, so that a change in them installs no package again; PYTHONPATH then names them. A secret
 # named pip is a pip.conf.
-# What is removed only installs, tests or compiles against the packages.
+# The two empty folders are what setup.py asks for. What is removed only installs, tests or compiles against the packages.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv .venv \
     && mkdir -p models/tiny clients/player \
