@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 OURS = ("server", "engine", "kernels")
-FOLDERS = {"server.models.tiny": "models/tiny", "server.player.files": "clients/player"}
+FOLDERS = {"server.models.tiny": "models/tiny", "server.clients.player": "clients/player"}
 
 
 class FreshBuild(build_py):

@@ -30,7 +30,7 @@ IN_WHEEL = {
     "engine": "engine",
     "kernels": "kernels",
     "models/tiny": "server/models/tiny",
-    "clients/player": "server/player/files",
+    "clients/player": "server/clients/player",
 }
 """Folder of the checkout -> where all its files are in the server's wheel, which has no others."""
 SERVER_BYTES_MAX, CLIENT_BYTES_MAX = 15_000_000, 200_000
