@@ -81,7 +81,7 @@ def test_two_readers_and_a_late_one_get_the_same_bytes(server: RehearsedServer) 
 
 def test_the_event_loop_is_on_time_while_pictures_are_encoded(server: RehearsedServer) -> None:
     """Mostly: other processes of the machine may have the processor."""
-    for video in [create(server, seconds=12, seed=seed, pace="fast")["id"] for seed in (1, 2)]:
+    for video in [create(server, seconds=5, seed=seed, pace="fast")["id"] for seed in (1, 2)]:
         assert ended(server, video)["status"] == "completed"
     now = scrape(server.url)
     looks = now.value("hiar_event_loop_lag_seconds_count")
