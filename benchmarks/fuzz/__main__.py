@@ -38,7 +38,7 @@ def tell(outcome: Outcome) -> None:
     print(json.dumps(outcome.statuses, sort_keys=True))
     print(
         f"{outcome.num_cases} cases in {outcome.took_s:.0f} s; memory {outcome.memory_mb[0]:.0f} MB after the first "
-        f"tenth, {outcome.memory_mb[1]:.0f} MB at the end; log {outcome.log_bytes / 1e3:.0f} kB"
+        f"half, {outcome.memory_mb[1]:.0f} MB at the end; log {outcome.log_bytes / 1e3:.0f} kB"
     )
     for fault in outcome.faults:
         print(f"FAULT: {fault}")
