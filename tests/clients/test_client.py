@@ -11,7 +11,7 @@ from engine import EngineOptions, WorkerLost
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.fixture

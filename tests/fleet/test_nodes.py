@@ -12,7 +12,7 @@ from engine.fleet.hello import hello_of
 from engine.messages import Cancel, InitReady, VideoClosed
 from tests.fleet.node_site import FakeWorker, Site, config, eventually, run, site
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def test_nodes_join_in_any_order_and_devices_come_in_node_order() -> None:

@@ -15,7 +15,7 @@ from engine.fleet import wire
 from engine.fleet.hello import hello_of, manifest_digest
 from tests.fleet.node_site import TINY, Site, config, eventually, run, site
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from engine import (
 )
 from tests.front import making
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 TINY = Path("models/tiny")
 REQUEST = VideoRequest(

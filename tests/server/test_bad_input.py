@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, read_all, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 LIMIT = 65_536
 JSON = {"content-type": "application/json"}

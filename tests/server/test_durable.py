@@ -33,7 +33,7 @@ def restarted_amid_jobs(*flags: object) -> Iterator[tuple[DurableServer, list[by
 
 
 @pytest.mark.slow
-@pytest.mark.in_time
+@pytest.mark.in_turn
 def test_three_jobs_outlive_the_end_of_all_processes_with_the_same_bytes(tmp_path: Path) -> None:
     with durable(*ALL_AT_ONCE, "--data", tmp_path / "calm") as server:
         server.wait_ready()

@@ -17,7 +17,7 @@ from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 from tests.small_mp4 import CODECS
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def kinds(boxes: list[Box]) -> list[str]:

@@ -18,7 +18,7 @@ import pytest
 from clients.boxes import BoxSplitter
 from clients.boxes import signal as signal_of
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 ROOT = Path(__file__).parents[2]
 REAL = "from server.main import main; main()"

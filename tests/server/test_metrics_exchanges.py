@@ -15,7 +15,7 @@ from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
 from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, instant_command, run_real
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 VIDEO = {"prompt": "x", "seconds": 1}
 

@@ -18,7 +18,7 @@ from tests.server.durable_server import INSTANT, REAL, durable
 from tests.server.postgres_server import postgres
 from tests.server.test_durable import JOBS, restarted_amid_jobs
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import scrape
 from tests.server.test_metrics_exchanges import finished
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 SMALL = 4096
 PATIENT = replace(QUICK, send_timeout_s=60.0, slow_window_s=1.0)
