@@ -87,7 +87,7 @@ class Viewer:
         self.servers, self.video_id = servers, video_id
         self.blocks: list[bytes] = []
         self.has_end = False
-        self.thread = threading.Thread(target=self._watch)
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
     def _watch(self) -> None:
