@@ -205,7 +205,7 @@ def lending(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def test_a_node_that_lends_its_devices_stops_with_status_0(number: signal.Signals) -> None:
     with lending() as process:
         process.send_signal(number)
-        assert process.wait(3) == 0
+        assert process.wait(30) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
 
@@ -221,7 +221,7 @@ def test_a_refused_node_is_one_line() -> None:
                     connection.recv(65536)
                     payload = b'Refusal\n[0,{"sentence":"node 1 is too old"}]'
                     connection.sendall(len(payload).to_bytes(4, "big") + payload)
-                    _, shown = process.communicate(timeout=10)
+                    _, shown = process.communicate(timeout=30)
             finally:
                 process.kill()
     assert (process.returncode, shown) == (1, "hiar-server: node 0 refuses this node: node 1 is too old\n")
