@@ -140,10 +140,10 @@ def test_missing_nodes_are_named() -> None:
 
 def test_a_front_that_is_not_there_is_one_sentence() -> None:
     async def body() -> None:
-        here = Site(start_timeout_s=1.0)
+        here = Site(start_timeout_s=0.3)
         with pytest.raises(StartError) as caught:
             await here.add_agent()
         address = f"127.0.0.1:{here.port + 1}"
-        assert caught.value.message == f"node 1 did not reach node 0 at {address} within 1 s: Connection refused"
+        assert caught.value.message == f"node 1 did not reach node 0 at {address} within 0.3 s: Connection refused"
 
     run(body)
