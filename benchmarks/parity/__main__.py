@@ -27,8 +27,8 @@ from benchmarks.parity.rollouts import MOST, compare_rollouts
 from engine import HiarError
 
 
-def main() -> None:
-    """Command line."""
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Command line; exits the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with config.json and recorded tensors")
     parser.add_argument(
@@ -45,7 +45,7 @@ def main() -> None:
         help="worker counts to cut a VAE's decoder over, as in 1,2,3 (default: 1)",
     )
     parser.add_argument("--only", metavar="NAME,NAME", help="roll-outs to compare (default: all of the folder)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     only = None if arguments.only is None else arguments.only.split(",")
     all_ok = True
     try:
