@@ -5,9 +5,12 @@ Both workers at a hand-over know its shape from the tickets, so no header travel
 Letters: F latent frames of a block, T frames, C channels, Y and X height and width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
+from engine.engine_config import EngineConfig
+from engine.law.placement import DecoderPart
 from engine.law.schedule import latent_frames_in_block
 from engine.law.sizes import DecoderUnit
 from engine.messages import BlockTicket, OpenTicket, RestoreTicket, Ticket
@@ -58,3 +61,11 @@ class End:
         if isinstance(ticket, RestoreTicket):
             return None
         return num_latent_frames, self._num_channels, *video.size
+
+
+def ends_of(config: EngineConfig, part: DecoderPart | None, units: Sequence[DecoderUnit]) -> tuple[End, End]:
+    """Where tensors come into a worker that runs such a part of a decoder, or none, and where they go out."""
+    rollout, num_channels = config.manifest.rollout, config.manifest.transformer.in_dim
+    before = None if part is None or part.is_first else units[part.begin - 1]
+    behind = None if part is None or part.is_last else units[part.end - 1]
+    return End(rollout, num_channels, before), End(rollout, num_channels, behind)

@@ -49,7 +49,7 @@ from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.stage import build
-from engine.stage.ends import End
+from engine.stage.ends import ends_of
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use
 from engine.stage.network import Network
@@ -112,7 +112,7 @@ class Lane:
         self._tickets: deque[tuple[Ticket, bool]] = deque()
         """Each with whether a tensor of the worker before comes with it."""
         self._arrived: deque[Tensor] = deque()
-        self._in, self._out = _ends(config, placement, rig)
+        self._in, self._out = ends_of(config, placement.part, rig.decoder_units)
         self._opened: set[str] = set()
         """Videos from their open ticket until their close ticket passed."""
         self._dropped: set[str] = set()
@@ -345,11 +345,3 @@ class Lane:
             max_segments=self._config.segments_limit,
             faults=Faults(rig.faults),
         )
-
-
-def _ends(config: EngineConfig, placement: Placement, rig: Rig) -> tuple[End, End]:
-    """Where tensors come into a lane, and where they go out."""
-    rollout, num_channels, part = config.manifest.rollout, config.manifest.transformer.in_dim, placement.part
-    before = None if part is None or part.is_first else rig.decoder_units[part.begin - 1]
-    behind = None if part is None or part.is_last else rig.decoder_units[part.end - 1]
-    return End(rollout, num_channels, before), End(rollout, num_channels, behind)
