@@ -101,12 +101,15 @@ class Rehearsal:
     pass_s: float
     """Length of a denoise pass and of a cache pass; a forward takes the sum of its passes."""
     decode_s: float = 0.0
+    num_decoder_units: int = 1
+    """Into how many pieces of equal length the decoder may be cut."""
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         """Check lengths."""
         require(self.pass_s > 0, f"{self.pass_s=} is not positive")
         require(self.decode_s >= 0, f"{self.decode_s=} is negative")
+        require(self.num_decoder_units >= 1, f"{self.num_decoder_units=} is below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
