@@ -26,6 +26,7 @@ from server.http.keys import new_key, read_keys
 from server.http.listener import Listener, address_of, listen, tell_full_in_one_line
 from server.http.protocol import HideNoHttp, HttpConfig
 from server.logs import configure_logging
+from server.metrics import IGNORED
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _configure_logging(settings.log_level, settings.log_format)
         for words in unknown_settings(os.environ):
             _log.warning("%s", words)
+        for name in IGNORED:
+            _log.warning("%s is ignored: this server has its metrics in one process", name)
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
