@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import WeightsError
+from engine.errors import WeightsError, unread
 from engine.model.student import STUDENT_KEYS, find_tensors
 from engine.weight_files import INDEX, TORCH_FILES, can_be_mapped, printable, shards_of, weight_file
 

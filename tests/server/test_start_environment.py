@@ -166,7 +166,7 @@ def test_without_a_short_place_the_cause_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
 def test_metrics_stay_in_the_process(name: str) -> None:
-    """A folder for several that does not exist would end the start; one that does would keep counts of former starts."""
+    """A folder for several that does not exist would end the start; another would keep counts of former starts."""
     program = "import server.metrics.families as f; f.Families(4); from server.metrics import IGNORED; print(*IGNORED)"
     made = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
