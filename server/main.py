@@ -143,7 +143,7 @@ async def _serve(
     _log.info(roll_out_words(config.manifest, settings))
     for listener in listeners:
         _log.info("listening on %s", address_of(listener))
-    async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
+    async with measuring(families, config.devices), _metrics_beside(settings, engine, families, metrics_listeners):
         if kept is not None:
             address = settings.advertise or address_of(listeners[0])
             await kept.store.start(engine, address if kept.is_shared else None)
