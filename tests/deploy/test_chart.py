@@ -130,7 +130,7 @@ def test_a_server_answers_to_every_name_that_leads_to_it(rendered: Rendered) -> 
     for name in (service, *pods):
         for suffix in ("", f".{NAMESPACE}", f".{NAMESPACE}.svc", f".{NAMESPACE}.svc.cluster.local"):
             assert known.knows(name + suffix)
-    assert all(known.knows(name) for name in ("10.1.2.3", "localhost", *fronts))
+    assert all(known.knows(name) for name in ("10.1.2.3", "fd00::1", "localhost", *fronts))
     assert known.knows("evil.example") is ("any.example" in fronts)
 
 
