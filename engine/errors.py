@@ -24,6 +24,8 @@ HiarError                     code, message, retryable
     +-- StartOutOfMemory      a device had no memory left for what it was to hold
 """
 
+import os
+
 
 class HiarError(Exception):
     """Base of all typed errors. ``code`` is stable and machine readable; the message is for people."""
@@ -183,3 +185,10 @@ VIDEO_FAILURES: dict[str, type[VideoFailed]] = {
 
 START_FAILURES: dict[str, type[StartError]] = {kind.code: kind for kind in (StartError, WeightsError, StartOutOfMemory)}
 """The same for a start."""
+
+
+def unread(error: OSError) -> str:
+    """Why the system did not let a file be read, and what to do where that is plain."""
+    if isinstance(error, PermissionError):
+        return f"permission denied to user {os.geteuid()}; let it read that, and enter the folders above"
+    return (error.strerror or str(error)).lower()

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from engine.errors import StartError
+from engine.errors import StartError, unread
 
 Section = TypeVar("Section")
 
@@ -28,7 +28,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object that a file holds. Raises ``StartError``."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise StartError(f"{path} cannot be read: {unread(error)}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StartError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise StartError(f"{path} holds no JSON object")

@@ -7,6 +7,7 @@ it. Opens small JSON files only; no tensor is read here.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +24,7 @@ from engine.config import (
     TransformerConfig,
     VideoConfig,
 )
-from engine.errors import StartError
+from engine.errors import StartError, unread
 from engine.json_sections import checked, read_json, take_section
 from engine.law.presets import NO_CHANGES, Layout, RolloutChanges
 from engine.students import PRESET_NAME, Choice, Student, find_student, preset_named
@@ -83,12 +84,32 @@ def read_manifest(
         loras: to be merged behind the preset's own.
 
     Raises:
-        StartError: no such folder, one whose download has not ended, no layout recognised, a roll-out that nothing
-            tells or that does not fit the files, a key unknown or missing, sizes that do not fit, or a decoder or LoRA
-            that is not there.
+        StartError: no such folder, one that may not be read or whose download has not ended, no layout recognised, a
+            roll-out that nothing tells or that does not fit the files, a key unknown or missing, sizes that do not fit,
+            or a decoder or LoRA that is not there.
     """
+    try:
+        _require_open(path)
+        return _read_manifest(path, decoder, preset, overrides, loras)
+    except OSError as error:  # of a folder below, or of one above that may not be entered
+        raise StartError(f"{error.filename or path} cannot be read: {unread(error)}") from error
+
+
+def _require_open(path: Path) -> None:
+    """Raise ``StartError`` unless this is a folder that can be listed and entered, and ``OSError`` if it hides."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StartError(f"model folder {path} does not exist; hiar-download makes one") from None
     if not path.is_dir():
-        raise StartError(f"model folder {path} does not exist; hiar-download makes one")
+        raise StartError(f"model {path} is a file; give the folder that it lies in")
+    if not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+        raise StartError(f"model folder {path} cannot be read: {unread(PermissionError())}")
+
+
+def _read_manifest(
+    path: Path, decoder: str | None, preset: str | None, overrides: RolloutChanges, loras: tuple[Lora, ...]
+) -> Manifest:
     if (path / PARTIAL_NAME).exists():
         raise StartError(
             f"{path} is incomplete: a download into it is under way or was cut off; wait for its end, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import Manifest
-from engine.errors import StartError, WeightsError
+from engine.errors import StartError, WeightsError, unread
 
 FILE, INDEX = ".safetensors", re.compile(r"\.safetensors\.index(\.\w+)?\.json$")
 TORCH_FILES = {".pt", ".pth"}
@@ -116,7 +116,9 @@ def shards_of(index: Path) -> list[Path]:
     """The files that an index of shards names. Raises ``WeightsError`` where it is none."""
     try:
         shards = {str(shard) for shard in json.loads(index.read_text())["weight_map"].values()}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise WeightsError(f"{index} cannot be read: {unread(error)}") from error
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index} is no shard index; fetch it again ({printable(str(error))})") from error
     for shard in sorted(shards):
         if Path(shard).name != shard or not shard.endswith(FILE):
@@ -166,13 +168,6 @@ def _require_whole_safetensors(file: Path) -> None:
 def _end_of_last(table: dict[str, Any]) -> int:
     """Bytes of all tensors, which lie one behind the other."""
     return max((int(row["data_offsets"][1]) for name, row in table.items() if name != "__metadata__"), default=0)
-
-
-def unread(error: OSError) -> str:
-    """Why the system did not let a file be read, and what to do where that is plain."""
-    if isinstance(error, PermissionError):
-        return "this user may not read it; give it the right to"
-    return (error.strerror or str(error)).lower()
 
 
 def printable(text: str) -> str:

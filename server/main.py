@@ -26,6 +26,7 @@ from server.http.keys import new_key, read_keys
 from server.http.listener import Listener, address_of, listen, tell_full_in_one_line
 from server.http.protocol import HideNoHttp, HttpConfig
 from server.logs import configure_logging
+from server.metrics import IGNORED
 from server.metrics.endpoint import SideServer, metrics_app
 from server.metrics.families import Families
 from server.metrics.process import measuring
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _configure_logging(settings.log_level, settings.log_format)
         for words in unknown_settings(os.environ):
             _log.warning("%s", words)
+        for name in IGNORED:
+            _log.warning("%s is ignored: this server has its metrics in one process", name)
         config = engine_config(settings)
         if settings.plan:
             sys.exit(print_plan(settings, config, sys.stdout))
@@ -140,7 +143,7 @@ async def _serve(
     _log.info(roll_out_words(config.manifest, settings))
     for listener in listeners:
         _log.info("listening on %s", address_of(listener))
-    async with measuring(families), _metrics_beside(settings, engine, families, metrics_listeners):
+    async with measuring(families, config.devices), _metrics_beside(settings, engine, families, metrics_listeners):
         if kept is not None:
             address = settings.advertise or address_of(listeners[0])
             await kept.store.start(engine, address if kept.is_shared else None)

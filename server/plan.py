@@ -23,6 +23,7 @@ from engine import (
     room_for_videos,
     settled,
 )
+from server.gpus import VISIBLE, HiddenGpu, gpu_of, text_of
 from server.model import model_of, roll_out_words
 from server.presets import aligned
 from server.settings import SettingError, Settings
@@ -87,9 +88,9 @@ def _gpus(devices: Sequence[str]) -> list[tuple[str, int]]:
     """Name and free bytes of GPUs that are here, by the driver's own library."""
     try:
         pynvml.nvmlInit()
-        gpus = [_gpu(int(device.removeprefix("cuda:"))) for device in devices]
+        gpus = [_gpu(device) for device in devices]
         pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
+    except (HiddenGpu, pynvml.NVMLError) as error:
         raise SettingError(
             f"--devices is {','.join(devices)}; the GPUs of this machine cannot be asked ({error}); "
             "name some to plan for with --assume"
@@ -97,12 +98,6 @@ def _gpus(devices: Sequence[str]) -> list[tuple[str, int]]:
     return gpus
 
 
-def _gpu(index: int) -> tuple[str, int]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if visible != [""]:
-        if index >= len(visible):
-            raise SettingError(f"--devices names cuda:{index}; CUDA_VISIBLE_DEVICES shows {len(visible)} GPUs")
-        index = int(visible[index]) if visible[index].isdecimal() else index
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    name = pynvml.nvmlDeviceGetName(handle)
-    return name if isinstance(name, str) else name.decode(), int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)
+def _gpu(device: str) -> tuple[str, int]:
+    handle = gpu_of(pynvml, device, os.environ.get(VISIBLE)).handle
+    return text_of(pynvml.nvmlDeviceGetName(handle)), int(pynvml.nvmlDeviceGetMemoryInfo(handle).free)

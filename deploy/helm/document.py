@@ -2,7 +2,8 @@
 
     python deploy/helm/document.py
 
-A description is written once, above its key. Knows nothing of templates.
+A description is written once, above its key. The schema also learns which keys null may not take away: Helm drops what
+is null, and a template would find nothing there. Knows nothing of templates.
 """
 
 import json
@@ -27,6 +28,11 @@ class Described:
     text: str
     is_section: bool
     """Whether keys below it are described themselves."""
+
+    @property
+    def can_be_null(self) -> bool:
+        """Whether it may be taken away: nothing means the same, or it is an object that is passed on to Kubernetes."""
+        return not self.is_section and (self.default in ("", [], None) or isinstance(self.default, dict))
 
 
 def described_keys(text: str) -> list[Described]:
@@ -83,6 +89,21 @@ def with_descriptions(schema: dict[str, Any], keys: list[Described]) -> dict[str
     return result
 
 
+def with_required(schema: dict[str, Any], keys: list[Described]) -> dict[str, Any]:
+    """The schema, asking for each key that null may not take away, and for the sections above it."""
+    result: dict[str, Any] = json.loads(json.dumps(schema))
+    sections = {key.path[:depth] for key in keys for depth in range(1, len(key.path))}
+    needed = sections | {key.path for key in keys if not key.can_be_null}
+    for path in [(), *sorted(sections)]:
+        node = result
+        for name in path:
+            node = node["properties"][name]
+        node.pop("required", None)
+        if names := [name for name in node["properties"] if (*path, name) in needed]:
+            node["required"] = names
+    return result
+
+
 def with_table(readme: str, keys: list[Described]) -> str:
     """The README with its table of values. Raises ``ValueError`` if it has no place for one."""
     before, begin, rest = readme.partition(BEGIN)
@@ -107,7 +128,8 @@ def main() -> None:
     try:
         keys = described_keys((CHART / "values.yaml").read_text())
         schema_file, readme_file = CHART / "values.schema.json", CHART / "README.md"
-        schema_file.write_text(schema_text(with_descriptions(json.loads(schema_file.read_text()), keys)))
+        described = with_descriptions(json.loads(schema_file.read_text()), keys)
+        schema_file.write_text(schema_text(with_required(described, keys)))
         readme_file.write_text(with_table(readme_file.read_text(), keys))
     except ValueError as error:
         sys.exit(f"document.py: {error}")

@@ -98,7 +98,7 @@ def _keep_sockets_in_our_folder() -> None:
 
     It asks ``tempfile`` for a place, once in the life of a process. Raises ``StartError`` without a place.
     """
-    folder = scratch_folder()
+    folder = scratch_folder(for_sockets=True)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         get_temp_dir()

@@ -58,6 +58,7 @@ class WorkerGroup:
         self.loss: tuple[int, LossReason] | None = None
         """The worker whose fault ended the group, and how."""
         self._workers: list[WorkerHandle] = []
+        self._places: Places = ()
         self._watchdog: Watchdog | None = None
         self._checked_at: float | None = None
         self._vitals = Vitals()
@@ -69,6 +70,11 @@ class WorkerGroup:
     def pids(self) -> tuple[int | None, ...]:
         """Process ids by rank; None for workers of other hosts."""
         return tuple(worker.pid for worker in self._workers)
+
+    @property
+    def was_lost_elsewhere(self) -> bool:
+        """Whether the worker at fault was on another node, with which it may have gone."""
+        return self.loss is not None and self._places[self.loss[0]][0] != 0
 
     @property
     def pages_used(self) -> int:
@@ -87,6 +93,7 @@ class WorkerGroup:
 
     def open(self, hosts: Hosts, places: Places) -> None:
         """Start a worker at each place."""
+        self._places = places
         for rank, (node_rank, device) in enumerate(places):
             self._workers.append(self._open(hosts, rank, node_rank, device))
 

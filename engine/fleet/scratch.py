@@ -18,26 +18,53 @@ from engine.errors import StartError
 logger = logging.getLogger(__name__)
 
 PREFIX = "hiar-"
-"""Short: names of sockets in such a folder may have 107 letters."""
+MAX_SOCKET_NAME = 107
+"""Bytes that the kernel takes."""
+SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where sockets go if their names would be longer elsewhere; they take no room."""
+_SOCKET_IN_PLACE = f"/{PREFIX}12345678/pymp-12345678/listener-12345678"
+"""As multiprocessing names one in its folder in ours."""
 OWNER = "owner"
 PROC = Path("/proc")
 AFTER_MULTIPROCESSING = -200
 """Its own folder may be in ours, and it complains about one that is gone; it removes that at -100."""
 
 
-def scratch_folder() -> Path:
-    """A new folder, after those of dead processes are removed. Raises ``StartError`` where none can be made."""
+def scratch_folder(*, for_sockets: bool = False) -> Path:
+    """A new folder, after those of dead processes are removed. Raises ``StartError`` where none can be made.
+
+    Args:
+        for_sockets: it will hold multiprocessing's, so its name must be short, wherever other files may be.
+    """
     try:
-        for folder in abandoned(Path(tempfile.gettempdir())):
+        place = _place_of_sockets() if for_sockets else Path(tempfile.gettempdir())
+        for folder in abandoned(place):
             logger.info("removing %s: its process is gone", folder)
             shutil.rmtree(folder, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         Finalize(None, remove, args=(folder,), exitpriority=AFTER_MULTIPROCESSING)
         (folder / OWNER).write_text(_name_of(os.getpid()))
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartError(f"no temporary folder can be made: {reason}; TMPDIR names where one may be") from error
     return folder
+
+
+def _place_of_sockets() -> Path:
+    """The temporary place, or another where its name is too long. Raises ``StartError`` where there is none."""
+    place = tempfile.gettempdir()
+    num_bytes = len(os.fsencode(place))
+    room = MAX_SOCKET_NAME - len(_SOCKET_IN_PLACE)
+    if num_bytes <= room:
+        return Path(place)
+    short = next((other for other in SHORT_PLACES if os.access(other, os.W_OK | os.X_OK)), None)
+    if short is None:
+        raise StartError(
+            f"TMPDIR is {place}, which has {num_bytes} bytes and leaves sockets in it no room for their names; "
+            f"set it to a folder of {room} bytes at most"
+        )
+    logger.info("sockets lie in %s: TMPDIR, %s, is too long for their names", short, place)
+    return Path(short)
 
 
 def remove(folder: Path) -> None:

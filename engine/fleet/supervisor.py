@@ -3,7 +3,8 @@
 =============  =================================================  ===========================
 state          meaning                                            next
 =============  =================================================  ===========================
-starting       first start: a failure is the operator's to mend   ready, failed, stopped
+starting       first start: a failure is the operator's to mend,  ready, failed, stopped
+               but for another node that went and may come back
 ready          serving                                            restarting, stopped
 restarting     the group was lost; another one loads              ready, failed, stopped
 failed         cannot start, or was lost too often                stopped
@@ -38,6 +39,8 @@ PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Before the 1st, 2nd .. restart within ``LOSS_SPAN_S``; one loss more and the engine has failed."""
 LOSS_SPAN_S = 600.0
 CHECK_EVERY_S = 0.25
+NODE_PAUSE_S = 1.0
+"""Before the first start begins again because a node was lost."""
 
 
 class Supervisor:
@@ -75,6 +78,8 @@ class Supervisor:
         self._group: WorkerGroup | None = None
         self._learned: Learned | None = None
         self._num_groups = 0
+        self._start_until_s = 0.0
+        """Until then the first start waits for nodes that were lost during it."""
         self._losses: list[float] = []
         self._settled = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -117,6 +122,7 @@ class Supervisor:
                 self._fail(error)
                 raise
             self._hosts = hub
+        self._start_until_s = time.monotonic() + self._config.start_timeout_s
         self._begin(pause_s=0.0)
 
     async def wait_ready(self) -> None:
@@ -225,10 +231,17 @@ class Supervisor:
             self._on_message(rank, message)
 
     def _start_was_lost(self, error: HiarError) -> None:
-        if self._state == EngineState.STARTING:
-            self._fail(StartError(f"{error.message} while it started"))
-        else:
+        if self._state != EngineState.STARTING:
             self._lost(error, frozenset())
+            return
+        sentence = f"{error.message} while it started"
+        assert self._group is not None
+        if self._group.was_lost_elsewhere and time.monotonic() < self._start_until_s:
+            logger.warning("%s; the start begins again when all nodes are there", sentence)
+            self._report.clear()
+            self._begin(NODE_PAUSE_S)
+        else:
+            self._fail(StartError(sentence))
 
     def _lost(self, error: HiarError, suspects: frozenset[str]) -> None:
         """A group that served, or that was to replace one, is gone."""

@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import WeightsError
+from engine.errors import WeightsError, unread
 from engine.model.student import STUDENT_KEYS, find_tensors
-from engine.weight_files import INDEX, TORCH_FILES, can_be_mapped, printable, shards_of, unread, weight_file
+from engine.weight_files import INDEX, TORCH_FILES, can_be_mapped, printable, shards_of, weight_file
 
 OnRead = Callable[[Path, int, int], None]
 """Progress of a load: the path that was asked for, the file's bytes done so far, and the bytes that are wanted in all.

@@ -87,11 +87,17 @@ def device_name(device: torch.device) -> str:
 
 
 def set_num_threads(config: EngineConfig) -> None:
-    """Take the asked number of CPU threads, or a fair share of the cores among several CPU workers."""
+    """Take the asked number of CPU threads, or a fair share of the cores that this process may use.
+
+    Torch by itself takes as many as the host has cores, whatever quota a container has.
+    """
+    cores = usable_cores()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    elif not config.on_gpu and len(config.devices) > 1:
-        torch.set_num_threads(max(1, usable_cores() // len(config.devices)))
+    elif config.on_gpu or len(config.devices) == 1:
+        torch.set_num_threads(min(torch.get_num_threads(), cores))
+    else:
+        torch.set_num_threads(max(1, cores // len(config.devices)))
 
 
 def dtype_on(config: EngineConfig, device: torch.device) -> torch.dtype:

@@ -111,7 +111,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
         with path.open("rb") as file:
             text = file.read(_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingError(f"--keys {path} cannot be read: {error.strerror}") from None
+        fix = "give this user the right to" if isinstance(error, PermissionError) else "correct its name"
+        raise SettingError(f"--keys {path} cannot be read: {error.strerror}; {fix}") from None
     if len(text) > _FILE_BYTES:
         raise SettingError(f"--keys {path} is larger than {_FILE_BYTES} bytes")
     try:

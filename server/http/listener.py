@@ -82,7 +82,10 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, str]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise SettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        reason = error.strerror or str(error)
+        raise SettingError(
+            f"cannot listen on {host}:{port}: {reason}; give --host an address of this machine"
+        ) from None
     return family, str(address[0])
 
 
@@ -92,7 +95,8 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> Listener:
         has_both = is_any and socket.has_dualstack_ipv6()
         bound = socket.create_server((address, port), family=family, dualstack_ipv6=has_both)
     except OSError as error:
-        raise SettingError(f"cannot listen on {address}:{port}: {error.strerror or error}") from None
+        reason = error.strerror or str(error)
+        raise SettingError(f"cannot listen on {address}:{port}: {reason}; give another port or --host") from None
     if is_any and not has_both:
         _log.warning("--host :: serves IPv6 alone: this system cannot take IPv4 at the same socket")
     return Listener(fileno=bound.detach())

@@ -1,4 +1,4 @@
-"""GPU readings by NVML, taken by a thread of its own: a call can block for a tenth of a second.
+"""Readings of the GPUs that the server uses, by NVML, in a thread of its own: a call can block for a tenth of a second.
 
 Everything is optional. No library or driver means no readings; a reading that a GPU does not have, or that fails for
 once, is left out of that round. The module is passed in, as ``pynvml`` offers it. Knows no engine.
@@ -6,7 +6,7 @@ once, is left out of that round. The module is passed in, as ``pynvml`` offers i
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from server.gpus import Gpu, gpus_of, text_of
 from server.metrics.families import PREFIX
 from server.metrics.gpu_families import GPU_FAMILIES, GPU_INFO, NVML_AVAILABLE, GpuFamily
 
@@ -27,9 +28,10 @@ Value = tuple[str, str | None, float]
 
 @dataclass(frozen=True, kw_only=True)
 class GpuReading:
-    """One GPU at one moment."""
+    """One GPU, or slice of one, at one moment."""
 
-    index: int
+    gpu: str
+    """Its index."""
     uuid: str
     name: str
     driver: str
@@ -53,7 +55,7 @@ class GpuCollector(Collector):
             f"{PREFIX}_{GPU_INFO}", "Which GPU an index is, always 1.", labels=("gpu", "uuid", "name", "driver")
         )
         for gpu in readings:
-            info.add_metric([str(gpu.index), gpu.uuid, gpu.name, gpu.driver], 1.0)
+            info.add_metric([gpu.gpu, gpu.uuid, gpu.name, gpu.driver], 1.0)
         yield info
         for family in GPU_FAMILIES:
             yield _metric(family, readings)
@@ -65,17 +67,18 @@ def _metric(family: GpuFamily, readings: tuple[GpuReading, ...]) -> Metric:
     for gpu in readings:
         for name, label, value in gpu.values:
             if name == family.name:
-                metric.add_metric([str(gpu.index), *([label] if label is not None else [])], value)
+                metric.add_metric([gpu.gpu, *([label] if label is not None else [])], value)
     return metric
 
 
 class NvmlPoller(threading.Thread):
-    """Reads all GPUs every few seconds until told to stop."""
+    """Reads the GPUs every few seconds until told to stop."""
 
-    def __init__(self, nvml: Any, collector: GpuCollector) -> None:
-        """``nvml`` is the module ``pynvml``."""
+    def __init__(self, nvml: Any, collector: GpuCollector, devices: Sequence[str], visible: str | None) -> None:
+        """``nvml`` is the module ``pynvml``; ``visible`` is what CUDA_VISIBLE_DEVICES says."""
         super().__init__(name="nvml", daemon=True)
         self._nvml, self._collector = nvml, collector
+        self._devices, self._visible = devices, visible
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -85,7 +88,7 @@ class NvmlPoller(threading.Thread):
     def run(self) -> None:
         """Read until stopped, or not at all where there is no NVML."""
         try:
-            gpus = Gpus(self._nvml)
+            gpus = Gpus(self._nvml, self._devices, self._visible)
         except self._nvml.NVMLError as error:
             logger.info("no GPU readings: %s", error)
             return
@@ -96,37 +99,43 @@ class NvmlPoller(threading.Thread):
 
 
 class Gpus:
-    """The GPUs of this container, read through NVML."""
+    """The GPUs that devices are, read through NVML.
 
-    def __init__(self, nvml: Any) -> None:
+    Of a slice, what is its own is told as of the slice, such as memory; the rest as of its GPU.
+    """
+
+    def __init__(self, nvml: Any, devices: Sequence[str], visible: str | None) -> None:
         """Raises ``nvml.NVMLError`` without a library, a driver or the right to use them."""
         self._nvml = nvml
         nvml.nvmlInit()
-        self._driver = _text(nvml.nvmlSystemGetDriverVersion())
-        self._handles = {index: nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())}
-        self._names = {index: self._identity(handle) for index, handle in self._handles.items()}
-        self._readers = tuple(_readers(nvml))
-        self._xids = _XidEvents(nvml, self._handles)
+        self._driver = text_of(nvml.nvmlSystemGetDriverVersion())
+        used = gpus_of(nvml, devices, visible)
+        self._gpus = {gpu.name: gpu for one in used for gpu in (one, one.parent) if gpu is not None}
+        self._cut = {one.parent.name for one in used if one.parent is not None}
+        self._identities = {name: self._identity(gpu) for name, gpu in self._gpus.items()}
+        shared = tuple(_readers(nvml))
+        self._readers_of_cut, self._readers = shared, (*_readers_of_own(nvml), *shared)
+        self._xids = _XidEvents(nvml, self._gpus)
 
     def read(self) -> tuple[GpuReading, ...]:
         """Everything that can be read now."""
         self._xids.drain()
-        return tuple(self._read(index, handle) for index, handle in self._handles.items())
+        return tuple(self._read(gpu) for gpu in self._gpus.values())
 
-    def _read(self, index: int, handle: Any) -> GpuReading:
+    def _read(self, gpu: Gpu) -> GpuReading:
         values: list[Value] = []
-        for read in self._readers:
-            values += self._try(read, handle) or []
-        if index in self._xids.counts:
-            values.append(("gpu_xid_errors", None, self._xids.counts[index]))
-        uuid, name = self._names[index]
-        return GpuReading(index=index, uuid=uuid, name=name, driver=self._driver, values=tuple(values))
+        for read in self._readers_of_cut if gpu.name in self._cut else self._readers:
+            values += self._try(read, gpu.handle) or []
+        if gpu.name in self._xids.counts:
+            values.append(("gpu_xid_errors", None, self._xids.counts[gpu.name]))
+        uuid, name = self._identities[gpu.name]
+        return GpuReading(gpu=gpu.name, uuid=uuid, name=name, driver=self._driver, values=tuple(values))
 
-    def _identity(self, handle: Any) -> tuple[str, str]:
+    def _identity(self, gpu: Gpu) -> tuple[str, str]:
         """UUID and name, which stay."""
-        uuid = self._try(self._nvml.nvmlDeviceGetUUID, handle)
-        name = self._try(self._nvml.nvmlDeviceGetName, handle)
-        return _text(uuid or ""), _text(name or "")
+        uuid = self._try(self._nvml.nvmlDeviceGetUUID, gpu.handle)
+        name = self._try(self._nvml.nvmlDeviceGetName, gpu.handle)
+        return text_of(uuid or ""), text_of(name or "")
 
     def _try(self, read: Callable[[Any], Any], handle: Any) -> Any:
         """A reading, or None if this GPU, this driver or this container does not give it."""
@@ -136,22 +145,32 @@ class Gpus:
             return None
 
 
-def _readers(nvml: Any) -> Iterator[Callable[[Any], list[Value]]]:
-    """Each asks the driver once. Raise ``nvml.NVMLError`` for what is not supported."""
+Read = Callable[[Any], list[Value]]
+"""Asks the driver once. Raises ``nvml.NVMLError`` for what is not supported."""
 
-    def one(name: str, read: Callable[[Any], float]) -> Callable[[Any], list[Value]]:
-        return lambda handle: [(name, None, float(read(handle)))]
 
-    yield one("gpu_utilization_ratio", lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
-    yield one("gpu_power_watts", lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000)
-    yield one("gpu_temperature_celsius", lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
-    yield one("gpu_sm_clock_hertz", lambda gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM) * 1e6)
-    yield one("gpu_encoder_utilization_ratio", lambda gpu: nvml.nvmlDeviceGetEncoderUtilization(gpu)[0] / 100)
-    yield one("gpu_energy_joules", lambda gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000)
+def _one(name: str, read: Callable[[Any], float]) -> Read:
+    return lambda handle: [(name, None, float(read(handle)))]
+
+
+def _readers_of_own(nvml: Any) -> Iterator[Read]:
+    """What a slice has of its own; of its GPU it would tell what others use."""
 
     def memory(gpu: Any) -> list[Value]:
         found = nvml.nvmlDeviceGetMemoryInfo(gpu)
         return [("gpu_memory_used_bytes", None, found.used), ("gpu_memory_total_bytes", None, found.total)]
+
+    yield _one("gpu_utilization_ratio", lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100)
+    yield memory
+
+
+def _readers(nvml: Any) -> Iterator[Read]:
+    """What a GPU tells as a whole."""
+    yield _one("gpu_power_watts", lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000)
+    yield _one("gpu_temperature_celsius", lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
+    yield _one("gpu_sm_clock_hertz", lambda gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM) * 1e6)
+    yield _one("gpu_encoder_utilization_ratio", lambda gpu: nvml.nvmlDeviceGetEncoderUtilization(gpu)[0] / 100)
+    yield _one("gpu_energy_joules", lambda gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000)
 
     def throttled(gpu: Any) -> list[Value]:
         mask = nvml.nvmlDeviceGetCurrentClocksEventReasons(gpu)
@@ -177,39 +196,34 @@ def _readers(nvml: Any) -> Iterator[Callable[[Any], list[Value]]]:
         rows = {"corrected": corrected, "uncorrected": uncorrected}
         return [("gpu_remapped_rows", kind, float(count)) for kind, count in rows.items()]
 
-    yield from (memory, throttled, ecc_errors, remapped_rows)
+    yield from (throttled, ecc_errors, remapped_rows)
 
 
 class _XidEvents:
     """Counts critical driver errors of the GPUs whose driver reports them."""
 
-    def __init__(self, nvml: Any, handles: dict[int, Any]) -> None:
+    def __init__(self, nvml: Any, gpus: Mapping[str, Gpu]) -> None:
         self._nvml = nvml
-        self.counts: dict[int, float] = {}
+        self.counts: dict[str, float] = {}
         """By index, since the start; a GPU that reports none is absent."""
         try:
             self._events = nvml.nvmlEventSetCreate()
         except nvml.NVMLError:
             return
-        for index, handle in handles.items():
+        for name, gpu in gpus.items():
             try:
-                nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, self._events)
+                nvml.nvmlDeviceRegisterEvents(gpu.handle, nvml.nvmlEventTypeXidCriticalError, self._events)
             except nvml.NVMLError:
                 continue
-            self.counts[index] = 0.0
+            self.counts[name] = 0.0
 
     def drain(self) -> None:
         """Count what came since the last call."""
         while self.counts:
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._events, 0)
-                index = self._nvml.nvmlDeviceGetIndex(event.device)
+                name = str(self._nvml.nvmlDeviceGetIndex(event.device))
             except self._nvml.NVMLError:
                 return  # a timeout: nothing has come
-            logger.error("GPU %d reports XID %d", index, event.eventData)
-            self.counts[index] = self.counts.get(index, 0.0) + 1
-
-
-def _text(value: str | bytes) -> str:
-    """Drivers' strings came as bytes from older bindings."""
-    return value.decode() if isinstance(value, bytes) else value
+            logger.error("GPU %s reports XID %d", name, event.eventData)
+            self.counts[name] = self.counts.get(name, 0.0) + 1

@@ -1,7 +1,8 @@
 """The families of GPU readings, by NVML. Which are there depends on the machine: a reading a GPU lacks has no child.
 
-``gpu`` is the index NVML gives the device inside this container; ``hiar_gpu_info`` joins it with other exporters by
-UUID. Totals but that of XIDs are the device's own, from before the server started. Knows no driver.
+Of the GPUs that the server uses. ``gpu`` is the index that NVML gives the device inside this container, of a slice with
+the slice's own behind it; ``hiar_gpu_info`` joins it with other exporters by UUID. Totals but that of XIDs are the
+device's own, from before the server started. Knows no driver.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,16 @@
 """What is measured beside all requests: the event loop's lag, the process, its versions and the GPUs."""
 
 import asyncio
+import os
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import pynvml  # type: ignore[import-untyped]
 from prometheus_client import Histogram, ProcessCollector
 
+from server.gpus import VISIBLE
 from server.metrics.families import Families
 from server.metrics.gpu import GpuCollector, NvmlPoller
 
@@ -16,13 +18,18 @@ _LAG_EVERY_S = 0.25
 
 
 @asynccontextmanager
-async def measuring(families: Families) -> AsyncIterator[None]:
-    """Measure while the body runs."""
+async def measuring(families: Families, devices: Sequence[str]) -> AsyncIterator[None]:
+    """Measure while the body runs.
+
+    Args:
+        families: what is filled.
+        devices: the names of those that the server uses on this node.
+    """
     ProcessCollector(registry=families.registry)
     families.engine.build.labels(_version("hiar-server"), platform.python_version(), _version("torch")).set(1)
     collector = GpuCollector()
     families.registry.register(collector)
-    poller = NvmlPoller(pynvml, collector)
+    poller = NvmlPoller(pynvml, collector, devices, os.environ.get(VISIBLE))
     poller.start()
     lag = asyncio.create_task(_measure_lag(families.engine.loop_lag))
     try:

@@ -34,6 +34,9 @@ def selectors(rendered: Rendered) -> Iterator[str]:
     for pods in pods_of(rendered):
         if (pods.rank > 0) != (pods.role == "node"):
             yield f"{pods.owner}: pod {pods.rank} of a group has the role {pods.role}"
+        for spread in pods.spec.get("topologySpreadConstraints", ()):
+            if not selects(spread["labelSelector"], pods.labels):
+                yield f"{pods.owner}: a spread over {spread['topologyKey']} counts other pods"
     for item in rendered.of("StatefulSet"):
         yield from _selected(item, item["spec"]["selector"], rendered, {"server"})
     for item in rendered.of("Service"):
@@ -105,8 +108,11 @@ def policies(rendered: Rendered) -> Iterator[str]:
         spec = policy["spec"]
         inside = [one for one in pods if selects(spec["podSelector"], one.labels)]
         let_in = {port["port"] for rule in spec.get("ingress", ()) for port in rule.get("ports", ())}
-        for number in {number for one in inside for number in one.ports.values()} - let_in:
-            yield f"NetworkPolicy {policy['metadata']['name']} lets nobody reach port {number}"
+        opened = {
+            number for one in inside for name, number in one.ports.items() if name != "metrics" or _scraped(values)
+        }
+        if let_in != opened:
+            yield f"NetworkPolicy {policy['metadata']['name']} lets in at {sorted(let_in)} and not {sorted(opened)}"
         if values["topology"]["mode"] == "lws" and any(one.role == "server" for one in inside):
             for direction, peers in (("ingress", "from"), ("egress", "to")):
                 if not any(_joins(rule, peers, inside) for rule in spec[direction]):
@@ -115,6 +121,8 @@ def policies(rendered: Rendered) -> Iterator[str]:
             53
         }
         wanted = set(values["model"]["download"]["ports"]) if any(_downloads(one) for one in inside) else set()
+        if values["durability"]["databaseSecret"]["name"] and any(one.role == "server" for one in inside):
+            wanted |= set(values["durability"]["ports"])
         if outwards != wanted:
             yield f"NetworkPolicy {policy['metadata']['name']} opens ports {sorted(outwards)} and not {sorted(wanted)}"
 
@@ -123,6 +131,10 @@ def _joins(rule: Object, peers: str, inside: list[Pods]) -> bool:
     """Whether a rule joins all these pods to each other, at any port."""
     own = [peer["podSelector"] for peer in rule.get(peers, ()) if peer.keys() == {"podSelector"}]
     return "ports" not in rule and all(any(selects(selector, one.labels) for selector in own) for one in inside)
+
+
+def _scraped(values: dict[str, Any]) -> bool:
+    return bool(values["metrics"]["serviceMonitor"]["enabled"] or values["networkPolicy"]["metricsFrom"])
 
 
 def _downloads(pods: Pods) -> bool:
@@ -158,7 +170,7 @@ def references(rendered: Rendered) -> Iterator[str]:
 
 
 def _given(values: dict[str, Any]) -> set[tuple[str, str]]:
-    download, volume = values["model"]["download"], values["model"]["volume"]
+    download, volume, kept = values["model"]["download"], values["model"]["volume"], values["durability"]
     secrets = [values["topology"]["lws"]["groupTokenSecret"]["name"], download["tokenSecret"]["name"]]
     secrets += [item["name"] for item in values["image"]["pullSecrets"]]
     secrets += [item["secretRef"]["name"] for item in values["extraEnvFrom"]]
@@ -168,8 +180,9 @@ def _given(values: dict[str, Any]) -> set[tuple[str, str]]:
         *(("Secret", name) for name in secrets if name),
         *(("ConfigMap", name) for name in maps),
         ("PersistentVolumeClaim", volume["existingClaim"]),
-        ("PersistentVolumeClaim", values["durability"]["existingClaim"]),
-        ("Secret", values["durability"]["databaseSecret"]["name"]),
+        ("PersistentVolumeClaim", kept["volume"]["existingClaim"]),
+        ("Secret", kept["databaseSecret"]["name"]),
+        ("Secret", kept["storeSecret"]["name"]),
         *([] if values["serviceAccount"]["create"] else [("ServiceAccount", account)]),
     }
 

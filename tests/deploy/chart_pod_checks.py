@@ -78,7 +78,7 @@ def _compared(found: Settings, values: Mapping[str, Any], pods: Pods) -> dict[st
         "max_upload": (found.max_upload, ours["maxUploadBytes"]),
         "cors_origins": (found.cors_origins, tuple(ours["corsOrigins"])),
         "trusted_proxies": (found.trusted_proxies, tuple(ours["trustedProxies"])),
-        "data": (found.data, "/data" if kept["existingClaim"] else "memory"),
+        "data": (found.data, "memory" if kept["volume"]["kind"] == "none" else "/data"),
         "database": (found.database is not None, bool(kept["databaseSecret"]["name"])),
         "store": (found.store, kept["store"] or None),
         "keep_hours": (found.keep_hours, kept["keepHours"]),
@@ -138,6 +138,8 @@ def gpus(rendered: Rendered) -> Iterator[str]:
             names = environment_of(container).get("HIAR_DEVICES", "").split(",")
             wanted = [f"cuda:{number}" for number in range(sum(name.startswith("cuda") for name in names))]
             asked = container.get("resources", {}).get("limits", {}).get(resource, 0)
+            if not resource:
+                asked = len(wanted) if container.get("resources", {}).get("claims") else 0
             if asked != len(wanted) or (wanted and names != wanted):
                 yield f"{pods.owner}: {asked} GPUs for devices {','.join(names)}"
 

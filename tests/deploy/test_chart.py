@@ -63,7 +63,7 @@ def test_without_values_the_small_model_runs_as_the_server_would_by_itself() -> 
 def test_examples_of_the_readme_fit() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (CHART / "README.md").read_text(), re.DOTALL)
     examples = [yaml.safe_load(block) for block in blocks if "devices:" in block]
-    assert len(examples) == 2
+    assert len(examples) == 4
     for example in examples:
         made = render(example)
         assert faults(made, NEWEST) == []
@@ -130,7 +130,7 @@ def test_a_server_answers_to_every_name_that_leads_to_it(rendered: Rendered) -> 
     for name in (service, *pods):
         for suffix in ("", f".{NAMESPACE}", f".{NAMESPACE}.svc", f".{NAMESPACE}.svc.cluster.local"):
             assert known.knows(name + suffix)
-    assert all(known.knows(name) for name in ("10.1.2.3", "localhost", *fronts))
+    assert all(known.knows(name) for name in ("10.1.2.3", "fd00::1", "localhost", *fronts))
     assert known.knows("evil.example") is ("any.example" in fronts)
 
 

@@ -10,21 +10,32 @@ from tests.deploy.chart import CHART, render, values_of
 from tests.deploy.real_prometheus import promtool
 
 SERIES = {
-    # service, pod: running, waiting, slots
-    ("live-pods", "live-0"): (2, 1, 2),
-    ("live-pods", "live-1"): (1, 0, 2),
-    ("live-pods", "live-2"): (0, 0, 0),  # has not started yet
-    ("other-pods", "other-0"): (9, 9, 1),
+    # service, pod: running, waiting, slots; seconds of video made, and stalled, in 15 s
+    ("live-pods", "live-0"): (2, 1, 2, 20, 4),  # full by its places, and slow
+    ("live-pods", "live-1"): (1, 0, 2, 15, 0),
+    ("live-pods", "live-2"): (0, 0, 0, 0, 0),  # has not started yet
+    ("live-pods", "live-3"): (1, 0, 2, 9, 6),  # has a place, and is too slow for the one that runs
+    ("live-pods", "live-4"): (1, 0, 2, 9, 0),  # makes less than plays because its viewer pauses
+    ("live-pods", "live-5"): (1, 0, 2, 15, 1),  # keeps pace, and made up for something
+    ("other-pods", "other-0"): (9, 9, 1, 15, 15),
 }
+
+
+LOAD = 4.0
 
 
 def samples(folder: Path, expr: str, expected: dict[str, float]) -> str:
     """What promtool says of an expression that should give these values by label; nothing if it does."""
-    metrics = ("hiar_videos_running", "hiar_videos_waiting", "hiar_video_slots")
+    gauges = ("hiar_videos_running", "hiar_videos_waiting", "hiar_video_slots")
+    totals = ("hiar_video_generated_seconds_total", "hiar_stream_stalled_seconds_total")
     series = [
-        {"series": f'{metric}{{namespace="studio",service="{service}",pod="{pod}"}}', "values": f"{value}x8"}
-        for (service, pod), values in SERIES.items()
-        for metric, value in zip(metrics, values, strict=True)
+        {"series": f'{metric}{{namespace="studio",service="{service}",pod="{pod}"}}', "values": values}
+        for (service, pod), numbers in SERIES.items()
+        for metric, values in zip(
+            (*gauges, *totals),
+            (*(f"{value}x8" for value in numbers[:3]), *(f"0+{value}x8" for value in numbers[3:])),
+            strict=True,
+        )
     ]
     wanted = [{"labels": labels, "value": value} for labels, value in expected.items()]
     asked = {"expr": expr, "eval_time": "2m", "exp_samples": wanted}
@@ -52,14 +63,19 @@ def adapter_query() -> str:
 
 
 def test_keda_gets_the_summed_load_of_the_release(tmp_path: Path) -> None:
-    assert samples(tmp_path, keda_query(), {"{}": 2.0}) == ""
+    assert samples(tmp_path, keda_query(), {"{}": LOAD}) == ""
 
 
 def test_an_adapter_gets_the_load_of_each_pod(tmp_path: Path) -> None:
-    assert samples(tmp_path, adapter_query(), {'{pod="live-0"}': 1.5, '{pod="live-1"}': 0.5}) == ""
+    loads = {"live-0": 1.5, "live-1": 0.5, "live-3": 1.0, "live-4": 0.5, "live-5": 0.5}
+    assert samples(tmp_path, adapter_query(), {f'{{pod="{pod}"}}': load for pod, load in loads.items()}) == ""
+    assert sum(loads.values()) == LOAD
 
 
-@pytest.mark.parametrize(("old", "new"), [("_waiting", "_queued"), ("live-pods", "live"), (" > 0", "")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("_waiting", "_queued"), ("live-pods", "live"), (" > 0", ""), ("0.95", "1.5"), ("_stalled", "_halted")],
+)
 def test_another_query_does_not(tmp_path: Path, old: str, new: str) -> None:
     assert old in keda_query()
-    assert samples(tmp_path, keda_query().replace(old, new), {"{}": 2.0}) != ""
+    assert samples(tmp_path, keda_query().replace(old, new), {"{}": LOAD}) != ""

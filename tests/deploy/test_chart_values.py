@@ -57,7 +57,15 @@ REFUSED = [
     ("server/allowedHosts", ["a b"]),
     ("server/corsOrigins", ["*"]),
     ("server/trustedProxies", ["proxy"]),
-    ("durability/existingClaim", "My Claim"),
+    ("durability/volume/existingClaim", "My Claim"),
+    ("durability/volume/kind", "hostPath"),
+    ("durability/storeSecret/name", "My Secret"),
+    ("durability/ports", [0]),
+    ("enabled", False),
+    ("image/tag", 20261130),
+    ("podLabels/version", 1.10),
+    ("podAnnotations/scrape", True),
+    ("nodeSelector/gpus", 8),
     ("durability/store", "folder"),
     ("durability/keepHours", -1),
     ("durability/advertise", "pod"),
@@ -87,6 +95,9 @@ REFUSED = [
     ("autoscaling/targetLoad", 0.8),
     ("podDisruptionBudget/maxUnavailable", "half"),
     ("extraEnv", [{"name": "HIAR_PORT", "value": "1"}]),
+    ("extraEnv", [{"name": "IDS", "value": [1]}]),
+    ("extraEnv", [{"name": "ID", "value": 2**60}]),
+    ("extraEnv", [{"name": "ID", "values": "1"}]),
 ]
 
 
@@ -111,6 +122,8 @@ CONTRADICTIONS = [
     ("/model/name", {"model": {"preset": "self-forcing"}}),
     ("/model/download/only", {"model": {"name": "m", "download": {"source": "self-forcing", "only": ["vae/*"]}}}),
     ("/model/download/only", {"model": {"name": "hiar", "download": {"source": "hiar", "only": ["vae/*"]}}}),
+    ("/durability/volume/existingClaim", {"durability": {"volume": {"kind": "existing"}}}),
+    ("/resources/claims", {"devices": {"kind": "cuda", "gpuResource": ""}, "resources": {"claims": []}}),
     ("/autoscaling/keda/serverAddress", {"autoscaling": {"kind": "keda"}}),
     ("/httpRoute/parentRefs", {"httpRoute": {"enabled": True}}),
     (
@@ -136,13 +149,25 @@ def test_values_that_contradict_each_other_are_refused_by_a_path(path: str, valu
         render(values)
 
 
+CLAIM = {"kind": "existing", "existingClaim": "jobs"}
 UNEQUAL = [
     ("/resources/limits", {"resources": {"limits": {"nvidia.com/gpu": 1}}}),
     ("/metrics/port", {"metrics": {"port": 8000}}),
     ("/autoscaling/minReplicas", {"autoscaling": {"minReplicas": 5}}),
-    ("/durability/databaseSecret/name", {"durability": {"existingClaim": "jobs"}, "topology": {"replicas": 2}}),
+    ("/durability/databaseSecret/name", {"topology": {"replicas": 2}}),
+    ("/durability/databaseSecret/name", {"autoscaling": {"kind": "hpa"}, "durability": {"volume": CLAIM}}),
     ("/durability/databaseSecret/name", {"durability": {"store": "s3://live/videos"}}),
     ("/durability/store", {"durability": {"databaseSecret": {"name": "database"}}}),
+    ("/durability/store", {"durability": {"databaseSecret": {"name": "database"}, "volume": {"kind": "perPod"}}}),
+    ("/durability/store", {"durability": {"storeSecret": {"name": "store"}}}),
+    ("/durability/keepBytes", {"durability": {"volume": {"kind": "emptyDir"}}}),
+    (
+        "/durability/volume/kind",
+        {
+            "durability": {"volume": {"kind": "perPod"}},
+            "topology": {"mode": "lws", "lws": {"groupTokenSecret": {"name": "g"}}},
+        },
+    ),
 ]
 
 
@@ -167,7 +192,8 @@ def test_schema_refuses_unknown_keys_everywhere() -> None:
 def test_schema_and_readme_are_up_to_date() -> None:
     """Otherwise run ``python deploy/helm/document.py``."""
     keys = document.described_keys(VALUES)
-    assert document.schema_text(document.with_descriptions(json.loads(SCHEMA), keys)) == SCHEMA
+    described = document.with_descriptions(json.loads(SCHEMA), keys)
+    assert document.schema_text(document.with_required(described, keys)) == SCHEMA
     assert document.with_table(README, keys) == README
 
 
@@ -207,6 +233,7 @@ def test_a_comment_becomes_the_description() -> None:
     schema = {"properties": {"a": {"type": "object", "properties": {"b": {"type": "array"}}}}}
     described = document.with_descriptions(schema, keys)
     assert described["properties"]["a"]["properties"]["b"] == {"description": "Peel.", "type": "array"}
+    assert document.with_required(described, keys)["properties"]["a"]["required"] == ["b"]
     with pytest.raises(ValueError, match=r"the schema has no a\.b"):
         document.with_descriptions({"properties": {"a": {}}}, keys)
     table = document.with_table(f"Before.\n{document.BEGIN}\nold\n{document.END}\nAfter.\n", keys)

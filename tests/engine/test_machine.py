@@ -17,6 +17,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "meminfo").write_text(f"MemTotal: {32 * GIB // 1024} kB\nMemAvailable: {24 * GIB // 1024} kB\n")
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     return tmp_path
 
@@ -33,6 +34,51 @@ def test_cores_are_those_of_the_quota(group: Path, quota: str | None, cores: int
 def test_cores_are_those_that_the_process_is_pinned_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     assert machine.usable_cores() == 2
+
+
+def put(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{text}\n")
+
+
+def test_a_quota_holds_for_the_groups_below(group: Path) -> None:
+    """As systemd makes them: the service has none, its slice has one."""
+    (group / "own").write_text("0::/studio.slice/hiar.service\n")
+    put(group / "studio.slice" / "hiar.service", cpu__max="max 100000")
+    assert machine.usable_cores() == 64
+    put(group / "studio.slice", cpu__max="300000 100000")
+    assert machine.usable_cores() == 3
+    put(group / "studio.slice" / "hiar.service", cpu__max="100000 100000")
+    assert machine.usable_cores() == 1
+
+
+@pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
+@pytest.mark.parametrize("inside", [True, False], ids=["in a container", "on the host"])
+def test_a_quota_of_control_groups_of_version_1(group: Path, mount: str, inside: bool) -> None:
+    """A container sees its own group at the root, and may be told a name that is only the host's."""
+    (group / "own").write_text(f"9:memory:/docker/0a1b\n4:{mount}:/docker/0a1b\n3:cpuset:/\n0::/\n")
+    own = group / mount if inside else group / mount / "docker" / "0a1b"
+    put(own, cpu__cfs_quota_us=-1, cpu__cfs_period_us=100_000)
+    assert machine.usable_cores() == 64
+    put(own, cpu__cfs_quota_us=250_000, cpu__cfs_period_us=100_000)
+    assert machine.usable_cores() == 3
+
+
+def test_memory_of_control_groups_of_version_1(group: Path) -> None:
+    (group / "own").write_text("9:memory:/docker/0a1b\n0::/\n")
+    own = group / "memory" / "docker" / "0a1b"
+    put(own, memory__limit_in_bytes=2**63 - 4096, memory__usage_in_bytes=20 * GIB)
+    assert machine.free_host_bytes() == 24 * GIB
+    put(own, memory__limit_in_bytes=16 * GIB, memory__usage_in_bytes=15 * GIB)
+    (own / "memory.stat").write_text(f"active_file 0\ntotal_active_file {GIB}\ntotal_inactive_file {2 * GIB}\n")
+    assert machine.free_host_bytes() == 4 * GIB
+
+
+def test_a_group_beside_the_containers_is_not_looked_for(group: Path) -> None:
+    (group / "own").write_text("0::/../other\n")
+    put(group, cpu__max="100000 100000")
+    assert machine.usable_cores() == 64
 
 
 def test_memory_is_what_the_kernel_says_is_available(group: Path) -> None:

@@ -235,7 +235,7 @@ def test_absent_folder(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="gone does not exist"):
         read_manifest(tmp_path / "gone")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="file does not exist"):
+    with pytest.raises(StartError, match="file is a file; give the folder that it lies in"):
         read_manifest(tmp_path / "file")
 
 

@@ -156,7 +156,7 @@ class FakeWorker:
 
 @dataclass(eq=False)
 class FakeHosts:
-    """Devices of one host. ``answers`` replaces what workers say to a kind of message; None keeps them silent."""
+    """Devices, by default of one host. ``answers`` replaces what workers say to a message; None keeps them silent."""
 
     num_devices: int = 2
     answers: dict[type, Any] = field(default_factory=dict)
@@ -167,10 +167,12 @@ class FakeHosts:
     """Whether devices open by themselves."""
     last: type | None = None
     """A worker dies with its answer to this kind of message."""
+    num_nodes: int = 1
+    """The devices take turns to be of one."""
     stopped: bool = False
 
     async def wait_nodes(self) -> tuple[tuple[int, str], ...]:
-        return ((0, "cpu"),) * self.num_devices
+        return tuple((number % self.num_nodes, "cpu") for number in range(self.num_devices))
 
     def open_worker(
         self, node_rank: int, device: str, tell: Callable[[Any], None], lost: Callable[[str], None]

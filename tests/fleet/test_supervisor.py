@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import StartError
-from engine.fleet.supervisor import LOSS_SPAN_S, PAUSES_S, Supervisor
+from engine.fleet.supervisor import LOSS_SPAN_S, NODE_PAUSE_S, PAUSES_S, Supervisor
 from engine.messages import (
     Assign,
     BlockDone,
@@ -125,6 +125,43 @@ def test_a_worker_that_dies_in_the_first_start_is_for_the_operator_too(monkeypat
         assert site.num_groups == 1
 
     supervised(monkeypatch, body)
+
+
+def test_another_node_that_goes_in_the_first_start_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again and again: it is no error of the operator's, and no loss of a group that served."""
+
+    async def body(site: Site) -> None:
+        site.hosts.num_nodes = 2
+        site.hosts.answers[MeasureCosts] = None
+        await site.supervisor.start()
+        await settle()
+        for _ in range(len(PAUSES_S) + 1):
+            lost = site.hosts.present
+            await site.lose_one()
+            assert await site.seconds_until_next_group() == pytest.approx(NODE_PAUSE_S, abs=0.1)
+            assert all(worker.stopped for worker in lost)
+        site.hosts.answers.clear()
+        await site.lose_one()
+        await site.supervisor.wait_ready()
+        assert site.events == [("serves",), ("ready",)]
+
+    supervised(monkeypatch, body)
+
+
+def test_a_node_that_goes_again_and_again_ends_the_first_start_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(site: Site) -> None:
+        site.hosts.num_nodes = 2
+        site.hosts.answers[MeasureCosts] = None
+        await site.supervisor.start()
+        await settle()
+        while site.supervisor.view().state == EngineState.STARTING:
+            await site.lose_one()
+            await asyncio.sleep(3.0)
+        with pytest.raises(StartError, match=r"^worker 1 is gone while it started$"):
+            await site.supervisor.wait_ready()
+        assert site.num_groups == 11  # one each 3 s, for 30 s
+
+    supervised(monkeypatch, body, start_timeout_s=30.0)
 
 
 def test_no_worker_lives_on_after_a_start_that_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""The part of ``pynvml`` that we call, for two GPUs of which the second can do little. No other fake stands for it."""
+"""The part of ``pynvml`` that we call, for two GPUs of which the second can do little. No other fake stands for it.
+
+A GPU is its index, a slice of one (MIG) its UUID.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -39,8 +42,8 @@ class FakeNvml:
         self.xids: list[tuple[int, int]] = []
         self.energy_mj = 5_000
         self.count = 2
-        self.is_cut = False
-        """Whether the first is cut into instances."""
+        self.slices: dict[int, dict[int, str]] = {}
+        """UUIDs of the slices of a GPU that is cut, by their places."""
 
     def nvmlInit(self) -> None:
         if self.absent is not None:
@@ -56,24 +59,46 @@ class FakeNvml:
         return self.count
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index >= self.count:
+            raise NVMLError("invalid argument")
         return index
 
     def nvmlDeviceGetIndex(self, gpu: int) -> int:
         return gpu
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if not any(uuid in places.values() for places in self.slices.values()):
+            raise NVMLError("not found")
+        return uuid
+
     def nvmlDeviceGetMigMode(self, gpu: int) -> list[int]:
-        return self._of(gpu, [int(self.is_cut), 0])
+        if gpu not in self.slices:
+            raise NotSupported
+        return [1, 1]
 
-    def nvmlDeviceGetUUID(self, gpu: int) -> str:
-        return self._of(gpu, f"GPU-{gpu}", f"GPU-{gpu}")
+    def nvmlDeviceGetMaxMigDeviceCount(self, gpu: int) -> int:
+        return 7
 
-    def nvmlDeviceGetName(self, gpu: int) -> str:
-        return self._of(gpu, "H100", "Small")
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, gpu: int, place: int) -> str:
+        if place not in self.slices[gpu]:
+            raise NVMLError("not found")
+        return self.slices[gpu][place]
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, uuid: str) -> int:
+        return next(gpu for gpu, places in self.slices.items() if uuid in places.values())
+
+    def nvmlDeviceGetUUID(self, gpu: int | str) -> str:
+        return gpu if isinstance(gpu, str) else self._of(gpu, f"GPU-{gpu}", f"GPU-{gpu}")
+
+    def nvmlDeviceGetName(self, gpu: int | str) -> str:
+        return "H100 MIG 1g.10gb" if isinstance(gpu, str) else self._of(gpu, "H100", "Small")
 
     def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:
         return SimpleNamespace(gpu=self._of(gpu, 87, 3))
 
-    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:
+    def nvmlDeviceGetMemoryInfo(self, gpu: int | str) -> Any:
+        if isinstance(gpu, str):
+            return SimpleNamespace(used=2**30, total=10 * 2**30)
         return SimpleNamespace(used=self._of(gpu, 60 * 2**30, 2**30), total=80 * 2**30)
 
     def nvmlDeviceGetPowerUsage(self, gpu: int) -> int:
@@ -113,8 +138,10 @@ class FakeNvml:
         gpu, xid = self.xids.pop(0)
         return SimpleNamespace(device=gpu, eventData=xid)
 
-    def _of(self, gpu: int, first: Any, second: Any = NotSupported) -> Any:
-        """What a GPU says; by default the second does not support it."""
+    def _of(self, gpu: int | str, first: Any, second: Any = NotSupported) -> Any:
+        """What a GPU says; by default the second does not support it, and no slice does."""
+        if isinstance(gpu, str):
+            raise NotSupported
         if gpu in self.fallen_off:
             raise NVMLError("GPU is lost")
         if gpu == 1 and second is NotSupported:

@@ -75,7 +75,7 @@ def test_a_gpu_is_called_absent_only_where_that_is_sure(absent: Exception | None
 )
 def test_a_gpu_beyond_those_there_are(devices: list[str], visible: str | None, is_cut: bool, told: str | None) -> None:
     nvml = FakeNvml()
-    nvml.is_cut = is_cut
+    nvml.slices = {0: {0: "MIG-0"}} if is_cut else {}
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert absent_gpu(devices, nvml, environment) == told
 

@@ -314,11 +314,11 @@ def test_a_database_that_does_not_answer_refuses_jobs_and_nothing_else(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--data", "/dev/null/x"), "--data: /dev/null/x cannot be written (Not a directory); give another folder"),
+        (("--data", "/dev/null/x"), "--data: /dev/null/x cannot be written (it is no folder); give another folder"),
         (("--data", "memory", "--store", "/tmp/x"), "--data is memory; with it give both --database and --store"),
         (("--database", "nonsense", "--data", "{}"), "--database: this is no URL of SQLAlchemy, such as postgresql"),
         (("--database", "oracle://x/y", "--data", "{}"), "--database: oracle://x/y is of no kind that is known"),
-        (("--store", "nosuch://x", "--data", "{}"), "--store: nosuch://x cannot be used: Protocol not known"),
+        (("--store", "nosuch://x", "--data", "{}"), "--store: nosuch://x cannot be used (Protocol not known"),
         (
             (
                 "--advertise",

@@ -4,6 +4,7 @@ A folder's files are appended to, and what was written outlives the process at o
 object store appends nothing: there every group of records is an object of its own, whole as soon as it is there.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -83,6 +84,8 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         """Raises ``OSError`` where it cannot be made."""
         path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, f"user {os.geteuid()} may not write to it", str(path))
         self._path = path
 
     def begin(self, video_id: str) -> Appender:

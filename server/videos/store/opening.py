@@ -57,7 +57,7 @@ def open_store(settings: Settings, environment: Mapping[str, str] = os.environ) 
     """The store; None where nothing is to be kept. Raises ``SettingError``."""
     if settings.data == MEMORY and settings.database is None and settings.store is None:
         return None
-    data = default_folder(environment) if settings.data is None else Path(settings.data).expanduser()
+    data = _data(settings.data, environment)
     if settings.data == MEMORY and (settings.database is None or settings.store is None):
         raise SettingError("--data is memory; with it give both --database and --store, or neither")
     lock = _locked(data) if settings.database is None else None
@@ -93,13 +93,21 @@ def _shared_leases(database: Engine, settings: Settings, data: Path) -> Leases:
     return Leases(database, is_alone=False)
 
 
+def _data(given: str | None, environment: Mapping[str, str]) -> Path:
+    try:
+        return default_folder(environment) if given is None else Path(given).expanduser()
+    except RuntimeError as error:
+        where = "this user has no home folder" if given is None else f"{given} is below no home folder"
+        raise SettingError(f"--data: {where}; give a folder by its whole name, or --data memory") from error
+
+
 def _locked(data: Path) -> IO[str]:
     """Take the folder for this process alone: SQLite on it knows one owner."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("a+")
     except OSError as error:
-        message = f"--data: {data} cannot be written ({error.strerror}); give another folder, or --data memory"
+        message = f"--data: {data} cannot be written ({_unwritten(error)}); give another folder, or --data memory"
         raise SettingError(message) from error
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # is not inherited by workers, and ends with the process
@@ -118,7 +126,16 @@ def _folder(url: str | None, data: Path) -> Folder:
             f"--store: {url} needs another package: {error}; for s3: pip install 'hiar-server[s3]'"
         ) from error
     except (OSError, ValueError) as error:
-        raise SettingError(f"--store: {url or data / 'videos'} cannot be used: {error}") from error
+        reason = _unwritten(error) if isinstance(error, OSError) else error
+        message = f"--store: {url or data / 'videos'} cannot be used ({reason}); mend that, or give another place"
+        raise SettingError(message) from error
+
+
+def _unwritten(error: OSError) -> str:
+    """Why nothing can be written there."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it is no folder"
+    return (error.strerror or str(error)).splitlines()[0]
 
 
 def _database(text: str) -> Engine:
@@ -138,9 +155,12 @@ def _database(text: str) -> Engine:
         raise SettingError(
             f"--database: {shown} needs the package {error.name}; pip install 'hiar-server[postgres]'"
         ) from error
-    except (SQLAlchemyError, ValueError) as error:
+    except ValueError as error:
+        raise SettingError(f"--database: {shown} cannot be used: {error}") from error
+    except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
-        raise SettingError(f"--database: {shown} cannot be used: {reason}") from error
+        fix = "it must be there, and this user must be able to write to it"
+        raise SettingError(f"--database: {shown} cannot be used: {reason}; {fix}") from error
     return database
 
 

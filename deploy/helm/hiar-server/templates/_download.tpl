@@ -8,11 +8,11 @@ nothing when all is there. */}}
 {{- range $download.only }}{{ $command = concat $command (list "--only" .) }}{{ end -}}
 {{- if $download.tinyDecoder }}{{ $command = append $command "--tiny-decoder" }}{{ end -}}
 - name: download
-  image: {{ include "hiar.image" . }}
+  image: {{ include "hiar.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: {{ toJson $command }}
   securityContext:
-    {{- toYaml .Values.securityContext | nindent 4 }}
+    {{- .Values.securityContext | default dict | toYaml | nindent 4 }}
   {{- if or $download.tokenSecret.name $download.extraEnv }}
   env:
     {{- if $download.tokenSecret.name }}
@@ -21,11 +21,11 @@ nothing when all is there. */}}
         secretKeyRef: {{- toYaml $download.tokenSecret | nindent 10 }}
     {{- end }}
     {{- with $download.extraEnv }}
-    {{- toYaml . | nindent 4 }}
+    {{- include "hiar.extraEnv" . | nindent 4 }}
     {{- end }}
   {{- end }}
   resources:
-    {{- toYaml $download.resources | nindent 4 }}
+    {{- $download.resources | default dict | toYaml | nindent 4 }}
   volumeMounts:
     - {name: tmp, mountPath: /tmp}
     - {name: models, mountPath: /models}
@@ -35,11 +35,11 @@ nothing when all is there. */}}
 {{- define "hiar.waitContainer" -}}
 {{- $folder := include "hiar.modelFolder" . -}}
 - name: wait-for-model
-  image: {{ include "hiar.image" . }}
+  image: {{ include "hiar.image" . | quote }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   command: [sh, -c, "until [ -f {{ $folder }}/.complete ] && [ ! -e {{ $folder }}/.hiar-download ]; do sleep 2; done"]
   securityContext:
-    {{- toYaml .Values.securityContext | nindent 4 }}
+    {{- .Values.securityContext | default dict | toYaml | nindent 4 }}
   resources:
     requests: {cpu: 10m, memory: 16Mi}
     limits: {memory: 64Mi}

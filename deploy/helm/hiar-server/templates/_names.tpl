@@ -4,16 +4,19 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Short enough for what is put behind it, and for the names of pods in labels. */}}
+{{/* Short enough for what is put behind it, and for the names of pods in labels. A service's begins with a letter, which
+a release's need not. */}}
 {{- define "hiar.fullname" -}}
 {{- $name := include "hiar.name" . -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Values.fullnameOverride -}}
+{{- else if regexMatch "^[0-9]" .Release.Name -}}
+{{- $full = printf "%s-%s" $name .Release.Name -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
+{{- $full | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* Not the fullname with lws: its controller takes a Service of the group's name for the headless one it needs. */}}
@@ -28,7 +31,7 @@
 {{/* Names that requests may call a server by: of services and pods inside the cluster, and of what stands in front. */}}
 {{- define "hiar.hosts" -}}
 {{- $pods := eq .Values.topology.mode "lws" | ternary (include "hiar.workload" .) (include "hiar.headless" .) -}}
-{{- $names := .Values.server.allowedHosts -}}
+{{- $names := .Values.server.allowedHosts | default list -}}
 {{- range $name := list (include "hiar.fullname" .) (printf "*.%s" $pods) -}}
 {{- range $suffix := list "" ".%s" ".%s.svc" ".%s.svc.cluster.local" -}}
 {{- $names = append $names (printf "%s%s" $name (replace "%s" $.Release.Namespace $suffix)) -}}
@@ -53,8 +56,8 @@
 
 {{/* What selects all pods of a release; a component is added. */}}
 {{- define "hiar.instance" -}}
-app.kubernetes.io/name: {{ include "hiar.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "hiar.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Pods that serve HTTP. */}}
@@ -77,8 +80,8 @@ matchExpressions:
 {{- define "hiar.labels" -}}
 {{ include "hiar.instance" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
 {{- define "hiar.image" -}}

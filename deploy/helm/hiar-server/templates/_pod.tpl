@@ -47,17 +47,17 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "hiar.serviceAccount" .root }}
+  serviceAccountName: {{ include "hiar.serviceAccount" .root | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false # a service named hiar would set HIAR_PORT
   terminationGracePeriodSeconds: {{ include "hiar.graceSeconds" .root }}
   securityContext:
-    {{- toYaml $values.podSecurityContext | nindent 4 }}
+    {{- $values.podSecurityContext | default dict | toYaml | nindent 4 }}
   {{- with $values.image.pullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with include "hiar.placement" .root | trim }}
+  {{- with include "hiar.placement" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
   {{- with include "hiar.initContainers" .root }}
@@ -68,15 +68,22 @@ spec:
     {{- include "hiar.container" . | nindent 4 }}
   volumes:
     {{- include "hiar.volumes" .root | nindent 4 }}
-    {{- if and (eq .role "server") $values.durability.existingClaim }}
-    - {name: data, persistentVolumeClaim: {claimName: {{ $values.durability.existingClaim }}}}
+    {{- if eq .role "server" }}
+    {{- include "hiar.dataVolume" $values.durability.volume | nindent 4 }}
     {{- end }}
 {{- end -}}
 
 {{- define "hiar.placement" -}}
-{{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "runtimeClassName" }}
-{{- with index $.Values $key }}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" "runtimeClassName" "resourceClaims" }}
+{{- with index $.root.Values $key }}
 {{ toYaml (dict $key .) }}
+{{- end }}
+{{- end }}
+{{- $own := include "hiar.instance" .root | fromYaml | merge (dict "app.kubernetes.io/component" .role) -}}
+{{- with .root.Values.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+  - {{ hasKey . "labelSelector" | ternary . (merge (dict "labelSelector" (dict "matchLabels" $own)) .) | toJson }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -84,19 +91,19 @@ spec:
 {{- define "hiar.container" -}}
 {{- $values := .root.Values -}}
 - name: server
-  image: {{ include "hiar.image" .root }}
+  image: {{ include "hiar.image" .root | quote }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
   command: [hiar-server]
   securityContext:
-    {{- toYaml $values.securityContext | nindent 4 }}
+    {{- $values.securityContext | default dict | toYaml | nindent 4 }}
   env:
     {{- include "hiar.env" . | nindent 4 }}
     {{- with $values.extraEnv }}
-    {{- toYaml . | nindent 4 }}
+    {{- include "hiar.extraEnv" . | nindent 4 }}
     {{- end }}
-  {{- with $values.extraEnvFrom }}
+  {{- with include "hiar.envFrom" . }}
   envFrom:
-    {{- toYaml . | nindent 4 }}
+    {{- . | nindent 4 }}
   {{- end }}
   {{- if eq .role "server" }}
   ports:
@@ -111,9 +118,26 @@ spec:
     {{- include "hiar.resources" .root | nindent 4 }}
   volumeMounts:
     {{- include "hiar.mounts" .root | nindent 4 }}
-    {{- if and (eq .role "server") $values.durability.existingClaim }}
+    {{- if and (eq .role "server") (ne $values.durability.volume.kind "none") }}
     - {name: data, mountPath: /data}
     {{- end }}
+{{- end -}}
+
+{{- define "hiar.envFrom" -}}
+{{- $store := .root.Values.durability.storeSecret.name -}}
+{{- if and $store (eq .role "server") -}}
+- secretRef: {name: {{ $store | quote }}}
+{{ end -}}
+{{- with .root.Values.extraEnvFrom }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{/* More environment; Kubernetes wants numbers and booleans as text. */}}
+{{- define "hiar.extraEnv" -}}
+{{- range . -}}
+{{- $value := get . "value" -}}
+{{- $text := or (kindIs "string" $value) (kindIs "invalid" $value) | ternary $value (toJson $value) -}}
+- {{ hasKey . "value" | ternary (merge (dict "value" $text) .) . | toJson }}
+{{ end -}}
 {{- end -}}
 
 {{/* The server answers /livez while it loads and while it recovers; /readyz when it takes requests. */}}
@@ -130,8 +154,8 @@ readinessProbe:
 {{- end -}}
 
 {{- define "hiar.resources" -}}
-{{- $resources := deepCopy .Values.resources -}}
-{{- if eq .Values.devices.kind "cuda" -}}
+{{- $resources := .Values.resources | default dict | deepCopy -}}
+{{- if and (eq .Values.devices.kind "cuda") .Values.devices.gpuResource -}}
 {{- $gpus := dict .Values.devices.gpuResource (int .Values.devices.count) -}}
 {{- $limits := merge $gpus ($resources.limits | default dict) -}}
 {{- $_ := set $resources "limits" $limits -}}
@@ -212,7 +236,7 @@ readinessProbe:
 
 {{/* Where jobs outlive their pod. */}}
 {{- define "hiar.durability" }}
-- {name: HIAR_DATA, value: {{ empty .existingClaim | ternary "memory" "/data" }}}
+- {name: HIAR_DATA, value: {{ eq .volume.kind "none" | ternary "memory" "/data" }}}
 {{- with .store }}
 - {name: HIAR_STORE, value: {{ . | quote }}}
 {{- end }}
@@ -243,15 +267,15 @@ readinessProbe:
 {{- end -}}
 
 {{- define "hiar.volumes" -}}
-- {name: tmp, emptyDir: {sizeLimit: {{ .Values.storage.tmpSize }}}}
-- {name: cache, emptyDir: {sizeLimit: {{ .Values.storage.cacheSize }}}}
-- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.storage.shmSize }}}}
+- {name: tmp, emptyDir: {sizeLimit: {{ .Values.storage.tmpSize | quote }}}}
+- {name: cache, emptyDir: {sizeLimit: {{ .Values.storage.cacheSize | quote }}}}
+- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .Values.storage.shmSize | quote }}}}
 {{- if and .Values.model.name (ne .Values.model.volume.kind "perPod") }}
-- {name: models, persistentVolumeClaim: {claimName: {{ include "hiar.modelClaim" . }}}}
+- {name: models, persistentVolumeClaim: {claimName: {{ include "hiar.modelClaim" . | quote }}}}
 {{- end }}
 {{- with .Values.auth.keysSecret }}
 {{- if .name }}
-- {name: keys, secret: {secretName: {{ .name }}, items: [{key: {{ .key }}, path: {{ .key }}}]}}
+- {name: keys, secret: {secretName: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: {{ .key | quote }}}]}}
 {{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
@@ -259,14 +283,21 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
-{{/* The spec of every claim that the chart makes. */}}
+{{/* Where jobs lie. A claim for each pod is no volume of the pod. */}}
+{{- define "hiar.dataVolume" -}}
+{{- if eq .kind "existing" -}}
+- {name: data, persistentVolumeClaim: {claimName: {{ .existingClaim | quote }}}}
+{{- else if eq .kind "emptyDir" -}}
+- {name: data, emptyDir: {sizeLimit: {{ .size | quote }}}}
+{{- end -}}
+{{- end -}}
+
+{{/* The spec of a claim that the chart makes, for a volume of the values. */}}
 {{- define "hiar.claimSpec" -}}
-{{- with .Values.model.volume -}}
-accessModes: {{ toJson .accessModes }}
+accessModes: {{ .accessModes | default (list "ReadWriteOnce") | toJson }}
 {{- with .storageClassName }}
-storageClassName: {{ . }}
+storageClassName: {{ . | quote }}
 {{- end }}
 resources:
-  requests: {storage: {{ .size }}}
-{{- end }}
+  requests: {storage: {{ .size | quote }}}
 {{- end -}}

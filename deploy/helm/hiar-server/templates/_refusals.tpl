@@ -3,7 +3,7 @@
 {{- define "hiar.refusals" -}}
 {{- $gpu := .Values.devices.gpuResource -}}
 {{- range $key, $amounts := .Values.resources -}}
-{{- if hasKey $amounts $gpu -}}
+{{- if and $gpu (kindIs "map" $amounts) (hasKey $amounts $gpu) -}}
 {{- fail (printf "/resources/%s names %s: /devices/count is the number of GPUs" $key $gpu) -}}
 {{- end -}}
 {{- end -}}
@@ -14,15 +14,30 @@
 {{- fail "/autoscaling/minReplicas is above /autoscaling/maxReplicas" -}}
 {{- end -}}
 {{- $several := or (gt (int .Values.topology.replicas) 1) (ne .Values.autoscaling.kind "none") -}}
-{{- with .Values.durability -}}
-{{- if and .existingClaim $several (not .databaseSecret.name) -}}
-{{- fail "/durability/databaseSecret/name is empty: several servers on one claim need a database" -}}
+{{- include "hiar.refusalsOfDurability" (dict "durability" .Values.durability "several" $several "mode" .Values.topology.mode) -}}
+{{- end -}}
+
+{{- define "hiar.refusalsOfDurability" -}}
+{{- $several := .several -}}
+{{- $mode := .mode -}}
+{{- with .durability -}}
+{{- if and $several (not .databaseSecret.name) -}}
+{{- fail "/durability/databaseSecret/name is empty: several servers (/topology/replicas, /autoscaling/kind) share their jobs by a database, and /durability/store or a claim that all mount" -}}
 {{- end -}}
 {{- if and .store (not .databaseSecret.name) -}}
 {{- fail "/durability/databaseSecret/name is empty: /durability/store needs a database" -}}
 {{- end -}}
-{{- if and .databaseSecret.name (not .store) (not .existingClaim) -}}
-{{- fail "/durability/store and /durability/existingClaim are empty: a database holds no files of videos" -}}
+{{- if and .databaseSecret.name (not .store) (ne .volume.kind "existing") -}}
+{{- fail "/durability/store is empty and /durability/volume/kind is not existing: a database holds no files of videos" -}}
+{{- end -}}
+{{- if and .storeSecret.name (not .store) -}}
+{{- fail "/durability/store is empty: /durability/storeSecret is for one" -}}
+{{- end -}}
+{{- if and (eq .volume.kind "emptyDir") (kindIs "invalid" .keepBytes) -}}
+{{- fail "/durability/keepBytes is null: Kubernetes evicts a pod whose emptyDir grows beyond /durability/volume/size" -}}
+{{- end -}}
+{{- if and (eq .volume.kind "perPod") (eq $mode "lws") -}}
+{{- fail "/durability/volume/kind is perPod: pods of a group have no claims of their own" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
