@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from server.options import OPTIONS, ROOT
+from server.versions import version_of
 
 _EXAMPLES = """\
 examples:
@@ -44,6 +45,7 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"hiar-server {version_of('hiar-server')}")
     parser.add_argument(
         "--plan",
         action="store_true",

@@ -72,10 +72,11 @@ def _metric(family: GpuFamily, readings: tuple[GpuReading, ...]) -> Metric:
 class NvmlPoller(threading.Thread):
     """Reads all GPUs every few seconds until told to stop."""
 
-    def __init__(self, nvml: Any, collector: GpuCollector) -> None:
-        """``nvml`` is the module ``pynvml``."""
+    def __init__(self, nvml: Any, collector: GpuCollector, *, is_expected: bool = True) -> None:
+        """``nvml`` is the module ``pynvml``. ``is_expected``: whether to tell of it if there is no NVML."""
         super().__init__(name="nvml", daemon=True)
         self._nvml, self._collector = nvml, collector
+        self._level = logging.INFO if is_expected else logging.DEBUG
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -87,7 +88,7 @@ class NvmlPoller(threading.Thread):
         try:
             gpus = Gpus(self._nvml)
         except self._nvml.NVMLError as error:
-            logger.info("no GPU readings: %s", error)
+            logger.log(self._level, "no GPU readings: %s", error)
             return
         self._collector.is_available = True
         while not self._stopping.is_set():

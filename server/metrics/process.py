@@ -4,25 +4,25 @@ import asyncio
 import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import pynvml  # type: ignore[import-untyped]
 from prometheus_client import Histogram, ProcessCollector
 
 from server.metrics.families import Families
 from server.metrics.gpu import GpuCollector, NvmlPoller
+from server.versions import version_of
 
 _LAG_EVERY_S = 0.25
 
 
 @asynccontextmanager
-async def measuring(families: Families) -> AsyncIterator[None]:
-    """Measure while the body runs."""
+async def measuring(families: Families, *, on_gpu: bool) -> AsyncIterator[None]:
+    """Measure while the body runs. ``on_gpu``: whether workers are on GPUs, so that it matters if none can be read."""
     ProcessCollector(registry=families.registry)
-    families.engine.build.labels(_version("hiar-server"), platform.python_version(), _version("torch")).set(1)
+    families.engine.build.labels(version_of("hiar-server"), platform.python_version(), version_of("torch")).set(1)
     collector = GpuCollector()
     families.registry.register(collector)
-    poller = NvmlPoller(pynvml, collector)
+    poller = NvmlPoller(pynvml, collector, is_expected=on_gpu)
     poller.start()
     lag = asyncio.create_task(_measure_lag(families.engine.loop_lag))
     try:
@@ -38,10 +38,3 @@ async def _measure_lag(lag: Histogram) -> None:
         due = loop.time() + _LAG_EVERY_S
         await asyncio.sleep(_LAG_EVERY_S)
         lag.observe(max(0.0, loop.time() - due))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
