@@ -11,8 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from hiar_client.client import DEFAULT_URL, HiarClient, HiarError, Video
+from hiar_client.client import Client
+from hiar_client.errors import HiarError
 from hiar_client.progress import Progress, progress_on
+from hiar_client.video import Video
+from hiar_client.wire import DEFAULT_URL
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits the process."""
     options = _parser().parse_args(arguments)
     try:
-        with HiarClient(options.url, os.environ.get("HIAR_KEY")) as client:
+        with Client(options.url, os.environ.get("HIAR_KEY")) as client:
             sys.exit(options.run(client, options))
     except HiarError as error:
         sys.exit(f"hiar: {_one_line(error)}")
@@ -42,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _generate(client: HiarClient, options: argparse.Namespace) -> int:
+def _generate(client: Client, options: argparse.Namespace) -> int:
     if options.output != "-" and not Path(options.output).resolve().parent.is_dir():
-        raise HiarError("bad_output", f"the folder of {options.output} does not exist")
+        raise HiarError(f"the folder of {options.output} does not exist", code="bad_output")
     progress = progress_on(sys.stderr, options.seconds)
     with progress:
         status = _receive(client, options, progress)
@@ -53,7 +56,7 @@ def _generate(client: HiarClient, options: argparse.Namespace) -> int:
     return status
 
 
-def _receive(client: HiarClient, options: argparse.Namespace, progress: Progress) -> int:
+def _receive(client: Client, options: argparse.Namespace, progress: Progress) -> int:
     try:
         with _ask(client, options) as video, ExitStack() as stack:
             _write(video, _open_output(options.output, stack), progress)
@@ -73,7 +76,7 @@ def _receive(client: HiarClient, options: argparse.Namespace, progress: Progress
     return 0
 
 
-def _ask(client: HiarClient, options: argparse.Namespace) -> Video:
+def _ask(client: Client, options: argparse.Namespace) -> Video:
     return client.generate(
         options.prompt,
         seconds=options.seconds,
@@ -107,25 +110,24 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _status(client: HiarClient, _options: argparse.Namespace) -> int:
-    answer = client.capabilities()
-    load, facts = answer["load"], answer["facts"]
-    print(f"{client.base_url}: {answer['state']}, model {answer['model']}")
-    print(f"videos: {load['running']} running of {load['slots']}, {load['waiting']} waiting")
-    if facts:
-        for worker in facts["workers"]:
-            print(f"worker {worker['rank']} on {worker['device']}: {' '.join(worker['stages'])}")
-        rate = facts["frames_per_second"]
-        print(f"predicted {rate:g} frames/s; attention {facts['attention']}, encoder {facts['encoder']}")
-        print("types: " + ", ".join(f"{part} {dtype}" for part, dtype in facts["dtypes"].items()))
-    return 0 if answer["state"] == "ready" else 1
+def _status(client: Client, _options: argparse.Namespace) -> int:
+    told = client.capabilities()
+    load, facts = told.load, told.facts
+    print(f"{client.url}: {told.state}, model {told.model}")
+    print(f"videos: {load.running} running of {load.slots}, {load.waiting} waiting")
+    if facts is not None:
+        for worker in facts.workers:
+            print(f"worker {worker.rank} on {worker.device}: {' '.join(worker.stages)}")
+        print(f"predicted {facts.frames_per_second:g} frames/s; attention {facts.attention}, encoder {facts.encoder}")
+        print("types: " + ", ".join(f"{part} {dtype}" for part, dtype in vars(facts.dtypes).items()))
+    return 0 if told.state == "ready" else 1
 
 
-def _models(client: HiarClient, _options: argparse.Namespace) -> int:
-    for model in client.models():
-        print(f"{model['id']}: {', '.join(model['sizes'])} at {model['fps']} frames/s (at most {model['max_fps']})")
-        if model["description"]:
-            print(f"  {model['description']}")
+def _models(client: Client, _options: argparse.Namespace) -> int:
+    for model in client.models.list():
+        print(f"{model.id}: {', '.join(model.sizes)} at {model.fps} frames/s (at most {model.max_fps})")
+        if model.description:
+            print(f"  {model.description}")
     return 0
 
 
