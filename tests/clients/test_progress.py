@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from hiar_client.client import Fragment
+from hiar_client import Fragment
 from hiar_client.progress import Progress, ProgressBar, progress_on
 
 
