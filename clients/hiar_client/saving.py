@@ -29,7 +29,7 @@ class Target:
         self._reader = reader
         self._stack = ExitStack()
         self._path = Path(path) if isinstance(path, str | os.PathLike) else None
-        self._part = None if self._path is None else Path(f"{self._path}.part")
+        self._part = None if self._path is None else _beside(self._path)
         self._file = path if not isinstance(path, str | os.PathLike) else None
         self._num_blocks = self._num_frames = self._num_bytes = 0
         self._duration_s = 0.0
@@ -55,7 +55,7 @@ class Target:
     def done(self) -> Saved:
         """Nothing more comes: give the file its name."""
         self._stack.close()
-        if self._path is not None and self._part is not None:
+        if self._path is not None and self._part is not None and self._part != self._path:
             self._part.replace(self._path)
             self._part = None
         return Saved(
@@ -74,7 +74,12 @@ class Target:
 
     def _leave_part(self, error: BaseException) -> None:
         assert self._part is not None
-        if self._num_blocks:
+        if self._num_blocks or self._part == self._path:
             error.add_note(f"{self._duration_s:.2f} s of video are in {self._part} and play")
         else:
             self._part.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """Where to write until it is whole: a pipe or a device has to be written itself."""
+    return path if path.exists() and not path.is_file() else Path(f"{path}.part")
