@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ FromBlock = int | Literal["live"]
 
 class _VideoFields(TypedDict, total=False):
     seconds: float | None
-    """Length of the video; None is the server's default."""
+    """Length of the video; ``math.inf`` is endless. None: ``generate`` is endless, ``create`` makes 4 s."""
     seed: int | None
     """The same request with the same seed gives the same video."""
     size: str | None
@@ -74,6 +75,8 @@ def _refuse_unknown(fields: Mapping[str, Any], known: type) -> None:
 
 def _making(path: str, prompt: Prompt, fields: Mapping[str, Any], *, is_stream: bool = False) -> Request:
     body = {"prompt": _prompt(prompt), **{name: value for name, value in fields.items() if value is not None}}
+    if body.get("seconds") == math.inf:
+        body["seconds"] = None
     for name in ("image", "video"):
         if name in body:
             body[name] = base64.b64encode(_media(name, body[name])).decode("ascii")

@@ -1,7 +1,7 @@
 """Writes a video into a file while it comes, so that whatever happens, what is there plays."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,14 +35,20 @@ class Target:
         self._duration_s = 0.0
 
     def __enter__(self) -> Self:
-        if self._part is not None:
-            self._file = self._stack.enter_context(self._part.open("wb"))
-        self._put(self._reader.init_segment)
+        with ExitStack() as stack:
+            if self._part is not None:
+                self._file = stack.enter_context(self._part.open("wb"))
+            self._put(self._reader.init_segment)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
-        if error is not None and self._part is not None:
+        if error is None:
+            self._stack.close()
+            return
+        with suppress(OSError):  # what could not be written is known
+            self._stack.close()
+        if self._part is not None:
             self._leave_part(error)
 
     def write(self, fragment: Fragment) -> None:

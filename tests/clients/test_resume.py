@@ -94,28 +94,36 @@ def test_one_that_comes_no_further_says_how_far_it_came(live: LiveServer, make_c
 
 
 def test_a_video_that_is_forgotten_meanwhile_is_lost_at_once(live: LiveServer, make_client: MakeClient) -> None:
-    with cutting(live.port, [20_000]) as relay, make_client(relay.url) as client:
-        with client.generate(**VIDEO) as video, Client(live.url) as other, pytest.raises(StreamLost) as lost:
-            other.videos.delete(video.id)
-            list(video)
+    with (
+        cutting(live.port, [20_000]) as relay,
+        make_client(relay.url) as client,
+        client.generate(**VIDEO) as video,
+        Client(live.url) as other,
+        pytest.raises(StreamLost) as lost,
+    ):
+        other.videos.delete(video.id)
+        list(video)
     assert isinstance(lost.value.__cause__, NotFound)
 
 
 def test_a_job_goes_on_in_the_next_server(make_client: MakeClient, tmp_path: Path) -> None:
     """The first one drains: it ends its streams as if the video had ended."""
     slow, quick = Behaviour(payload_bytes=PAYLOAD_BYTES, block_s=0.05), Behaviour(payload_bytes=PAYLOAD_BYTES)
-    with serving(slow, data=str(tmp_path)) as first:
-        with cutting(first.port) as wire, make_client(wire.url, retries=QUICK) as client:
-            job = client.videos.create("a fox", seconds=30)
-            with client.watch(job.id) as video:
-                shown = iter(video)
-                fragments = [next(shown) for _ in range(3)]
-                first.stop()
-                with serving(quick, data=str(tmp_path)) as second:
-                    wire.port = second.port
-                    fragments += list(shown)
-                    assert video.end is not None and video.end.reason == "completed"
-                    kept = client.watch(job.id)
-                    assert list(kept) == fragments and kept.init_segment == video.init_segment
-                    assert len(client.videos.get(job.id).recoveries) == 1
+    with (
+        serving(slow, data=str(tmp_path)) as first,
+        cutting(first.port) as wire,
+        make_client(wire.url, retries=QUICK) as client,
+    ):
+        job = client.videos.create("a fox", seconds=30)
+        with client.watch(job.id) as video:
+            shown = iter(video)
+            fragments = [next(shown) for _ in range(3)]
+            first.stop()
+            with serving(quick, data=str(tmp_path)) as second:
+                wire.port = second.port
+                fragments += list(shown)
+                assert video.end is not None and video.end.reason == "completed"
+                kept = client.watch(job.id)
+                assert list(kept) == fragments and kept.init_segment == video.init_segment
+                assert len(client.videos.get(job.id).recoveries) == 1
     assert [fragment.block for fragment in fragments] == list(range(41))
