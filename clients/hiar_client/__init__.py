@@ -1,5 +1,7 @@
 """The client of HiAR Server. Speaks HTTP only and imports nothing of the server."""
 
+from hiar_client.async_client import AsyncClient
+from hiar_client.async_video import AsyncVideo
 from hiar_client.client import Client
 from hiar_client.errors import (
     BadMedia,
@@ -95,6 +97,8 @@ from hiar_client.wire import DEFAULT_URL
 
 __all__ = [
     "DEFAULT_URL",
+    "AsyncClient",
+    "AsyncVideo",
     "BadMedia",
     "BadStream",
     "BadUrl",

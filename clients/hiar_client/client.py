@@ -5,14 +5,13 @@ with Client() as client, client.generate("a red star at night", seconds=5) as vi
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, Unpack
 
-from hiar_client import requests
 from hiar_client.calls import Calls
-from hiar_client.events import Event, EventReader
-from hiar_client.exchange import Asking, Retries
+from hiar_client.events import Event
+from hiar_client.exchange import DEFAULT_RETRIES, Retries
 from hiar_client.objects import (
     Capabilities,
     Model,
@@ -23,10 +22,11 @@ from hiar_client.objects import (
     VideoInfo,
     VideoPage,
 )
-from hiar_client.reader import GIVE_UP_S, Reader
+from hiar_client.outage import GIVE_UP_S
+from hiar_client.reader import Reader
 from hiar_client.requests import CreateFields, FromBlock, GenerateFields, Prompt
 from hiar_client.video import Video, listening
-from hiar_client.wire import DEFAULT_URL, Wire
+from hiar_client.wire import DEFAULT_URL, Wire, checked
 
 
 class Client:
@@ -37,7 +37,7 @@ class Client:
         url: str = DEFAULT_URL,
         key: str | None = None,
         *,
-        retries: Retries = Retries(),  # noqa: B008 - it is frozen
+        retries: Retries = DEFAULT_RETRIES,
         give_up_s: float = GIVE_UP_S,
     ) -> None:
         """
@@ -50,11 +50,11 @@ class Client:
         Raises:
             BadUrl: ``url`` is no address.
         """
-        self._wire = Wire(url, key)
-        self._asking, self._give_up_s = Asking(url.rstrip("/"), retries), give_up_s
-        self._calls = Calls(self._asking)
-        self.url = self._asking.url
-        self.videos = Videos(self._wire, self._calls, self._events)
+        self.url = checked(url)
+        self._wire = Wire(self.url, key)
+        self._run = self._wire.run
+        self._calls = Calls(self.url, retries, give_up_s)
+        self.videos = Videos(self._wire, self._calls)
         self.models = ModelList(self._wire, self._calls)
 
     def __enter__(self) -> Self:
@@ -76,122 +76,107 @@ class Client:
         video lives on for ``linger_seconds`` (30 unless given) without a reader; when it is closed before its end it
         ends then, unless ``linger_seconds`` was given.
         """
-        opening, ends_with_us = requests.generate(prompt, fields, resume=resume)
-        return self._reading(
-            Reader(self._asking, opening, resumes=resume, ends_with_us=ends_with_us, give_up_s=self._give_up_s)
-        )
+        return self._opened(self._calls.generating(prompt, fields, resume=resume))
 
     def watch(self, video_id: str, from_block: FromBlock = 0, *, resume: bool = True) -> Video:
         """Read a video that waits, runs or is kept, from a block or the newest on; any number may read one video."""
-        return self._reading(
-            Reader(
-                self._asking,
-                None,
-                video_id=video_id,
-                from_block=from_block,
-                resumes=resume,
-                give_up_s=self._give_up_s,
-            )
-        )
+        return self._opened(self._calls.watching(video_id, from_block, resume=resume))
 
     def capabilities(self) -> Capabilities:
         """Tell what the server can do and how busy it is."""
-        return self._wire.run(self._calls.capabilities())
+        return self._run(self._calls.capabilities())
 
-    def _reading(self, reader: Reader) -> Video:
-        self._wire.run(reader.open())
-        return Video(self._wire, self._calls, reader, self._events)
-
-    def _events(self, video_id: str) -> EventReader:
-        return EventReader(self._asking, video_id, self._give_up_s)
+    def _opened(self, reader: Reader) -> Video:
+        self._run(reader.open())
+        return Video(self._wire, self._calls, reader)
 
 
 class Videos:
     """The videos of a server."""
 
-    def __init__(self, wire: Wire, calls: Calls, events: Callable[[str], EventReader]) -> None:
-        self._wire, self._calls, self._events = wire, calls, events
+    def __init__(self, wire: Wire, calls: Calls) -> None:
+        self._wire, self._run, self._calls = wire, wire.run, calls
 
     def create(self, prompt: Prompt, **fields: Unpack[CreateFields]) -> VideoInfo:
         """Have a video made that needs no reader; answers before anything is made.
 
         The fields are those of ``CreateFields``; without ``seconds`` it has 4.
         """
-        return self._wire.run(self._calls.video(requests.create(prompt, fields)))
+        return self._run(self._calls.create(prompt, fields))
 
     def get(self, video_id: str) -> VideoInfo:
         """Tell how a video is."""
-        return self._wire.run(self._calls.video(requests.video(video_id)))
+        return self._run(self._calls.video(video_id))
 
     def list(self, limit: int = 20, after: str | None = None, order: Order = "desc") -> VideoPage:
         """One page: ``limit`` (1-100) videos behind the one with the id ``after``."""
-        return self._wire.run(self._calls.page(limit, after, order))
+        return self._run(self._calls.page(limit, after, order))
 
-    def all(self, order: Order = "desc") -> Iterator[VideoInfo]:
+    def all(self, order: Order = "desc", page_size: int = 100) -> Iterator[VideoInfo]:
         """Yield the videos of all pages."""
-        page = self.list(100, None, order)
+        page = self.list(page_size, None, order)
         yield from page.data
         while page.has_more:
-            page = self.list(100, page.last_id, order)
+            page = self.list(page_size, page.last_id, order)
             yield from page.data
 
     def content(self, video_id: str, variant: Variant = "video") -> bytes:
         """The video as MP4, or a picture of it. One that is being made is read to its end."""
         data = bytearray()
-        self._wire.run(self._calls.content(video_id, variant, data.extend))
+        self._run(self._calls.content(video_id, variant, data.extend))
         return bytes(data)
 
     def download(self, video_id: str, path: "str | os.PathLike[str]", variant: Variant = "video") -> int:
         """The same into a file, which is there when it is whole. Returns its bytes."""
-        return self._wire.run(self._calls.download(video_id, path, variant))
+        return self._run(self._calls.download(video_id, path, variant))
 
     def wait(self, video_id: str, timeout: float | None = None) -> VideoInfo:
         """Return when the video has ended, however that was. Raises ``StillRunning`` behind ``timeout`` seconds."""
-        return self._wire.run(self._calls.wait(video_id, timeout))
+        return self._run(self._calls.wait(video_id, timeout))
 
     def events(self, video_id: str) -> Iterator[Event]:
         """Yield what happens to a video, from the first event that is kept, until it has ended."""
-        return listening(self._wire, self._events(video_id))
+        return listening(self._wire, self._calls.events(video_id))
 
     def prompt(self, video_id: str, prompt: str) -> PromptChange:
         """Show something else; tells from which block on."""
-        return self._wire.run(self._calls.change_prompt(video_id, prompt))
+        return self._run(self._calls.change_prompt(video_id, prompt))
 
     def pause(self, video_id: str) -> VideoInfo:
         """Have no more blocks begun."""
-        return self._wire.run(self._calls.video(requests.steer(video_id, "pause")))
+        return self._run(self._calls.steer(video_id, "pause"))
 
     def resume(self, video_id: str) -> VideoInfo:
         """Go on with a paused video."""
-        return self._wire.run(self._calls.video(requests.steer(video_id, "resume")))
+        return self._run(self._calls.steer(video_id, "resume"))
 
     def cancel(self, video_id: str) -> VideoInfo:
         """End a video at its next block and keep what was made."""
-        return self._wire.run(self._calls.video(requests.steer(video_id, "cancel")))
+        return self._run(self._calls.steer(video_id, "cancel"))
 
     def delete(self, video_id: str) -> VideoDeleted:
         """End a video at once, if it runs, and have it forgotten."""
-        return self._wire.run(self._calls.delete(video_id))
+        return self._run(self._calls.delete(video_id))
 
     def remix(self, video_id: str, prompt: str) -> VideoInfo:
         """Have a video made again with another prompt, from the same seed."""
-        return self._wire.run(self._calls.video(requests.remix(video_id, prompt)))
+        return self._run(self._calls.remix(video_id, prompt))
 
     def extend(self, video_id: str, seconds: float, prompt: str | None = None) -> VideoInfo:
         """Have a new video made that goes on where an ended one stopped."""
-        return self._wire.run(self._calls.video(requests.extend(video_id, seconds, prompt)))
+        return self._run(self._calls.extend(video_id, seconds, prompt))
 
 
 class ModelList:
     """The models of a server."""
 
     def __init__(self, wire: Wire, calls: Calls) -> None:
-        self._wire, self._calls = wire, calls
+        self._run, self._calls = wire.run, calls
 
     def list(self) -> tuple[Model, ...]:
         """All that can be asked for."""
-        return self._wire.run(self._calls.models())
+        return self._run(self._calls.models())
 
     def get(self, name: str) -> Model:
         """One of them."""
-        return self._wire.run(self._calls.model(name))
+        return self._run(self._calls.model(name))

@@ -1,16 +1,19 @@
 """What happens to a video, as typed events, out of server-sent events. No input or output here."""
 
 import json
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from hiar_client import requests
 from hiar_client.errors import HiarError, StreamCut
-from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Steps, Wait, pause_s
+from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Request, Steps, Wait
 from hiar_client.objects import EndReason, Failure, read
+from hiar_client.outage import Outage
+
+NO_CONTENT = 204
+"""It has ended, and all is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +143,13 @@ KINDS: dict[str, type[Event]] = {
 class EventReader:
     """The events of one video, over as many connections as it takes."""
 
-    def __init__(
-        self, asking: Asking, video_id: str, give_up_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._asking, self._video_id = asking, video_id
-        self._give_up_s, self._clock = give_up_s, clock
+    def __init__(self, asking: Asking, outage: Outage, video_id: str) -> None:
+        self._asking, self._outage, self._video_id = asking, outage, video_id
         self._answer: Answer | None = None
         self._held = b""
         self._came = deque[Event]()
         self._last_number: int | None = None
         self._is_over = False
-        self._lost_at_s: float | None = None
-        self._num_failed = 0
 
     def next(self) -> Steps[Event | None]:
         """The next event; None behind the last. Raises ``HiarError``."""
@@ -173,44 +171,44 @@ class EventReader:
 
     def _receive(self) -> Steps[None]:
         if self._answer is None:
-            yield from self._connect()
+            self._attach((yield from self._asking.ask(self._request)))
             return
+        cut = "the events ended without notice"
         try:
             data: bytes = yield Read(self._answer)
         except Broken as broken:
-            yield from self._resume(StreamCut(f"the connection broke: {broken}", retryable=True))
-            return
-        if data:
-            self._lost_at_s, self._num_failed = None, 0
-            self._came.extend(self._events(data))
+            cut = f"the connection broke: {broken}"
         else:
-            yield from self._resume(StreamCut("the events ended without notice", retryable=True))
+            if data:
+                self._came.extend(self._events(data))
+                return
+        yield from self.leave()
+        yield from self._resume(StreamCut(cut, retryable=True))
 
-    def _connect(self) -> Steps[None]:
-        asked = requests.events(self._video_id, self._last_number)
-        ask = self._asking.ask if self._last_number is None else self._asking.ask_once
-        self._answer, self._held = (yield from ask(asked)), b""
-        self._is_over = self._answer.status == 204
+    @property
+    def _request(self) -> Request:
+        return requests.events(self._video_id, self._last_number)
+
+    def _attach(self, answer: Answer) -> None:
+        self._answer, self._held = answer, b""
+        self._is_over = answer.status == NO_CONTENT
 
     def _resume(self, error: HiarError) -> Steps[None]:
-        yield from self.leave()
-        now_s = self._clock()
-        self._lost_at_s = now_s if self._lost_at_s is None else self._lost_at_s
-        while self._answer is None:
-            wait_s = pause_s(self._asking.retries, self._num_failed, error.retry_after_s) if self._num_failed else 0.0
-            self._num_failed += 1
-            if not error.retryable or self._clock() + wait_s > self._lost_at_s + self._give_up_s:
-                raise error
-            yield Wait(wait_s)
+        while True:
+            yield Wait(self._outage.wait_s(error))
             try:
-                yield from self._connect()
+                self._attach((yield from self._asking.ask_once(self._request)))
             except HiarError as failed:
                 error = failed
+            else:
+                return
 
     def _events(self, data: bytes) -> Iterator[Event]:
         *whole, self._held = (self._held + data).split(b"\n\n")
         for text in whole:
             fields = dict(line.partition(": ")[::2] for line in text.decode("utf-8").splitlines())
+            if "retry" not in fields:  # with that each connection begins
+                self._outage.over()
             if "id" in fields:
                 self._last_number = int(fields["id"])
             told = json.loads(fields.get("data", "{}"))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from hiar_client.errors import HiarError, Unreachable, error_of_answer
+from hiar_client.errors import HiarError, Unreachable
+from hiar_client.told_errors import error_of_answer
 
 READ_TIMEOUT_S = 180.0
 """Longer than the server waits for a video's first block."""
@@ -32,6 +33,7 @@ class Request:
     """Whether asking twice does what asking once does."""
     is_stream: bool = False
     """Whether the answer is read piece by piece."""
+    read_timeout_s: float = READ_TIMEOUT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +106,13 @@ class Retries:
     longest_wait_s: float = 4.0
 
 
+DEFAULT_RETRIES = Retries()
+
+
 class Patience:
     """What is left of ``Retries`` for one question."""
 
-    def __init__(self, retries: Retries, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, retries: Retries, clock: Callable[[], float]) -> None:
         self._retries, self._clock = retries, clock
         self._ends_at_s = clock() + retries.total_s
         self._num_failed = 0
@@ -134,19 +139,19 @@ def pause_s(retries: Retries, num_failed: int, retry_after_s: float | None) -> f
 class Asking:
     """Asks one server."""
 
-    def __init__(self, url: str, retries: Retries) -> None:
-        self.url, self.retries = url, retries
+    def __init__(self, url: str, retries: Retries, clock: Callable[[], float] = time.monotonic) -> None:
+        self.url, self.retries, self._clock = url, retries, clock
         self._was_heard = False
-        """A server that never answered is not waited for: there is none."""
+        """Where nothing ever answered there is no server to wait for."""
 
     def ask(self, request: Request) -> Steps[Answer]:
         """Ask until there is an answer that is a success. Raises ``HiarError``."""
-        patience = Patience(self.retries)
+        patience = Patience(self.retries, self._clock)
         while True:
             try:
                 return (yield from self.ask_once(request))
             except HiarError as error:
-                if not request.is_repeatable or (isinstance(error, Unreachable) and not self._was_heard):
+                if not request.is_repeatable:
                     raise
                 yield Wait(patience.wait_s(error))
 
@@ -167,7 +172,6 @@ class Asking:
 
     def _unreachable(self, broken: Broken) -> Unreachable:
         if broken.is_refused:
-            return Unreachable(
-                f"no server answers at {self.url}; start one with 'hiar-server' or give another --url", retryable=True
-            )
+            message = f"no server answers at {self.url}; start one with 'hiar-server' or give another --url"
+            return Unreachable(message, retryable=self._was_heard)
         return Unreachable(f"the connection to {self.url} broke before an answer came: {broken}", retryable=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiar_client.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, timescale
-from hiar_client.errors import BadStream, ServerError, error_in_stream
+from hiar_client.errors import BadStream, ServerError
 from hiar_client.objects import EndReason
+from hiar_client.told_errors import error_in_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class FragmentParser:
     def __init__(self, first_block: int) -> None:
         self.init_segment: bytes | None = None
         """Set as soon as it is whole."""
-        self.num_boxes = 0
-        """That came whole behind the init segment, of any kind."""
+        self.has_brought = False
+        """Whether more came than the beginning of a fragment: what each connection brings is no progress."""
         self._boxes = BoxSplitter()
         self._before = b""
         self._moof: Box | None = None
@@ -53,10 +54,11 @@ class FragmentParser:
         if self.init_segment is None:
             self._begin(box)
             return
-        self.num_boxes += 1
         if box.kind == "moof":
             self._moof = box
-        elif box.kind == "mdat" and self._moof is not None:
+            return
+        self.has_brought = True
+        if box.kind == "mdat" and self._moof is not None:
             yield self._fragment(self._moof, box)
         elif payload := signal(box):
             yield from _end(payload)

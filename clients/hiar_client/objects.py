@@ -5,6 +5,7 @@ word that it adds is kept as it came.
 """
 
 import dataclasses
+import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -265,6 +266,15 @@ class Capabilities:
     load: Load
     facts: Facts | None
     """None until the server is ready."""
+
+
+def read_body(kind: type[_Record], body: bytes) -> _Record:
+    """A record out of an answer's body. Raises ``UnexpectedAnswer``."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        raise UnexpectedAnswer(f"a {kind.__name__} was expected and no JSON came; is this a HiAR server?") from None
+    return read(kind, told)
 
 
 def read(kind: type[_Record], told: Any) -> _Record:

@@ -2,10 +2,11 @@
 
 import base64
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, Literal, TypedDict
+from typing import Any, BinaryIO, Literal, TypedDict, get_type_hints
 from urllib.parse import quote, urlencode
 
 from hiar_client.errors import BadMedia
@@ -25,7 +26,7 @@ FromBlock = int | Literal["live"]
 
 class _VideoFields(TypedDict, total=False):
     seconds: float | None
-    """Length of the video; None is the server's default."""
+    """Length of the video; ``math.inf`` is endless. None: ``generate`` is endless, ``create`` makes 4 s."""
     seed: int | None
     """The same request with the same seed gives the same video."""
     size: str | None
@@ -54,6 +55,7 @@ class CreateFields(_VideoFields, total=False):
 
 def generate(prompt: Prompt, fields: GenerateFields, *, resume: bool) -> tuple[Request, bool]:
     """Make a video and stream it; and whether it is to end when it is left, though it lingers to be resumed."""
+    _refuse_unknown(fields, GenerateFields)
     lingers_for_us = resume and fields.get("linger_seconds") is None
     linger: GenerateFields = {"linger_seconds": LINGER_SECONDS} if lingers_for_us else {}
     return _making("/v1/generate", prompt, {**fields, **linger}, is_stream=True), lingers_for_us
@@ -61,16 +63,31 @@ def generate(prompt: Prompt, fields: GenerateFields, *, resume: bool) -> tuple[R
 
 def create(prompt: Prompt, fields: CreateFields) -> Request:
     """Make a video that is read later."""
+    _refuse_unknown(fields, CreateFields)
     return _making("/v1/videos", prompt, fields)
+
+
+def _refuse_unknown(fields: Mapping[str, Any], known: type) -> None:
+    unknown = fields.keys() - get_type_hints(known).keys()
+    if unknown:
+        raise TypeError(f"unexpected keyword argument {min(unknown)!r}; known are {', '.join(get_type_hints(known))}")
 
 
 def _making(path: str, prompt: Prompt, fields: Mapping[str, Any], *, is_stream: bool = False) -> Request:
     body = {"prompt": _prompt(prompt), **{name: value for name, value in fields.items() if value is not None}}
+    if body.get("seconds") == math.inf:
+        body["seconds"] = None
     for name in ("image", "video"):
         if name in body:
             body[name] = base64.b64encode(_media(name, body[name])).decode("ascii")
     # The key makes it safe to ask again when an answer was lost.
-    return _post(path, body, {"Idempotency-Key": secrets.token_urlsafe(24)}, is_stream=is_stream, is_repeatable=True)
+    return _post(
+        path,
+        body,
+        {"Idempotency-Key": secrets.token_urlsafe(24), "Accept-Encoding": "identity"},
+        is_stream=is_stream,
+        is_repeatable=True,
+    )
 
 
 def _prompt(prompt: Prompt) -> Any:
@@ -107,9 +124,9 @@ def videos(limit: int, after: str | None, order: Order) -> Request:
     return Request(method="GET", path=f"/v1/videos?{urlencode(query)}")
 
 
-def content(video_id: str, variant: Variant) -> Request:
+def content(video_id: str, variant: Variant, headers: Mapping[str, str] | None = None) -> Request:
     """The file of a video, or a picture of it."""
-    return _get(video_id, f"/content?variant={quote(variant)}", is_stream=True)
+    return _get(video_id, f"/content?variant={quote(variant)}", headers, is_stream=True)
 
 
 def events(video_id: str, after: int | None) -> Request:
@@ -161,6 +178,8 @@ def capabilities() -> Request:
 def _get(
     video_id: str, rest: str = "", headers: Mapping[str, str] | None = None, *, is_stream: bool = False
 ) -> Request:
+    if is_stream:  # MP4 does not get smaller, and its bytes are counted
+        headers = {"Accept-Encoding": "identity", **(headers or {})}
     return Request(method="GET", path=_address(video_id) + rest, headers=headers or {}, is_stream=is_stream)
 
 

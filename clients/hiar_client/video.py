@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from hiar_client import requests
 from hiar_client.calls import Calls
 from hiar_client.events import Event, EventReader
 from hiar_client.fragments import End, Fragment
@@ -57,10 +56,10 @@ class Video(VideoFacts):
     All methods raise ``HiarError``.
     """
 
-    def __init__(self, wire: Wire, calls: Calls, reader: Reader, events: Callable[[str], EventReader]) -> None:
+    def __init__(self, wire: Wire, calls: Calls, reader: Reader) -> None:
         """Made by ``Client.generate`` and ``Client.watch``."""
         super().__init__(reader)
-        self._wire, self._calls, self._events = wire, calls, events
+        self._wire, self._run, self._calls = wire, wire.run, calls
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +69,7 @@ class Video(VideoFacts):
 
     def __iter__(self) -> Iterator[Fragment]:
         """Yield fragments as they arrive. Raises ``HiarError`` if the video does not end as it should."""
-        while (fragment := self._wire.run(self._reader.next())) is not None:
+        while (fragment := self._run(self._reader.next())) is not None:
             yield fragment
 
     def frames(self) -> "Iterator[av.VideoFrame]":
@@ -101,31 +100,31 @@ class Video(VideoFacts):
 
     def events(self) -> Iterator[Event]:
         """Yield what happens to it, from the first event that is kept, until it has ended."""
-        return listening(self._wire, self._events(self.id))
+        return listening(self._wire, self._calls.events(self.id))
 
     def change_prompt(self, prompt: str) -> PromptChange:
         """Show something else; tells from which block on."""
-        return self._wire.run(self._calls.change_prompt(self.id, prompt))
+        return self._run(self._calls.change_prompt(self.id, prompt))
 
     def pause(self) -> VideoInfo:
         """Have no more blocks begun. Those under way still come, then reading waits."""
-        return self._wire.run(self._calls.video(requests.steer(self.id, "pause")))
+        return self._run(self._calls.steer(self.id, "pause"))
 
     def resume(self) -> VideoInfo:
         """Go on."""
-        return self._wire.run(self._calls.video(requests.steer(self.id, "resume")))
+        return self._run(self._calls.steer(self.id, "resume"))
 
     def cancel(self) -> VideoInfo:
         """End it at its next block, for all its readers. What was made can still be read."""
-        return self._wire.run(self._calls.video(requests.steer(self.id, "cancel")))
+        return self._run(self._calls.steer(self.id, "cancel"))
 
     def info(self) -> VideoInfo:
         """Tell how it is."""
-        return self._wire.run(self._calls.video(requests.video(self.id)))
+        return self._run(self._calls.video(self.id))
 
     def close(self) -> None:
         """Leave the video. One of ``generate`` then ends, unless others read it or ``linger_seconds`` was given."""
-        self._wire.run(self._reader.leave())
+        self._run(self._reader.leave())
 
 
 def listening(wire: Wire, reader: EventReader) -> Iterator[Event]:

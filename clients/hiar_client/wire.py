@@ -9,7 +9,6 @@ import httpx
 
 from hiar_client.errors import BadUrl
 from hiar_client.exchange import (
-    READ_TIMEOUT_S,
     SILENCE_TIMEOUT_S,
     Answer,
     Broken,
@@ -32,7 +31,7 @@ class Wire:
     def __init__(self, url: str, key: str | None) -> None:
         """Raises ``BadUrl``."""
         self._key = key
-        self._http = httpx.Client(base_url=checked(url), timeout=timeouts(), trust_env=trusts_environment(url))
+        self._http = httpx.Client(base_url=checked(url), trust_env=trusts_environment(url))
 
     def run(self, steps: Steps[_T]) -> _T:
         """Take steps to their end. Returns and raises what they do."""
@@ -82,11 +81,6 @@ def checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def timeouts() -> httpx.Timeout:
-    """Of any request, until its answer has begun."""
-    return httpx.Timeout(_CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S, write=READ_TIMEOUT_S)
-
-
 def trusts_environment(url: str) -> bool:
     """A proxy that the environment names cannot reach this machine's own loopback."""
     host = urlsplit(url).hostname or ""
@@ -98,7 +92,10 @@ def trusts_environment(url: str) -> bool:
 
 def built(http: httpx.Client | httpx.AsyncClient, asked: Request, key: str | None) -> httpx.Request:
     """The request, with the key: also to where the server sends us, but never from TLS to plain text."""
-    request = http.build_request(asked.method, asked.path, content=asked.content, headers=dict(asked.headers))
+    timeout = httpx.Timeout(min(_CONNECT_TIMEOUT_S, asked.read_timeout_s), read=asked.read_timeout_s)
+    request = http.build_request(
+        asked.method, asked.path, content=asked.content, headers=dict(asked.headers), timeout=timeout
+    )
     if key is not None and (request.url.scheme == "https" or http.base_url.scheme == "http"):
         request.headers["Authorization"] = f"Bearer {key}"
     return request
