@@ -110,8 +110,8 @@ class Progress:
 class ProgressBar(Progress):
     """The same on a terminal: one line that moves, also while nothing comes."""
 
-    def __init__(self, stream: TextIO, seconds: float | None) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, clock)
         self._seconds = seconds
         self._lock = threading.Lock()
         self._over = threading.Event()

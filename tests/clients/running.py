@@ -34,7 +34,7 @@ def hiar(live: LiveServer, *arguments: str, **options: object) -> "subprocess.Co
 
 
 class Shell:
-    """Takes lines in turn. Only those that need a shell get one: to start Python for each takes longer than all else."""
+    """Takes lines in turn. Only those that need a shell get one: starting Python takes longer than all else."""
 
     def __init__(self, live: LiveServer, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """``folder`` is where this process is, and has its ``HIAR_URL``."""

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from hiar_client.async_client import AsyncClient
 from hiar_client.async_video import AsyncVideo
-
 from hiar_client.bench.plan import Load, Viewer
 from hiar_client.bench.viewing import Arrival, Viewing
 from hiar_client.errors import HiarError
@@ -66,7 +65,7 @@ class Watching:
             came_s += fragment.duration_s
             if viewer.behaviour == "slow":
                 await asyncio.sleep(fragment.duration_s / _SLOWNESS)
-            if not turned and came_s >= viewer.turn * self._load.seconds:
+            if not turned and viewer.turn * self._load.seconds <= came_s < self._load.seconds:
                 turned = True
                 if viewer.behaviour in {"leaver", "resumer"}:
                     return False

@@ -1,6 +1,6 @@
 """A picture of a run as SVG: what viewers waited for, over time, and how many there were. Pure; needs no package."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, pairwise
@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 from hiar_client.bench.summary import PERCENTS, STEADY, quantile
 from hiar_client.bench.viewing import Viewing
 
-_WIDTH, _PANEL, _TOP, _LEFT, _RIGHT, _BETWEEN = 860, 170, 64, 64, 120, 58
-_NUM_WINDOWS = 24
+_WIDTH, _PANEL, _TOP, _LEFT, _RIGHT, _BETWEEN = 900, 170, 88, 64, 120, 58
+_NUM_WINDOWS_MAX, _NUM_POINTS_OF_A_WINDOW = 30, 10
 _NUM_DOTS_MAX = 600
 """Of a panel: more would say no more, and make a large file."""
 _COLORS = {50: "#2463b4", 90: "#b06c00", 99: "#b3202c"}
@@ -34,14 +34,15 @@ class _Scale:
         return self.top + _PANEL * (1 - min(value, self.largest) / self.largest)
 
 
-def chart(viewings: Sequence[Viewing], took_s: float, title: str) -> str:
-    """The picture of a run that took so long."""
+def chart(viewings: Sequence[Viewing], took_s: float, about: str) -> str:
+    """The picture of a run that took so long. ``about``: what it was, in one sentence."""
     firsts = [(viewing.asked_at_s, wait_s) for viewing in viewings if (wait_s := viewing.first_after_s) is not None]
     steady = [viewing for viewing in viewings if viewing.behaviour in STEADY]
     gaps = [(later.at_s, later.at_s - one.at_s) for viewing in steady for one, later in pairwise(viewing.arrivals)]
     last_s = max(took_s, 1.0)
     parts = [
-        _text(_LEFT, 28, title, size=17, weight="bold"),
+        _text(_LEFT, 26, "What viewers saw", size=17, weight="bold"),
+        _text(_LEFT, 46, about, size=12),
         *_quantile_panel(0, "Time to the first fragment", firsts, last_s),
         *_quantile_panel(1, "Gap between fragments, of viewers who read as it comes", gaps, last_s),
         *_viewer_panel(2, viewings, last_s),
@@ -52,14 +53,14 @@ def chart(viewings: Sequence[Viewing], took_s: float, title: str) -> str:
     return "\n".join([head, back, *parts, "</svg>", ""])
 
 
-def windows(points: Iterable[Point], last_s: float, percent: int) -> list[Point]:
-    """The quantile of each window of the run that has a point, at the window's middle."""
+def windows(points: Sequence[Point], last_s: float, percent: int) -> list[Point]:
+    """The quantile of each window of the run that has a point, at the window's middle. Few points get wide windows."""
+    count = min(_NUM_WINDOWS_MAX, max(1, len(points) // _NUM_POINTS_OF_A_WINDOW))
     held: dict[int, list[float]] = {}
     for at_s, value in points:
-        held.setdefault(min(int(at_s / last_s * _NUM_WINDOWS), _NUM_WINDOWS - 1), []).append(value)
-    middle = last_s / _NUM_WINDOWS / 2
+        held.setdefault(min(int(at_s / last_s * count), count - 1), []).append(value)
     found = ((window, quantile(sorted(values), percent)) for window, values in sorted(held.items()))
-    return [(window / _NUM_WINDOWS * last_s + middle, value) for window, value in found if value is not None]
+    return [((window + 0.5) / count * last_s, value) for window, value in found if value is not None]
 
 
 def _quantile_panel(row: int, title: str, points: Sequence[Point], last_s: float) -> list[str]:
@@ -107,9 +108,10 @@ def _frame(scale: _Scale, title: str, largest: str) -> list[str]:
         y = scale.y(part * scale.largest)
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="{_GRID}"/>')
         parts.append(_text(_LEFT - 8, y + 4, label, size=12, anchor="end"))
-    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = scale.x(part * scale.last_s)
-        parts.append(_text(x, scale.top + _PANEL + 17, f"{part * scale.last_s:.3g}", size=12, anchor="middle"))
+    step = _above(scale.last_s / 8)
+    for number in range(int(scale.last_s / step) + 1):
+        x = scale.x(number * step)
+        parts.append(_text(x, scale.top + _PANEL + 17, f"{number * step:g}", size=12, anchor="middle"))
     return parts
 
 
@@ -138,5 +140,5 @@ def _top(row: int) -> int:
 
 def _above(value: float) -> float:
     """The next round number."""
-    steps: Callable[[int], list[float]] = lambda power: [step * 10.0**power for step in (1, 1.5, 2, 3, 4, 5, 6, 8)]  # noqa: E731
-    return next(step for power in range(-4, 7) for step in steps(power) if step >= value)
+    rounds = (step * 10.0**power for power in range(-4, 7) for step in (1, 1.5, 2, 3, 4, 5, 6, 8))
+    return next((step for step in rounds if step >= value), value)

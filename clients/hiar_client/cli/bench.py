@@ -7,15 +7,17 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hiar_client.async_client import AsyncClient
+from hiar_client.bench.chart import chart
 from hiar_client.bench.plan import BEHAVIOURS, PROMPTS, Load, mix_of
+from hiar_client.bench.report import json_of, report, words_of
+from hiar_client.bench.run import Run
+from hiar_client.bench.summary import STEADY, summary_of
 from hiar_client.cli.exits import DONE, FAILED, UsageError
 from hiar_client.cli.options import add_command, positive
 from hiar_client.client import Client
-
-if TYPE_CHECKING:
-    from hiar_client.bench.run import Run
+from hiar_client.exchange import Retries
 
 _MIX = "reader=6,slow=1,leaver=1,changer=1,resumer=1"
 _TELL_EVERY_S = 2.0
@@ -49,12 +51,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", server:
 
 
 def _bench(client: Client, options: argparse.Namespace) -> int:
-    # Here, since other commands need none of it.
-    from hiar_client.bench.chart import chart  # noqa: PLC0415
-    from hiar_client.bench.report import json_of, report, words_of  # noqa: PLC0415
-    from hiar_client.bench.run import Run  # noqa: PLC0415
-    from hiar_client.bench.summary import summary_of  # noqa: PLC0415
-
     load = _load(options)
     told = client.capabilities()
     run = Run(load)
@@ -97,12 +93,8 @@ def _prompts(path: Path) -> tuple[str, ...]:
     return prompts
 
 
-async def _go(run: "Run", url: str, *, is_quiet: bool) -> int:
+async def _go(run: Run, url: str, *, is_quiet: bool) -> int:
     """Run to the end, or until a signal comes; what was seen until then stays. Returns the exit status."""
-    from hiar_client.async_client import AsyncClient  # noqa: PLC0415
-
-    from hiar_client.exchange import Retries  # noqa: PLC0415
-
     stopped_by: list[int] = []
     loop = asyncio.get_running_loop()
     async with AsyncClient(url, os.environ.get("HIAR_KEY"), retries=Retries(attempts=1)) as client:
@@ -122,12 +114,12 @@ async def _go(run: "Run", url: str, *, is_quiet: bool) -> int:
     return 128 + stopped_by[0] if stopped_by else DONE
 
 
-async def _tell(run: "Run") -> None:
+async def _tell(run: Run) -> None:
     while True:
         await asyncio.sleep(_TELL_EVERY_S)
         viewings = run.viewings
         there = sum(viewing.end is None for viewing in viewings)
-        stalls = sum(1 for viewing in viewings for _ in viewing.stalls())
+        stalls = sum(1 for viewing in viewings if viewing.behaviour in STEADY for _ in viewing.stalls())
         refused = sum(viewing.was_refused for viewing in viewings)
         words = f"{there} viewers there, {len(viewings)} came, {refused} refused, {stalls} stalls"
         print(f"hiar: {run.now():.0f} s: {words}", file=sys.stderr, flush=True)
