@@ -9,6 +9,7 @@ import pytest
 
 from hiar_client.cli.command import parser, run
 from hiar_client.cli.output import name_of
+from tests.clients.running import PATIENT
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
 from tests.server.keyed_server import ALICE, line
@@ -19,7 +20,7 @@ Hiar = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
-    with serving(Behaviour(media=PaintedMedia)) as server:
+    with serving(Behaviour(media=PaintedMedia), transport=PATIENT) as server:
         yield server
 
 
@@ -53,7 +54,7 @@ def running(hiar: Hiar, live: LiveServer) -> Iterator[str]:
     video = hiar("videos", "create", "a red star", "--seconds", "3600", "--pace", "realtime")[1].strip()
     yield video
     run(["videos", "delete", video])
-    eventually(lambda: live.engine.load.running == 0)
+    eventually(lambda: live.engine.load.running == 0, within_s=30)
 
 
 def test_status_and_models(hiar: Hiar) -> None:
@@ -159,7 +160,7 @@ def test_no_server_is_one_line(hiar: Hiar) -> None:
 
 def test_a_key_is_sent(hiar: Hiar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text(line("alice", ALICE))
-    with serving(keys=tmp_path / "keys.txt") as live:
+    with serving(transport=PATIENT, keys=tmp_path / "keys.txt") as live:
         status, _, told = hiar("videos", "--url", live.url)
         assert status == 1 and told.endswith("[unauthorized]\n")
         monkeypatch.setenv("HIAR_KEY", ALICE)

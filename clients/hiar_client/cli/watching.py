@@ -1,21 +1,16 @@
 """``hiar generate`` and ``hiar watch``: video into a file or a pipe while it is made."""
 
 import argparse
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from hiar_client.cli.exits import Interrupted
 from hiar_client.cli.options import add_command, add_reading, add_request, prompt_of, schedule_of
 from hiar_client.cli.output import FileOutput, name_of, output_of
 from hiar_client.cli.receive import receive
+from hiar_client.cli.waiting import Waiting, telling
 from hiar_client.client import Client
-from hiar_client.errors import HiarError
 from hiar_client.progress import Progress
 from hiar_client.video import Video
-
-_LOOK_EVERY_S = 2.0
-"""How often a waiting request looks for its place in the queue."""
 
 _GENERATE = """\
   hiar generate "a large red circle drifts to the right over a night sky" --seconds 10
@@ -59,16 +54,15 @@ def _generate(client: Client, options: argparse.Namespace) -> int:
     if options.pace is None and options.seconds is not None and isinstance(output, FileOutput):
         asked["pace"] = "fast"  # nobody watches a file
 
-    def place() -> int | None:
-        # By prompt and seed: the answer has no id before it has video.
-        alike = [
-            one for one in client.videos.list(limit=100).data if (one.prompt, one.seed) == (prompt, asked["seed"] or 0)
-        ]
-        return max((one.queue_position for one in alike if one.queue_position is not None), default=None)
+    waiting = Waiting(client, prompt, options.seed or 0)
 
     def ask(progress: Progress) -> Video:
-        with _looking(place, progress):
-            return client.generate(**asked, linger_seconds=options.linger)
+        with telling(waiting.place, progress):
+            try:
+                return client.generate(**asked, linger_seconds=options.linger)
+            except Interrupted:
+                waiting.leave()
+                raise
 
     return receive(ask, output, options, options.seconds)
 
@@ -79,7 +73,7 @@ def _watch(client: Client, options: argparse.Namespace) -> int:
     output = output_of(options.output, name_of(info.prompt), seconds, may_replace=options.force)
 
     def ask(progress: Progress) -> Video:
-        with _looking(lambda: client.videos.get(options.id).queue_position, progress):
+        with telling(lambda: client.videos.get(options.id).queue_position, progress):
             return client.watch(options.id, options.first)
 
     return receive(ask, output, options, seconds)
@@ -89,28 +83,6 @@ def request_of(prompt: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the client is to be called with. Raises ``UsageError``."""
     names = ("seconds", "seed", "size", "fps", "pace", "quality", "priority", "model", "image", "video")
     return {"prompt": schedule_of(prompt, options.at), **{name: getattr(options, name) for name in names}}
-
-
-@contextmanager
-def _looking(place: Callable[[], int | None], progress: Progress) -> Iterator[None]:
-    """Tell of a request's place in the queue while it waits in the body."""
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(_LOOK_EVERY_S):
-            try:
-                found = place()
-            except (HiarError, RuntimeError):
-                return  # refused, or the client was closed meanwhile
-            if found is not None and not over.is_set():
-                progress.wait(found)
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def _block(text: str) -> int | str:
