@@ -132,7 +132,7 @@ def pause_s(retries: Retries, num_failed: int, retry_after_s: float | None) -> f
     """At least what the server said, and some more: those who were refused together do not come back together."""
     if retry_after_s is not None:
         return retry_after_s * random.uniform(1.0, 1.25)
-    longest_s = min(retries.longest_wait_s, retries.first_wait_s * 2.0 ** (num_failed - 1))
+    longest_s = min(retries.longest_wait_s, retries.first_wait_s * 2.0 ** min(num_failed - 1, 30))
     return longest_s * random.uniform(0.5, 1.0)
 
 

@@ -124,6 +124,9 @@ class Reader:
                 data: bytes = yield Read(self._answer)
             except Broken as broken:
                 cut = f"the connection broke before block {self._next_whole}: {broken}"
+            except GeneratorExit:  # cancelled, and the connection with it; that is no failure
+                self._answer = None
+                raise
             else:
                 if data:
                     self._take(data)

@@ -14,18 +14,11 @@ from hiar_client.boxes import split
 from tests.clients.both import MakeClient
 from tests.instant import Behaviour
 from tests.media.painted import number_in
-from tests.painted_mp4 import PaintedMedia
 from tests.server.live_server import LiveServer, serving
 from tests.server.media import clip, gradient, greys, still
 
 NUM_FRAMES = 21
 VIDEO = {"prompt": "a fox", "seconds": NUM_FRAMES / 16}
-
-
-@pytest.fixture(scope="module")
-def painted() -> Iterator[LiveServer]:
-    with serving(Behaviour(media=PaintedMedia)) as server:
-        yield server
 
 
 @pytest.fixture
