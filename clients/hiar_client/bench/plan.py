@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hiar_client.objects import Pace
+
 BEHAVIOURS = {
     "reader": "reads to the end as it comes",
     "slow": "takes its video at 0.7 of the speed at which it plays",
@@ -42,7 +44,7 @@ class Load:
     prompts: tuple[str, ...] = PROMPTS
     seconds: float = 10.0
     """Length of each video."""
-    pace: str = "realtime"
+    pace: Pace = "realtime"
     size: str | None = None
     seed: int = 0
 

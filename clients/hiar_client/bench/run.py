@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hiar_client.async_client import AsyncClient
-
 from hiar_client.bench.behaviours import Watching
 from hiar_client.bench.plan import Load, Viewer, arrivals, viewers
 from hiar_client.bench.viewing import Viewing

@@ -15,7 +15,7 @@ from hiar_client.bench.report import json_of, report, words_of
 from hiar_client.bench.run import Run
 from hiar_client.bench.summary import STEADY, summary_of
 from hiar_client.cli.exits import DONE, FAILED, UsageError
-from hiar_client.cli.options import add_command, positive
+from hiar_client.cli.options import Commands, add_command, positive
 from hiar_client.client import Client
 from hiar_client.exchange import Retries
 
@@ -30,7 +30,7 @@ _EXAMPLES = """\
 What viewers do (--mix): """ + "; ".join(f"{name} {text}" for name, text in BEHAVIOURS.items())
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", server: argparse.ArgumentParser) -> None:
+def add(commands: Commands, server: argparse.ArgumentParser) -> None:
     """Add the command."""
     parser = add_command(commands, "bench", "make load, and tell what viewers see", _EXAMPLES, server)
     who = parser.add_mutually_exclusive_group()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hiar_client.cli.exits import DONE
-from hiar_client.cli.options import add_command
+from hiar_client.cli.options import Commands, add_command
 
 SHELLS = ("bash", "zsh", "fish")
 _FILES = frozenset({"FILE"})
@@ -30,7 +30,7 @@ class Level:
     """By each way to write it."""
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", whole: argparse.ArgumentParser) -> None:
+def add(commands: Commands, whole: argparse.ArgumentParser) -> None:
     """Add the command. ``whole``: the parser that is to be completed."""
     parser = add_command(commands, "completion", "print what makes a shell complete this command", _EXAMPLES)
     parser.add_argument("shell", choices=SHELLS, help="which one")

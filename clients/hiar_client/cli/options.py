@@ -5,9 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from hiar_client.cli.exits import UsageError
 from hiar_client.wire import DEFAULT_URL
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a command is added."""
 
 
 def server_flags() -> argparse.ArgumentParser:
@@ -23,7 +27,7 @@ def default_url() -> str:
 
 
 def add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     text: str,
     examples: str,

@@ -3,7 +3,7 @@
 import argparse
 
 from hiar_client.cli.exits import DONE, FAILED
-from hiar_client.cli.options import add_command, add_json
+from hiar_client.cli.options import Commands, add_command, add_json
 from hiar_client.cli.table import print_json
 from hiar_client.client import Client
 from hiar_client.objects import Facts
@@ -18,7 +18,7 @@ _MODELS = """\
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", server: argparse.ArgumentParser) -> None:
+def add(commands: Commands, server: argparse.ArgumentParser) -> None:
     """Add both commands."""
     status = add_command(commands, "status", "tell how the server is; exit status 0 if ready", _STATUS, server)
     add_json(status)

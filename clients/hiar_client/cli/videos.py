@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hiar_client.cli.exits import DONE, FAILED, UsageError
-from hiar_client.cli.options import add_command, add_json, add_request, prompt_of
+from hiar_client.cli.options import Commands, add_command, add_json, add_request, prompt_of
 from hiar_client.cli.output import name_of
 from hiar_client.cli.table import print_json, print_table
 from hiar_client.cli.watching import request_of
@@ -42,8 +42,6 @@ _HOLD = f"""\
   hiar videos resume $ID
   hiar videos delete $ID
 """
-
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add(commands: Commands, server: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from hiar_client.cli.exits import Interrupted
-from hiar_client.cli.options import add_command, add_reading, add_request, prompt_of, schedule_of
+from hiar_client.cli.options import Commands, add_command, add_reading, add_request, prompt_of, schedule_of
 from hiar_client.cli.output import FileOutput, name_of, output_of
 from hiar_client.cli.receive import receive
 from hiar_client.cli.waiting import Waiting, telling
@@ -29,7 +29,7 @@ _WATCH = """\
 """
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", server: argparse.ArgumentParser) -> None:
+def add(commands: Commands, server: argparse.ArgumentParser) -> None:
     """Add both commands."""
     generate = add_command(commands, "generate", "generate a video from a prompt", _GENERATE, server)
     add_request(generate)
