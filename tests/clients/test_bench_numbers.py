@@ -104,10 +104,12 @@ def test_reports_are_read_by_people_and_programs() -> None:
     seen = [viewing(1.0 + number / 7, 1.4 + number / 7, 2.5 + number / 7) for number in range(40)]
     load = Load(rate=2.0, duration_s=5.0, mix=MIX)
     told = summary_of(seen, 5.0)
-    assert "| first fragment " in report(load, told) and "| with stalls " in report(load, told)
-    lines = [line for line in report(load, told).splitlines() if line.startswith("|")]
+    about = {"model": "none", "slots": 2, "cpus": 2, "load_average": (1.25, 1, 1)}
+    text = report(load, told, about)
+    assert "| first fragment " in text and "| with stalls " in text and "was 1.2 in the end" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines[:5]}) == 1
-    plain = json.loads(json_of(load, told, seen, {"model": "none"}))
+    plain = json.loads(json_of(load, told, seen, about))
     assert len(plain["viewers"]) == plain["summary"]["asked"] == 40
     assert plain["load"]["mix"] == MIX and plain["viewers"][0]["arrivals"][0] == [1.0, 0.5]
 

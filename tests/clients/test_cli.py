@@ -158,7 +158,7 @@ def test_a_terminal_gets_a_bar_and_never_video(slow: LiveServer, tmp_path: Path)
     status, written = on_terminal(slow, "generate", "a fox", "--seconds", "3", "-o", str(target))
     assert status == 0
     assert re.search(r"\r\x1b\[2K\[#+-+\]  \d\d% \d\.\d s of video, \d blocks, \d+\.\d\dx realtime", written)
-    assert written.splitlines()[-1].startswith(f"\x1b[2K{target}: 3.00 s of video") or f"{target}: 3.00 s" in written
+    assert f"{target}: 3.00 s of video" in written
     status, written = on_terminal(slow, "generate", "a fox", "-o", "-")
     assert status == 2 and "'-o - | ffplay -'" in written and "moov" not in written
 

@@ -9,11 +9,13 @@ from hiar_client.bench.summary import Quantiles, Summary
 from hiar_client.bench.viewing import STALL_S, Viewing
 
 
-def report(load: Load, summary: Summary) -> str:
-    """Tables in Markdown, which are read on a terminal too."""
+def report(load: Load, summary: Summary, about: Mapping[str, Any]) -> str:
+    """Tables in Markdown, which are read on a terminal too. ``about``: of the server and of this machine."""
     return "\n".join(
         [
             words_of(load),
+            f"Model {about['model']}, {about['slots']} videos at a time. Asked from {about['cpus']} cores;",
+            f"their load average was {about['load_average'][0]:.1f} in the end.",
             "",
             *_table(("", "count"), _counts(summary)),
             "",

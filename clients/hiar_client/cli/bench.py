@@ -56,8 +56,8 @@ def _bench(client: Client, options: argparse.Namespace) -> int:
     run = Run(load)
     status = asyncio.run(_go(run, client.url, is_quiet=options.quiet))
     summary = summary_of(run.viewings, run.took_s)
-    print(report(load, summary))
     about = {"model": told.model, "slots": told.load.slots, "load_average": os.getloadavg(), "cpus": os.cpu_count()}
+    print(report(load, summary, about))
     if options.json is not None:
         options.json.write_text(json_of(load, summary, run.viewings, about), encoding="utf-8")
     if options.plot is not None:
