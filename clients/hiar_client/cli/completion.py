@@ -9,6 +9,7 @@ from hiar_client.cli.options import Commands, add_command
 
 SHELLS = ("bash", "zsh", "fish")
 _FILES = frozenset({"FILE"})
+_BASH_FILES = 'compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$current"))'
 _EXAMPLES = """\
   source <(hiar completion bash)                                   # for this shell; or, to keep it:
   mkdir -p ~/.local/share/bash-completion/completions
@@ -71,14 +72,14 @@ _hiar() {{
         esac
     done
     case "$path $previous" in
-{_values(levels, 'COMPREPLY=($(compgen -W "{}" -- "$current"))', 'COMPREPLY=($(compgen -f -- "$current"))')}
+{_values(levels, 'COMPREPLY=($(compgen -W "{}" -- "$current"))', _BASH_FILES)}
     esac
     case "$path" in
 {_words(levels)}
     esac
     COMPREPLY=($(compgen -W "$words" -- "$current"))
 }}
-complete -o filenames -F _hiar hiar
+complete -F _hiar hiar
 """
 
 
