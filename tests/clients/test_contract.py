@@ -1,5 +1,6 @@
 """The client knows what the server's document tells, all of it and nothing else: fields, types, words, errors."""
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -179,3 +180,16 @@ def test_all_that_is_public_is_exported() -> None:
     assert set(hiar_client.__all__) >= {name for name, kind in vars(errors).items() if inspect.isclass(kind)}
     assert set(hiar_client.__all__) >= {kind.__name__ for kind in KINDS.values()}
     assert all(hasattr(hiar_client, name) for name in hiar_client.__all__)
+
+
+def test_input_and_output_is_in_few_modules() -> None:
+    """What both clients share has none, so that it can be the same for both."""
+    folder = Path(hiar_client.__file__).parent
+    shared = ("calls", "download", "events", "exchange", "fragments", "objects", "outage", "reader", "told_errors")
+    for name in shared:
+        imported = {
+            getattr(node, "module", None) or node.names[0].name
+            for node in ast.walk(ast.parse((folder / f"{name}.py").read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        }
+        assert not {one.split(".")[0] for one in imported} & {"httpx", "anyio", "asyncio", "socket", "threading"}, name
