@@ -44,6 +44,7 @@ def test_every_behaviour_is_seen_to_its_end(
     assert summary["resume_s"]["n"] == sum(viewer["behaviour"] == "resumer" for viewer in viewers)
     assert summary["refused"] == summary["failed"] == {}
     assert summary["first_fragment_s"]["n"] == 12 and summary["video_s"] > 10
+    assert summary["late_s"]["n"] == (12 if "--rate" in arriving else 0)
     assert plot.read_text().startswith("<svg ")
     assert "| first fragment" in capfd.readouterr().out
     eventually(lambda: live.engine.load.running == 0, within_s=30)

@@ -67,6 +67,7 @@ def _times(summary: Summary) -> list[tuple[str, ...]]:
         ("a stall", summary.each_stall_s),
         ("cut to next fragment", summary.resume_s),
         ("new prompt to its first block", summary.change_s),
+        ("request sent too late", summary.late_s),
     )
     return [(name, *_cells(times), str(times.n)) for name, times in named if times.n]
 

@@ -49,7 +49,7 @@ class Run:
             if self._is_over(at_s):
                 return
             await asyncio.sleep(at_s - self.now())
-            group.create_task(self._view(client, viewer))
+            group.create_task(self._view(client, viewer, due_at_s=at_s))
 
     async def _closed_loop(self, client: AsyncClient, coming: Iterator[Viewer]) -> None:
         while not self._is_over(self.now()):
@@ -60,8 +60,9 @@ class Run:
             if viewing.was_refused:
                 await asyncio.sleep(_BACK_OFF_S)
 
-    async def _view(self, client: AsyncClient, viewer: Viewer) -> Viewing:
+    async def _view(self, client: AsyncClient, viewer: Viewer, due_at_s: float | None = None) -> Viewing:
         viewing = Viewing(number=viewer.number, behaviour=viewer.behaviour, asked_at_s=self.now())
+        viewing.late_s = None if due_at_s is None else viewing.asked_at_s - due_at_s
         self.viewings.append(viewing)
         await Watching(client, self.load, viewer, viewing, self.now).watch()
         return viewing

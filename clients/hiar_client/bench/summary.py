@@ -54,6 +54,8 @@ class Summary:
     each_stall_s: Quantiles
     resume_s: Quantiles
     change_s: Quantiles
+    late_s: Quantiles
+    """Of requests behind the time at which they were meant to be sent."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -86,6 +88,7 @@ def summary_of(viewings: Sequence[Viewing], took_s: float) -> Summary:
         each_stall_s=quantiles(length_s for of_one in stalls for length_s in of_one),
         resume_s=quantiles(viewing.resumed_after_s for viewing in viewings),
         change_s=quantiles(viewing.change_after_s for viewing in viewings),
+        late_s=quantiles(viewing.late_s for viewing in viewings),
     )
 
 

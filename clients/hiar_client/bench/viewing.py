@@ -25,6 +25,8 @@ class Viewing:
     number: int
     behaviour: str
     asked_at_s: float
+    late_s: float | None = None
+    """How much later the request was sent than it was meant to be, in an open loop: who makes the load was too slow."""
     arrivals: list[Arrival] = field(default_factory=list)
     cut_at_s: float | None = None
     """When a resumer lost its connection."""
