@@ -14,7 +14,7 @@ from typing import Self, TextIO
 from hiar_client.fragments import Fragment
 
 _LINE_EVERY_S = 2.0
-_DRAW_EVERY_S = 0.2
+_TICK_EVERY_S = 0.2
 _BAR_CELLS = 24
 _SILENT_S = 5.0
 """Much longer than a block plays: the server is stuck, or the connection is being resumed."""
@@ -35,16 +35,27 @@ class Progress:
         self._last_at_s = 0.0
         self._first_length_s = 0.0
         self._place: int | None = None
+        self._is_silent = False
+        self._over = threading.Event()
+        self._ticking = threading.Thread(target=self._keep_ticking, daemon=True)
         self.num_blocks = 0
         self.num_frames = 0
         self.num_bytes = 0
         self.video_s = 0.0
 
     def __enter__(self) -> Self:
+        self._ticking.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Leave the terminal as it was."""
+        """Tell nothing more by itself."""
+        self._over.set()
+        self._ticking.join()
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing came; there was something."""
+        return self._clock() - self._last_at_s
 
     @property
     def realtime_factor(self) -> float | None:
@@ -66,6 +77,7 @@ class Progress:
         self.num_frames += fragment.num_frames
         self.num_bytes += len(fragment.data)
         self.video_s += fragment.duration_s
+        self._is_silent = False
         self._tell()
 
     def wait(self, place: int) -> None:
@@ -73,6 +85,12 @@ class Progress:
         if place != self._place:
             self._place = place
             self._tell_place()
+
+    def tick(self) -> None:
+        """Tell of time that passes and brings nothing: once each time."""
+        if self.num_blocks and self.silent_s > _SILENT_S and not self._is_silent:
+            self._is_silent = True
+            self.note(f"nothing came for {_SILENT_S:g} s: it is paused, or the server is stuck, or no longer there")
 
     def note(self, text: str) -> None:
         """Tell one line."""
@@ -95,6 +113,10 @@ class Progress:
             f"first fragment after {self.first_after_s:.2f} s, last after {last_s:.2f} s{speed}"
         )
 
+    def _keep_ticking(self) -> None:
+        while not self._over.wait(_TICK_EVERY_S):
+            self.tick()
+
     def _tell(self) -> None:
         if self._is_quiet:
             return
@@ -114,18 +136,15 @@ class ProgressBar(Progress):
         super().__init__(stream, clock)
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._drawing = threading.Thread(target=self._keep_drawing, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._drawing.start()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Remove the bar."""
-        self._over.set()
-        self._drawing.join()
+        super().__exit__(kind, error, at)
         self._write(_CLEAR)
+
+    def tick(self) -> None:
+        """Draw it anew."""
+        self._write(_CLEAR + self.line())
 
     def note(self, text: str) -> None:
         """Tell one line above the bar."""
@@ -137,21 +156,14 @@ class ProgressBar(Progress):
         if self.num_blocks == 0:
             place = "the first block" if self._place is None else f"a place: {self._place} in the queue"
             return f"waiting for {place}, {self._clock() - self._began_s:.0f} s"[:width]
-        words, silent_s = self.state(), self._clock() - self._last_at_s
-        if silent_s > _SILENT_S:
-            words = f"nothing came for {silent_s:.0f} s; {words}"
+        words = self.state()
+        if self.silent_s > _SILENT_S:
+            words = f"nothing came for {self.silent_s:.0f} s; {words}"
         if self._seconds is None:
             return words[:width]
         done = min(1.0, self.video_s / self._seconds)
         full = round(done * _BAR_CELLS)
         return f"[{'#' * full}{'-' * (_BAR_CELLS - full)}] {done:4.0%} {words}"[:width]
-
-    def _keep_drawing(self) -> None:
-        while not self._over.wait(_DRAW_EVERY_S):
-            self._draw()
-
-    def _draw(self) -> None:
-        self._write(_CLEAR + self.line())
 
     def _write(self, text: str) -> None:
         with self._lock:
@@ -159,10 +171,10 @@ class ProgressBar(Progress):
             self._stream.flush()
 
     def _tell(self) -> None:
-        self._draw()
+        self.tick()
 
     def _tell_place(self) -> None:
-        self._draw()
+        self.tick()
 
 
 def progress_on(stream: TextIO, seconds: float | None, *, is_quiet: bool = False) -> Progress:

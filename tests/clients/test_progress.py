@@ -92,6 +92,18 @@ def test_places_in_the_queue_are_told_once_each() -> None:
     assert stream.getvalue() == "hiar: waiting, place 3 in the queue\nhiar: waiting, place 2 in the queue\n"
 
 
+def test_silence_is_told_once_each_time() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock, is_quiet=True)
+    progress.tick()
+    for wait_s in (1, 6, 6):
+        progress.advance(fragment(0, 9))
+        for _ in range(3):
+            clock.now_s += wait_s / 3
+            progress.tick()
+    assert stream.getvalue().count("hiar: nothing came for 5 s: ") == stream.getvalue().count("\n") == 2
+
+
 def test_quiet_tells_notes_only() -> None:
     stream = io.StringIO()
     progress = Progress(stream, is_quiet=True)

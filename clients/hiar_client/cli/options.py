@@ -56,8 +56,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was done as one line of JSON")
 
 
-def add_request(parser: argparse.ArgumentParser) -> None:
-    """What a request for a video can say."""
+def add_request(parser: argparse.ArgumentParser, length: str) -> None:
+    """What a request for a video can say. ``length``: which one it has if nothing is said."""
     parser.add_argument("prompt", metavar="PROMPT", nargs="*", help="what to show; @FILE reads a file, - reads stdin")
     parser.add_argument(
         "--at",
@@ -67,7 +67,7 @@ def add_request(parser: argparse.ArgumentParser) -> None:
         metavar=("SECONDS", "PROMPT"),
         help="another prompt from then on; may be repeated",
     )
-    parser.add_argument("--seconds", type=positive, metavar="N", help="length of the video")
+    parser.add_argument("--seconds", type=positive, metavar="N", help=f"length of the video ({length})")
     parser.add_argument("--seed", type=int, metavar="S", help="same request, same seed: same video (0)")
     parser.add_argument("--size", metavar="WxH", help="in pixels, one that 'hiar models' lists (the model's first)")
     parser.add_argument("--fps", type=int, metavar="N", help="frames a second at playback (the model's own)")

@@ -69,7 +69,7 @@ def add(commands: Commands, server: argparse.ArgumentParser) -> None:
 
 def _add_making(things: Commands, server: argparse.ArgumentParser) -> None:
     create = add_command(things, "create", "have a video made that needs no reader; prints its id", _CREATE, server)
-    add_request(create)
+    add_request(create, "4")
     create.set_defaults(run=_create)
     remix = f'{_MAKE}  hiar videos remix $ID "a blue star spins in place at night"\n'
     again = _add_one(

@@ -32,7 +32,7 @@ _WATCH = """\
 def add(commands: Commands, server: argparse.ArgumentParser) -> None:
     """Add both commands."""
     generate = add_command(commands, "generate", "generate a video from a prompt", _GENERATE, server)
-    add_request(generate)
+    add_request(generate, "until Ctrl-C")
     generate.add_argument("--linger", type=float, metavar="N", help="seconds that it lives on if nobody reads it (0)")
     generate.add_argument("-o", "--output", metavar="FILE", help="MP4 to write, - is stdout (named by the prompt)")
     generate.add_argument("-y", "--force", action="store_true", help="replace a file that the prompt names")
