@@ -6,7 +6,7 @@ import anyio
 import httpx
 
 from hiar_client.exchange import Answer, Close, Read, Request, Send, Step, Steps
-from hiar_client.wire import answer_of, broken, built, checked, mind_silence, trusts_environment
+from hiar_client.wire import LIMITS, answer_of, broken, built, checked, mind_silence, trusts_environment
 
 _T = TypeVar("_T")
 
@@ -17,7 +17,7 @@ class AsyncWire:
     def __init__(self, url: str, key: str | None) -> None:
         """Raises ``BadUrl``."""
         self._key = key
-        self._http = httpx.AsyncClient(base_url=checked(url), trust_env=trusts_environment(url))
+        self._http = httpx.AsyncClient(base_url=checked(url), limits=LIMITS, trust_env=trusts_environment(url))
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Take steps to their end. Returns and raises what they do."""
