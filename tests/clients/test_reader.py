@@ -28,8 +28,8 @@ from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Send, Step
 from hiar_client.outage import Outage
 from hiar_client.reader import Reader
 from tests.clients.both import MakeClient
+from tests.clients.patient import serving
 from tests.instant import Behaviour
-from tests.server.live_server import serving
 from tests.small_mp4 import box, fragment_bytes, init_segment
 
 _T = TypeVar("_T")

@@ -9,8 +9,9 @@ import pytest
 from hiar_client import Client, NotFound, Retries, StreamCut, StreamLost, Video
 from tests.clients.both import MakeClient
 from tests.clients.cutting import cutting
+from tests.clients.patient import serving
 from tests.instant import Behaviour
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 NUM_CUTS = 50
 NUM_BLOCKS = 80

@@ -62,9 +62,9 @@ def test_retry_after_is_waited_for_and_a_little_longer() -> None:
 
 
 def test_a_lost_answer_is_asked_for_again_with_longer_and_longer_waits() -> None:
-    script = Script([CUT, refusal(502, b"<html>"), CUT, OK])
+    script = Script([refusal(408), refusal(502, b"<html>"), CUT, OK])
     assert ask(script, requests.create("a fox", {})) == OK
-    assert script.asked == [script.asked[0]] * 4, "the key tells the server that it is the same request"
+    assert script.asked[1:] == [script.asked[1]] * 3, "the key tells the server that it is the same request"
     for wait_s, longest_s in zip(script.waits, (0.25, 0.5, 1.0), strict=True):
         assert longest_s / 2 <= wait_s <= longest_s
 
