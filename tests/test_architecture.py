@@ -110,9 +110,10 @@ def run_python(program: str) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.parametrize(
-    "path", [path for top in (*TOPS, *SCRIPTS) for path in sorted((ROOT / top).rglob("*.py"))], ids=name_of
-)
+FILES = [path for top in (*TOPS, *SCRIPTS) for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_down(path: Path) -> None:
     importer = name_of(path)
     found = {(importer, name) for name in upward(importer, path.read_text())}

@@ -17,7 +17,7 @@ class AsyncWire:
     def __init__(self, url: str, key: str | None) -> None:
         """Raises ``BadUrl``."""
         self._key = key
-        self._http = httpx.AsyncClient(base_url=checked(url), trust_env=trusts_environment(url), limits=LIMITS)
+        self._http = httpx.AsyncClient(base_url=checked(url), limits=LIMITS, trust_env=trusts_environment(url))
 
     async def run(self, steps: Steps[_T]) -> _T:
         """Take steps to their end. Returns and raises what they do."""

@@ -279,8 +279,8 @@ class StreamLost(HiarError):
 
     code = "stream_lost"
 
-    def __init__(self, message: str, *, next_block: int, seconds_done: float) -> None:
-        super().__init__(f"{message}; {seconds_done:.2f} s of video came, up to block {next_block}")
+    def __init__(self, message: str, *, next_block: int = 0, seconds_done: float = 0.0) -> None:
+        super().__init__(message)
         self.next_block = next_block
         """The first block that did not come: ``Client.watch`` may go on there later."""
         self.seconds_done = seconds_done

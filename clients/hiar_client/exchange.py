@@ -4,12 +4,13 @@ What has to be sent, read and waited for is yielded as steps; ``wire`` and ``asy
 """
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from hiar_client.errors import HiarError, Unreachable
+from hiar_client.errors import HiarError, ServerError, Unreachable
 from hiar_client.told_errors import error_of_answer
 
 READ_TIMEOUT_S = 180.0
@@ -17,6 +18,7 @@ READ_TIMEOUT_S = 180.0
 SILENCE_TIMEOUT_S = 45.0
 """A stream that brings nothing for so long is dead: the server sends something every 10 s."""
 _REDIRECTS_MAX = 5
+IDEMPOTENCY_KEY = "Idempotency-Key"
 _T = TypeVar("_T")
 
 
@@ -34,6 +36,17 @@ class Request:
     is_stream: bool = False
     """Whether the answer is read piece by piece."""
     read_timeout_s: float = READ_TIMEOUT_S
+
+    def renewed(self) -> "Request":
+        """The same as another request, where a key tells the server which are one."""
+        if IDEMPOTENCY_KEY not in self.headers:
+            return self
+        return replace(self, headers={**self.headers, IDEMPOTENCY_KEY: new_key()})
+
+
+def new_key() -> str:
+    """One that nobody else has."""
+    return secrets.token_urlsafe(24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +167,8 @@ class Asking:
                 if not request.is_repeatable:
                     raise
                 yield Wait(patience.wait_s(error))
+                if isinstance(error, ServerError):  # not lost, refused: by its key it would be refused for good
+                    request = request.renewed()
 
     def ask_once(self, request: Request) -> Steps[Answer]:
         """The same without a second attempt, wherever the server says that the answer is."""

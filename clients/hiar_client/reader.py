@@ -59,12 +59,21 @@ class Reader:
         """Ask for the video; returns with its init segment. Raises ``HiarError``."""
         opening = self._making or (yield from self._first_request())
         try:
-            self._attach((yield from self._asking.ask(opening)))
+            yield from self._connect(opening)
             while not self.init_segment:
                 yield from self._receive()
         except HiarError:
             yield from self._hang_up()
             raise
+
+    def _connect(self, opening: Request) -> Steps[None]:
+        if self._making is not None or not self._resumes:
+            self._attach((yield from self._asking.ask(opening)))
+            return
+        try:
+            self._attach((yield from self._asking.ask_once(opening)))
+        except HiarError as error:  # it may wait for its turn for longer than the server lets a reader wait
+            yield from self._resume(error)
 
     def next(self) -> Steps[Fragment | None]:
         """The next fragment; None at the end. Raises ``HiarError``."""
@@ -146,26 +155,44 @@ class Reader:
             self._outage.over()
 
     def _resume(self, error: HiarError) -> Steps[None]:
-        """Read on over a new connection. Raises ``StreamLost``, or ``error`` where there is to be none."""
+        """Read on over a new connection. Raises ``StreamLost``, or ``error`` where nothing came or is to be resumed."""
         yield from self._hang_up()
         if not self._resumes or not self.id:
             raise error
         while True:
-            try:
-                yield Wait(self._outage.wait_s(error))
-            except HiarError:
-                self._outage.over()
-                raise StreamLost(
-                    f"the connection was lost and could not be taken up again: {error.message}",
-                    next_block=self._next_whole,
-                    seconds_done=self.seconds_done,
-                ) from error
+            yield Wait((yield from self._pause_s(error)))
             try:
                 self._attach((yield from self._asking.ask_once(requests.stream(self.id, self._next_whole))))
             except HiarError as failed:
                 error = failed
             else:
                 return
+
+    def _pause_s(self, error: HiarError) -> Steps[float]:
+        """How long to wait before the next connection. Raises as ``_resume`` does."""
+        try:
+            return self._outage.wait_s(error)
+        except HiarError:
+            self._outage.over()
+            if error.retryable and (yield from self._stands_still()):
+                return self._asking.retries.longest_wait_s
+            if self.init_segment:
+                raise self._lost(error) from error
+            raise
+
+    def _stands_still(self) -> Steps[bool]:
+        """Whether nothing can come now: then a server or a proxy may well end a connection, and that is no loss."""
+        with suppress(HiarError):
+            info = yield from self._info()
+            return info.paused or info.status == "queued"
+        return False
+
+    def _lost(self, error: HiarError) -> StreamLost:
+        message = (
+            f"the connection was lost and could not be taken up again: {error.message}; "
+            f"{self.seconds_done:.2f} s of video came, up to block {self._next_whole}"
+        )
+        return StreamLost(message, next_block=self._next_whole, seconds_done=self.seconds_done)
 
     def _goes_on(self, end: End) -> Steps[bool]:
         """Whether the end was none: a job that its server's end has ended goes on in the next one, which is waited for.

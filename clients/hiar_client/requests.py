@@ -4,13 +4,12 @@ import base64
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Literal, TypedDict, get_type_hints
 from urllib.parse import quote, urlencode
 
 from hiar_client.errors import BadMedia
-from hiar_client.exchange import Request
+from hiar_client.exchange import IDEMPOTENCY_KEY, Request, new_key
 from hiar_client.objects import Order, Pace, Quality, Variant
 
 LINGER_SECONDS = 30.0
@@ -84,7 +83,7 @@ def _making(path: str, prompt: Prompt, fields: Mapping[str, Any], *, is_stream: 
     return _post(
         path,
         body,
-        {"Idempotency-Key": secrets.token_urlsafe(24), "Accept-Encoding": "identity"},
+        {IDEMPOTENCY_KEY: new_key(), "Accept-Encoding": "identity"},
         is_stream=is_stream,
         is_repeatable=True,
     )

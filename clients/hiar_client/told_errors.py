@@ -6,6 +6,9 @@ from typing import Any
 
 from hiar_client.errors import HiarError, ServerError, UnexpectedAnswer
 
+REQUEST_TIMEOUT = 408
+"""The one refusal without ``Retry-After`` that may not come again: the request was too slow."""
+
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> HiarError:
     """The error that an answer is, which is no success."""
@@ -29,7 +32,7 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> Hia
         status=status,
         request_id=request_id,
         retry_after_s=retry_after_s,
-        retryable=retry_after_s is not None,
+        retryable=retry_after_s is not None or status == REQUEST_TIMEOUT,
     )
 
 

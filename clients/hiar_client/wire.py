@@ -23,7 +23,7 @@ from hiar_client.exchange import (
 DEFAULT_URL = "http://127.0.0.1:8000"
 _CONNECT_TIMEOUT_S = 10.0
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-"""Each stream holds a connection: with httpx's own limit the hundred-and-first would wait for one of them to end."""
+"""A video that is read has a connection of its own, however many there are."""
 _T = TypeVar("_T")
 
 
@@ -33,7 +33,7 @@ class Wire:
     def __init__(self, url: str, key: str | None) -> None:
         """Raises ``BadUrl``."""
         self._key = key
-        self._http = httpx.Client(base_url=checked(url), trust_env=trusts_environment(url), limits=LIMITS)
+        self._http = httpx.Client(base_url=checked(url), limits=LIMITS, trust_env=trusts_environment(url))
 
     def run(self, steps: Steps[_T]) -> _T:
         """Take steps to their end. Returns and raises what they do."""

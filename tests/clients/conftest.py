@@ -3,9 +3,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients.both import MakeClient, making
+from tests.clients.patient import serving
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,12 @@ from string import Template
 import pytest
 
 from hiar_client.cli.command import run
-from server.settings import TransportLimits
 from tests.server.live_server import LiveServer
 
 ROOT = Path(__file__).parents[2]
 _PROGRAM = "import sys; sys.modules.update(rich=None, click=None); from hiar_client.cli import main; main()"
 COMMAND = [sys.executable, "-c", _PROGRAM]
 """As it is where only what the client needs is installed."""
-PATIENT = TransportLimits()
-"""For a server whose clients may wait for a core."""
 _KEPT = re.compile(r"(\w+)=\$\((.*)\)\s*")
 
 

@@ -14,15 +14,15 @@ import pytest
 from engine import EngineOptions
 from hiar_client.bench.plan import BEHAVIOURS
 from hiar_client.cli.command import run
-from tests.clients.running import PATIENT
+from tests.clients.patient import serving
 from tests.instant import Behaviour
-from tests.server.live_server import LiveServer, eventually, serving
+from tests.server.live_server import LiveServer, eventually
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
     options = EngineOptions(max_videos=4, max_queue=8)
-    with serving(Behaviour(block_s=0.01), transport=PATIENT, engine=options, max_per_client=100) as server:
+    with serving(Behaviour(block_s=0.01), engine=options, max_per_client=100) as server:
         yield server
 
 

@@ -13,22 +13,23 @@ import pytest
 
 from engine import EngineOptions, WorkerLost
 from hiar_client.boxes import split
-from tests.clients.running import COMMAND, PATIENT, environment, hiar
+from tests.clients.patient import serving
+from tests.clients.running import COMMAND, environment, hiar
 from tests.instant import Behaviour
-from tests.server.live_server import LiveServer, eventually, serving
+from tests.server.live_server import LiveServer, eventually
 
 MEDIA = ("ftyp", "moov", "moof", "mdat")
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
-    with serving(transport=PATIENT) as server:
+    with serving() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[LiveServer]:
-    with serving(Behaviour(block_s=0.1), transport=PATIENT) as server:
+    with serving(Behaviour(block_s=0.1)) as server:
         yield server
 
 
@@ -88,7 +89,7 @@ def test_a_target_that_cannot_be_written(live: LiveServer, target: str) -> None:
 
 def test_a_failure_on_the_way_leaves_a_playable_file(tmp_path: Path) -> None:
     target = tmp_path / "fox.mp4"
-    with serving(Behaviour(fail_at=2, failure=WorkerLost("a worker died")), transport=PATIENT) as live:
+    with serving(Behaviour(fail_at=2, failure=WorkerLost("a worker died"))) as live:
         done = hiar(live, "generate", "a fox", "-o", str(target))
     assert done.returncode == 3
     assert b"hiar: a worker died [worker_lost]\n" in done.stderr
@@ -114,7 +115,7 @@ def test_a_signal_leaves_a_playable_file_and_ends_the_video(
 
 def test_a_server_that_stops_cuts_the_video_short(tmp_path: Path) -> None:
     target = tmp_path / "fox.mp4"
-    with serving(Behaviour(block_s=0.1), transport=PATIENT) as live:
+    with serving(Behaviour(block_s=0.1)) as live:
         command = [*COMMAND, "generate", "a fox", "-o", str(target)]
         with subprocess.Popen(command, env=environment(live), stderr=subprocess.PIPE) as process:
             eventually(lambda: target.exists() and target.stat().st_size > 7500, within_s=30)
@@ -164,7 +165,7 @@ def test_a_terminal_gets_a_bar_and_never_video(slow: LiveServer, tmp_path: Path)
 
 
 def test_a_waiting_video_tells_its_place_and_leaves_it(tmp_path: Path) -> None:
-    with serving(Behaviour(block_s=0.1), transport=PATIENT, engine=EngineOptions(max_videos=1)) as live, live.holding():
+    with serving(Behaviour(block_s=0.1), engine=EngineOptions(max_videos=1)) as live, live.holding():
         command = [*COMMAND, "generate", "a fox", "--seconds", "1", "-o", str(tmp_path / "fox.mp4")]
         with subprocess.Popen(command, env=environment(live), stderr=subprocess.PIPE) as process:
             assert process.stderr is not None

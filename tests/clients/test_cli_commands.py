@@ -9,18 +9,18 @@ import pytest
 
 from hiar_client.cli.command import parser, run
 from hiar_client.cli.output import name_of
-from tests.clients.running import PATIENT
+from tests.clients.patient import serving
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
 from tests.server.keyed_server import ALICE, line
-from tests.server.live_server import LiveServer, eventually, serving
+from tests.server.live_server import LiveServer, eventually
 
 Hiar = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
-    with serving(Behaviour(media=PaintedMedia), transport=PATIENT) as server:
+    with serving(Behaviour(media=PaintedMedia)) as server:
         yield server
 
 
@@ -160,7 +160,7 @@ def test_no_server_is_one_line(hiar: Hiar) -> None:
 
 def test_a_key_is_sent(hiar: Hiar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text(line("alice", ALICE))
-    with serving(transport=PATIENT, keys=tmp_path / "keys.txt") as live:
+    with serving(keys=tmp_path / "keys.txt") as live:
         status, _, told = hiar("videos", "--url", live.url)
         assert status == 1 and told.endswith("[unauthorized]\n")
         monkeypatch.setenv("HIAR_KEY", ALICE)

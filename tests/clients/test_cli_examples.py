@@ -11,17 +11,18 @@ import pytest
 
 from hiar_client.cli.command import parser
 from hiar_client.cli.completion import script_of
-from tests.clients.running import PATIENT, ROOT, Shell, examples
+from tests.clients.patient import serving
+from tests.clients.running import ROOT, Shell, examples
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 DOCUMENT = (ROOT / "docs" / "cli.md").read_text()
 
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
-    with serving(Behaviour(media=PaintedMedia), transport=PATIENT, max_per_client=1000) as server:
+    with serving(Behaviour(media=PaintedMedia), max_per_client=1000) as server:
         yield server
 
 

@@ -24,9 +24,10 @@ from hiar_client import (
     WorkerLost,
 )
 from tests.clients.both import MakeClient
+from tests.clients.patient import serving
 from tests.instant import Behaviour
 from tests.server.keyed_server import ALICE, BOB, line
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 ONCE = Retries(attempts=1)
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,14 @@ def test_every_error_of_the_server_has_its_class_and_the_reverse() -> None:
         body = b'{"error": {"code": "%s", "message": "m", "param": null}}' % row.code.encode()
         error = told_errors.error_of_answer(row.status, {}, body)
         assert type(error) is kinds.get(row.code, errors.ServerError) and error.code == row.code
+
+
+def test_errors_can_be_sent_to_other_processes() -> None:
+    for kind in (kind for kind in vars(errors).values() if inspect.isclass(kind)):
+        error = kind("so it is")
+        error.status = 400
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is kind and vars(copy) == vars(error) and str(copy) == "so it is"
 
 
 def test_every_event_has_its_class_and_the_reverse() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,8 +28,8 @@ from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Send, Step
 from hiar_client.outage import Outage
 from hiar_client.reader import Reader
 from tests.clients.both import MakeClient
+from tests.clients.patient import serving
 from tests.instant import Behaviour
-from tests.server.live_server import serving
 from tests.small_mp4 import box, fragment_bytes, init_segment
 
 _T = TypeVar("_T")
@@ -54,6 +54,8 @@ class Served:
 
     def __init__(self, *answers: list[bytes] | Answer | Broken) -> None:
         self._answers = list(answers)
+        self.answer_of: Callable[[str], list[bytes] | Answer] | None = None
+        """Asked when the others are used up: by path."""
         self.now_s = 0.0
         self.asked: list[str] = []
         self.num_open = 0
@@ -76,7 +78,7 @@ class Served:
         match step:
             case Send(request):
                 self.asked.append(f"{request.method} {request.path}")
-                answer = self._answers.pop(0)
+                answer = self._answers.pop(0) if self._answers or not self.answer_of else self.answer_of(request.path)
                 if isinstance(answer, Broken):
                     raise answer
                 if isinstance(answer, list):
@@ -165,6 +167,31 @@ def test_tries_that_bring_nothing_become_slow_and_end() -> None:
         made.blocks()
     assert 5 < len(made.served.asked) < 30 and made.served.now_s <= GIVE_UP_S
     assert pause_s(Retries(), 5000, None) <= 4
+
+
+@pytest.mark.parametrize("fields", [{"paused": True, "status": "in_progress"}, {"paused": False, "status": "queued"}])
+def test_a_video_that_stands_still_is_not_lost(fields: dict[str, Any]) -> None:
+    """A proxy may give up waiting for its next block, again and again."""
+    made = reading([init_segment() + fragment(0)])
+
+    def answer(path: str) -> list[bytes] | Answer:
+        if "stream" not in path:
+            return info(**fields)
+        made.served.now_s += 30
+        late = made.served.now_s > 1000
+        return [init_segment() + fragment(1) + END] if late else Answer(status=504, headers={}, body=b"<html>")
+
+    made.served.answer_of = answer
+    assert made.blocks() == [0, 1]
+
+
+def test_a_video_that_waits_for_its_turn_can_be_watched() -> None:
+    body = b'{"error": {"code": "overloaded", "message": "no place became free"}}'
+    refused = Answer(status=429, headers={"retry-after": "6"}, body=body)
+    made = reading(refused, refused, info(status="queued"), [init_segment() + fragment(0) + END], watches=True)
+    assert made.blocks() == [0]
+    with pytest.raises(hiar_client.Overloaded):
+        reading(refused, refused, info(status="in_progress"), watches=True)
 
 
 def test_a_stream_of_a_server_that_stops_has_ended() -> None:

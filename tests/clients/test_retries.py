@@ -9,7 +9,7 @@ import pytest
 from hiar_client import HiarError, InvalidRequest, Overloaded, Retries, UnexpectedAnswer, Unreachable, requests
 from hiar_client.exchange import DEFAULT_RETRIES, Answer, Asking, Broken, Request, Send, Step, Steps, Wait
 from hiar_client.outage import Outage
-from hiar_client.wire import built
+from hiar_client.wire import built, trusts_environment
 
 _T = TypeVar("_T")
 OK = Answer(status=200, headers={})
@@ -57,12 +57,14 @@ def test_retry_after_is_waited_for_and_a_little_longer() -> None:
     script = Script([refusal(429, retry_after="10"), refusal(503, retry_after="2"), OK])
     assert ask(script, requests.create("a fox", {})) == OK
     assert 10 <= script.waits[0] <= 12.5 and 2 <= script.waits[1] <= 2.5
-    assert script.asked[0] == script.asked[2], "the key tells the server that it is the same request"
+    assert len({request.headers["Idempotency-Key"] for request in script.asked}) == 3, "each was refused for good"
+    assert len({request.content for request in script.asked}) == 1
 
 
 def test_a_lost_answer_is_asked_for_again_with_longer_and_longer_waits() -> None:
-    script = Script([CUT, refusal(502, b"<html>"), CUT, OK])
-    assert ask(script, requests.video("v")) == OK
+    script = Script([refusal(408), refusal(502, b"<html>"), CUT, OK])
+    assert ask(script, requests.create("a fox", {})) == OK
+    assert script.asked[1:] == [script.asked[1]] * 3, "the key tells the server that it is the same request"
     for wait_s, longest_s in zip(script.waits, (0.25, 0.5, 1.0), strict=True):
         assert longest_s / 2 <= wait_s <= longest_s
 
@@ -133,6 +135,11 @@ def test_the_key_goes_where_the_server_sends_us_but_not_in_the_clear(url: str, p
     with httpx.Client(base_url=url) as http:
         request = built(http, Request(method="GET", path=path), "hiar_alice")
     assert ("Authorization" in request.headers) == is_sent
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "[::1]", "gpu-box", "10.0.0.1"])
+def test_a_proxy_of_the_environment_is_asked_for_other_machines_only(host: str) -> None:
+    assert trusts_environment(f"http://{host}:8000") == (host in {"gpu-box", "10.0.0.1"})
 
 
 def test_an_error_tells_all_that_the_answer_did() -> None:

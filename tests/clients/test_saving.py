@@ -12,9 +12,10 @@ import engine
 from hiar_client import BadMedia, Client, ExtraMissing, Fragment, WorkerLost, requests
 from hiar_client.boxes import split
 from tests.clients.both import MakeClient
+from tests.clients.patient import serving
 from tests.instant import Behaviour
 from tests.media.painted import number_in
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 from tests.server.media import clip, gradient, greys, still
 
 NUM_FRAMES = 21

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.patient import serving
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

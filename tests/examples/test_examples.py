@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.patient import serving
 from tests.examples.conftest import EXAMPLES, Installed
 from tests.instant import Behaviour
 from tests.media.painted import frame_numbers
 from tests.painted_mp4 import PaintedMedia
 from tests.players.programs import chromium, numbers_in_planes, program
-from tests.server.live_server import LiveServer, serving
+from tests.server.live_server import LiveServer
 
 PYTHON = sorted(path.name for path in EXAMPLES.glob("*.py"))
 WHEEL_BYTES_MAX = 5_000_000
