@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from server.options import ROOT
+from server.shipped import PLAYER
 
 _POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
@@ -14,9 +14,8 @@ class PlayerRoutes:
     """The browser player, read once at start."""
 
     def __init__(self) -> None:
-        folder = ROOT / "clients" / "player"
-        self._page = (folder / "index.html").read_bytes()
-        self._script = (folder / "player.js").read_bytes()
+        self._page = (PLAYER / "index.html").read_bytes()
+        self._script = (PLAYER / "player.js").read_bytes()
 
     async def page(self) -> Response:
         """The player."""
