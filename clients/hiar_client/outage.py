@@ -17,6 +17,11 @@ class Outage:
         self._began_s = 0.0
         self._num_failed = 0
 
+    @property
+    def read_timeout_s(self) -> float:
+        """How long a new connection may be silent: the first one not so long that no other could follow it."""
+        return self._give_up_s / 3 if self._num_failed <= 1 else self._give_up_s
+
     def over(self) -> None:
         """Something came."""
         self._num_failed = 0

@@ -161,8 +161,9 @@ class Reader:
             raise error
         while True:
             yield Wait((yield from self._pause_s(error)))
+            again = replace(requests.stream(self.id, self._next_whole), read_timeout_s=self._outage.read_timeout_s)
             try:
-                self._attach((yield from self._asking.ask_once(requests.stream(self.id, self._next_whole))))
+                self._attach((yield from self._asking.ask_once(again)))
             except HiarError as failed:
                 error = failed
             else:

@@ -41,15 +41,20 @@ class CuttingRelay:
         with suppress(OSError), near, socket.create_connection(("127.0.0.1", self.port)) as far:
             back = threading.Thread(target=self._pass, args=(near, far))
             back.start()
-            while data := far.recv(65536):
-                near.sendall(data if left is None else data[:left])
-                if left is not None and (left := left - len(data)) <= 0:
-                    self.num_cut += 1
-                    break
-            for end in (near, far):
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-            back.join()
+            try:
+                self._forward(far, near, left)
+            finally:
+                for end in (near, far):
+                    with suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+    def _forward(self, far: socket.socket, near: socket.socket, left: int | None) -> None:
+        while data := far.recv(65536):
+            near.sendall(data if left is None else data[:left])
+            if left is not None and (left := left - len(data)) <= 0:
+                self.num_cut += 1
+                return
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):

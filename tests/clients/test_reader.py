@@ -24,7 +24,7 @@ from hiar_client import (
     requests,
 )
 from hiar_client.boxes import SIGNAL_UUID
-from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Send, Steps, Wait, pause_s
+from hiar_client.exchange import Answer, Asking, Broken, Close, Read, Request, Send, Steps, Wait, pause_s
 from hiar_client.outage import Outage
 from hiar_client.reader import Reader
 from tests.clients.both import MakeClient
@@ -58,6 +58,7 @@ class Served:
         """Asked when the others are used up: by path."""
         self.now_s = 0.0
         self.asked: list[str] = []
+        self.requests: list[Request] = []
         self.num_open = 0
 
     def run(self, steps: Steps[_T]) -> _T:
@@ -77,6 +78,7 @@ class Served:
     def _take(self, step: Send | Read | Close | Wait) -> Any:
         match step:
             case Send(request):
+                self.requests.append(request)
                 self.asked.append(f"{request.method} {request.path}")
                 answer = self._answers.pop(0) if self._answers or not self.answer_of else self.answer_of(request.path)
                 if isinstance(answer, Broken):
@@ -278,6 +280,14 @@ def test_a_task_that_waits_for_a_fragment_can_be_cancelled_and_loses_none() -> N
 
     with serving(Behaviour(block_s=0.05)) as live:
         assert asyncio.run(read(live.url)) == list(range(7))
+
+
+def test_a_new_connection_that_is_silent_is_followed_by_another() -> None:
+    served = Served(Broken("timed out"), Broken("timed out"), [init_segment() + fragment(1) + END])
+    outage = Outage(Retries(), 60, lambda: served.now_s)
+    reader = Reader(Asking("http://there", Retries()), outage, video_id="video_1", from_block=1)
+    served.run(reader.open())
+    assert [request.read_timeout_s for request in served.requests] == [180, 20, 60]
 
 
 def test_leaving_does_not_wait_for_a_server_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_a_job(painted: LiveServer, installed: Installed, tmp_path: Path) -> Non
     assert (tmp_path / "star.webp").read_bytes()[8:12] == b"WEBP"
 
 
+@pytest.mark.in_turn
 def test_new_prompts_on_the_way(painted: LiveServer, installed: Installed, tmp_path: Path) -> None:
     said = run(painted, tmp_path, installed.python, EXAMPLES / "steering.py")
     assert len(said) == 3 and all(re.search(r" from \d+\.\d\d s on$", line) for line in said)
@@ -109,6 +110,7 @@ def site() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.in_turn
 def test_a_page(site: str) -> None:
     painted = serving(Behaviour(media=PaintedMedia), cors_origins=(site,))
     with painted as live, chromium() as browser:

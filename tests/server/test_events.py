@@ -12,7 +12,7 @@ from engine import EngineOptions, WorkerLost
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def create(live: LiveServer, **fields: object) -> str:
