@@ -125,5 +125,6 @@ def test_the_picture_is_svg_with_every_panel() -> None:
 def test_windows_have_quantiles_of_their_own() -> None:
     points = [(second / 10, float(second // 100)) for second in range(200)]
     found = windows(points, 20.0, 90)
-    assert len(found) == 20
-    assert [value for _, value in found] == [0.0] * 10 + [1.0] * 10
+    assert len(found) == 30
+    assert [value for _, value in found] == [0.0] * 15 + [1.0] * 15
+    assert windows(points[:5], 20.0, 90) == [(10.0, 0.0)]

@@ -9,7 +9,7 @@ from hiar_client.bench.summary import PERCENTS, STEADY, quantile
 from hiar_client.bench.viewing import Viewing
 
 _WIDTH, _PANEL, _TOP, _LEFT, _RIGHT, _BETWEEN = 900, 170, 88, 64, 120, 58
-_NUM_WINDOWS_MAX, _NUM_POINTS_OF_A_WINDOW = 30, 10
+_NUM_WINDOWS_MAX, _NUM_POINTS_OF_A_WINDOW = 30, 6
 _NUM_DOTS_MAX = 600
 """Of a panel: more would say no more, and make a large file."""
 _COLORS = {50: "#2463b4", 90: "#b06c00", 99: "#b3202c"}
@@ -69,7 +69,8 @@ def _quantile_panel(row: int, title: str, points: Sequence[Point], last_s: float
     step = -(-len(points) // _NUM_DOTS_MAX) or 1
     parts += [_dot(scale.x(at_s), scale.y(value), _DOT) for at_s, value in points[::step]]
     for number, percent in enumerate(PERCENTS):
-        parts.append(_line(windows(points, last_s, percent), scale, _COLORS[percent]))
+        found = windows(points, last_s, percent)
+        parts.append(_line(found if len(found) != 1 else _level(found[0][1], last_s), scale, _COLORS[percent]))
         parts.append(_key(scale, number, f"p{percent}", _COLORS[percent]))
     return [*parts, _key(scale, len(PERCENTS), "each one", _DOT)]
 
@@ -96,6 +97,11 @@ def _watching(viewings: Sequence[Viewing], last_s: float) -> list[Point]:
     changes.sort()
     counts = accumulate(change for _, change in changes)
     return [(0.0, 0.0), *((at_s, float(count)) for (at_s, _), count in zip(changes, counts, strict=True))]
+
+
+def _level(value: float, last_s: float) -> list[Point]:
+    """One window only: a line all the way, since a point would not be seen."""
+    return [(0.0, value), (last_s, value)]
 
 
 def _stairs(steps: Sequence[Point]) -> list[Point]:
