@@ -22,7 +22,7 @@ from typing import BinaryIO, NoReturn
 import httpx
 from rich.console import Console
 
-from hiar_client.client import HiarClient, HiarError
+from hiar_client import Client, HiarError
 from hiar_client.progress import Progress, progress_on
 
 PROMPT = "a large red circle drifts to the right over a night sky"
@@ -94,7 +94,7 @@ def _generate(url: str, prompt: str, seconds: float, out: Path) -> Progress:
     progress = progress_on(sys.stderr, seconds)
     with (
         progress,
-        HiarClient(url) as client,
+        Client(url) as client,
         client.generate(prompt, seconds=seconds, pace="fast") as video,
         out.open("wb") as file,
     ):

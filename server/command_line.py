@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.options import OPTIONS
+from server.versions import version_of
 
 _EXAMPLES = """\
 examples:
@@ -43,6 +44,7 @@ def parser_of(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"hiar-server {version_of('hiar-server')}")
     parser.add_argument(
         "--plan",
         action="store_true",

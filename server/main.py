@@ -35,6 +35,7 @@ from server.model import model_of, roll_out_words
 from server.plan import print_plan
 from server.preflight import refuse_hopeless
 from server.presets import print_presets
+from server.ready_line import has_hiar, ready_line
 from server.settings import SettingError, Settings, settings_from_process
 from server.videos.live import HideAborts
 from server.videos.store.opening import OpenStore, open_store
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 _COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _log = logging.getLogger(__name__)
-_CLIENTS_DEFAULT = "http://127.0.0.1:8000"
-"""Where the clients ask without being told."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -147,7 +146,8 @@ async def _serve(
         if kept is not None:
             address = settings.advertise or address_of(listeners[0])
             await kept.store.start(engine, address if kept.is_shared else None)
-        starting = asyncio.create_task(_start(engine, server, address_of(listeners[0])))
+        needs_key = settings.keys is not None
+        starting = asyncio.create_task(_start(engine, server, address_of(listeners[0]), needs_key=needs_key))
         try:
             await server.serve(sockets=[*listeners])
         finally:
@@ -182,7 +182,7 @@ async def _metrics_beside(
         await serving
 
 
-async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
+async def _start(engine: Engine, server: uvicorn.Server, address: str, *, needs_key: bool) -> None:
     began_s, ready = time.monotonic(), False
     try:
         await engine.start()
@@ -194,9 +194,7 @@ async def _start(engine: Engine, server: uvicorn.Server, address: str) -> None:
     finally:
         server.should_exit |= not ready
     took_s = time.monotonic() - began_s
-    url = "" if address == _CLIENTS_DEFAULT else f" --url {address}"
-    example = f"hiar generate 'a red star spins in place at night' -o star.mp4{url}"
-    _log.info("ready after %.1f s; open %s in a browser, or run: %s", took_s, address, example)
+    _log.info("%s", ready_line(address, took_s, needs_key=needs_key, has_command=has_hiar()))
 
 
 async def _lend(config: EngineConfig, drain_timeout_s: float) -> int:

@@ -1,150 +1,61 @@
 """A client of HiAR Server: ask for a video, get its fragments while it is generated.
 
-Speaks HTTP only and imports nothing of the server.
-
-    with HiarClient("http://127.0.0.1:8000") as client, client.generate("a red star at night", seconds=5) as video:
-        with open("star.mp4", "wb") as file:
-            file.write(video.init_segment)
-            for fragment in video:
-                file.write(fragment.data)
+with Client() as client, client.generate("a red star at night", seconds=5) as video:
+    video.save("star.mp4")
 """
 
-import ipaddress
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self, Unpack
 
-import httpx
+from hiar_client.calls import Calls
+from hiar_client.events import Event
+from hiar_client.exchange import DEFAULT_RETRIES, Retries
+from hiar_client.objects import (
+    Capabilities,
+    Model,
+    Order,
+    PromptChange,
+    Variant,
+    VideoDeleted,
+    VideoInfo,
+    VideoPage,
+)
+from hiar_client.outage import GIVE_UP_S
+from hiar_client.reader import Reader
+from hiar_client.requests import CreateFields, FromBlock, GenerateFields, Prompt
+from hiar_client.video import Video, listening
+from hiar_client.wire import DEFAULT_URL, Wire, checked
 
-from hiar_client.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, timescale
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-_READ_TIMEOUT_S = 180.0
-"""Longer than the server waits for a place in its queue; running streams send something every few seconds."""
-
-
-class HiarError(Exception):
-    """The server refused or failed, or cannot be reached. ``status`` is None where there was no HTTP answer."""
+class Client:
+    """One server. All methods raise ``HiarError``."""
 
     def __init__(
         self,
-        code: str,
-        message: str,
+        url: str = DEFAULT_URL,
+        key: str | None = None,
         *,
-        param: str | None = None,
-        status: int | None = None,
-        retryable: bool = False,
-        retry_after_s: float | None = None,
+        retries: Retries = DEFAULT_RETRIES,
+        give_up_s: float = GIVE_UP_S,
     ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.param = param
-        self.status = status
-        self.retryable = retryable
-        self.retry_after_s = retry_after_s
+        """
+        Args:
+            url: address of the server.
+            key: where the server asks for one.
+            retries: how often a request is repeated that the server puts off or that is lost.
+            give_up_s: how long a lost stream is tried to be resumed without any progress.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Fragment:
-    """One block of video."""
-
-    block: int
-    data: bytes
-    """A ``moof`` and its ``mdat``; playable after the init segment."""
-    num_frames: int
-    duration_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """Why a video ended as it should: ``completed``, ``limit``, ``drain`` or ``cancelled``."""
-
-    reason: str
-    last_block: int
-
-
-class Video:
-    """A video that is read while it is generated. Iterate over it once; leaving the ``with`` block leaves it."""
-
-    def __init__(self, response: httpx.Response, first_block: int = 0) -> None:
-        self.id = response.headers.get("X-Video-Id", "")
-        """What ``HiarClient.video``, ``read`` and the others know it by."""
-        self.content_type = response.headers.get("Content-Type", "")
-        if not self.content_type.startswith("video/mp4"):
-            raise HiarError("unexpected_answer", f"the answer is {self.content_type!r}; is this a HiAR server?")
-        self.end: End | None = None
-        """Set when the iteration has ended."""
-        self.next_block = first_block
-        """The first block that has not been yielded: where ``HiarClient.read`` goes on if the stream is cut."""
-        self._response = response
-        self._boxes = _boxes(response)
-        self.init_segment, moov = self._read_init()
-        self._timescale, self._default_ticks = timescale(moov), default_ticks(moov)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Fragment]:
-        """Yield fragments as they arrive. Raises ``HiarError`` if the video does not end as it should."""
-        moof: Box | None = None
-        for box in self._boxes:
-            if box.kind == "moof":
-                moof = box
-            elif box.kind == "mdat" and moof is not None:
-                fragment = self._fragment(self.next_block, moof, box)
-                self.next_block += 1
-                yield fragment
-            elif payload := signal(box):
-                self._take_signal(payload)
-        if self.end is None:
-            raise HiarError(
-                "stream_cut", f"the stream ended without notice before block {self.next_block}", retryable=True
-            )
-
-    def close(self) -> None:
-        """Leave the stream. The server then stops generating, unless others read or it was told to linger."""
-        self._response.close()
-
-    def _read_init(self) -> tuple[bytes, Box]:
-        data = b""
-        for box in self._boxes:
-            data += box.data
-            if box.kind == "moov":
-                return data, box
-        raise HiarError("stream_cut", "the stream ended before its init segment", retryable=True)
-
-    def _fragment(self, block: int, moof: Box, mdat: Box) -> Fragment:
-        num_frames, ticks = fragment_length(moof, self._default_ticks)
-        duration_s = ticks / self._timescale
-        return Fragment(block=block, data=moof.data + mdat.data, num_frames=num_frames, duration_s=duration_s)
-
-    def _take_signal(self, payload: dict[str, Any]) -> None:
-        if payload.get("type") == "end":
-            self.end = End(reason=payload["reason"], last_block=payload["last_block"])
-        elif payload.get("type") == "error":
-            raise HiarError(payload["code"], payload["message"], retryable=payload["retryable"])
-
-
-class HiarClient:
-    """One server. All methods raise ``HiarError``."""
-
-    def __init__(self, base_url: str = DEFAULT_URL, key: str | None = None) -> None:
-        """``key``: where the server asks for one."""
-        if urlsplit(base_url).scheme not in ("http", "https"):
-            raise HiarError("bad_url", f"{base_url!r} is not an address such as {DEFAULT_URL}")
-        timeout = httpx.Timeout(10.0, read=_READ_TIMEOUT_S)
-        # A proxy from the environment cannot reach this machine's own loopback.
-        trust_env = not _is_loopback(base_url)
-        self.base_url = base_url.rstrip("/")
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._http = httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout, trust_env=trust_env)
+        Raises:
+            BadUrl: ``url`` is no address.
+        """
+        self.url = checked(url)
+        self._wire = Wire(self.url, key)
+        self._run = self._wire.run
+        self._calls = Calls(self.url, retries, give_up_s)
+        self.videos = Videos(self._wire, self._calls)
+        self.models = ModelList(self._wire, self._calls)
 
     def __enter__(self) -> Self:
         return self
@@ -154,146 +65,118 @@ class HiarClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._wire.close()
 
-    def generate(
-        self,
-        prompt: str | Sequence[tuple[float, str]],
-        *,
-        seconds: float | None = None,
-        seed: int | None = None,
-        size: str | None = None,
-        fps: int | None = None,
-        pace: str | None = None,
-        quality: str | None = None,
-        priority: int | None = None,
-        model: str | None = None,
-        linger_seconds: float | None = None,
-    ) -> Video:
+    def generate(self, prompt: Prompt, *, resume: bool = True, **fields: Unpack[GenerateFields]) -> Video:
         """Ask for a video and read it; returns when its first block exists.
 
-        A list prompt holds (at_seconds, text) pairs. ``linger_seconds``: how long it lives on when nobody reads it.
+        ``prompt`` is a text, or (at_seconds, text) pairs. The other fields are those of ``GenerateFields``.
+
+        With ``resume`` a lost connection is followed by another at the first block that is not whole. For that the
+        video lives on for ``linger_seconds`` (30 unless given) without a reader; when it is closed before its end it
+        ends then, unless ``linger_seconds`` was given.
         """
-        asked = {
-            "prompt": prompt
-            if isinstance(prompt, str)
-            else [{"at_seconds": at, "prompt": text} for at, text in prompt],
-            "seconds": seconds,
-            "seed": seed,
-            "size": size,
-            "fps": fps,
-            "pace": pace,
-            "quality": quality,
-            "priority": priority,
-            "model": model,
-            "linger_seconds": linger_seconds,
-        }
-        body = {name: value for name, value in asked.items() if value is not None}
-        return _reading(self._send("POST", "/v1/generate", body, stream=True))
+        return self._opened(self._calls.generating(prompt, fields, resume=resume))
 
-    def read(self, video_id: str, from_block: int = 0) -> Video:
-        """Read a video that runs or is kept, from a block on; any number may read one video."""
-        path = f"/v1/videos/{video_id}/stream?from={from_block}"
-        return _reading(self._send("GET", path, stream=True), from_block)
+    def watch(self, video_id: str, from_block: FromBlock = 0, *, resume: bool = True) -> Video:
+        """Read a video that waits, runs or is kept, from a block or the newest on; any number may read one video."""
+        return self._opened(self._calls.watching(video_id, from_block, resume=resume))
 
-    def change_prompt(self, video_id: str, prompt: str) -> int:
-        """Change what a running video shows. Returns the first block that follows the new prompt."""
-        answer = self._send("POST", f"/v1/videos/{video_id}/prompt", {"prompt": prompt}).json()
-        return int(answer["block"])
-
-    def video(self, video_id: str) -> dict[str, Any]:
-        """Tell how a video is."""
-        return self._object("GET", f"/v1/videos/{video_id}")
-
-    def videos(self, limit: int = 20) -> list[dict[str, Any]]:
-        """List the newest videos."""
-        videos: list[dict[str, Any]] = self._object("GET", f"/v1/videos?limit={limit}")["data"]
-        return videos
-
-    def cancel(self, video_id: str) -> None:
-        """End a video at its next block; what was made can be read for a while."""
-        self._send("POST", f"/v1/videos/{video_id}/cancel")
-
-    def delete(self, video_id: str) -> None:
-        """End a video at once, if it runs, and have it forgotten."""
-        self._send("DELETE", f"/v1/videos/{video_id}")
-
-    def models(self) -> list[dict[str, Any]]:
-        """List the models that can be asked for."""
-        models: list[dict[str, Any]] = self._object("GET", "/v1/models")["data"]
-        return models
-
-    def capabilities(self) -> dict[str, Any]:
+    def capabilities(self) -> Capabilities:
         """Tell what the server can do and how busy it is."""
-        return self._object("GET", "/v1/capabilities")
+        return self._run(self._calls.capabilities())
 
-    def _object(self, method: str, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send(method, path).json()
-        return answer
-
-    def _send(self, method: str, path: str, body: Any = None, *, stream: bool = False) -> httpx.Response:
-        # Written here, in ASCII: text that is not valid Unicode then reaches the server, which says what is wrong.
-        content = json.dumps(body).encode("ascii") if body is not None else None
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        request = self._http.build_request(method, path, content=content, headers=headers)
-        try:
-            response = self._http.send(request, stream=stream)
-            if not response.is_success:
-                response.read()
-        except httpx.TransportError as error:
-            raise _unreachable(self.base_url, error) from error
-        if not response.is_success:
-            raise _refusal(response)
-        return response
+    def _opened(self, reader: Reader) -> Video:
+        self._run(reader.open())
+        return Video(self._wire, self._calls, reader)
 
 
-def _reading(response: httpx.Response, first_block: int = 0) -> Video:
-    try:
-        return Video(response, first_block)
-    except HiarError:
-        response.close()
-        raise
+class Videos:
+    """The videos of a server."""
+
+    def __init__(self, wire: Wire, calls: Calls) -> None:
+        self._wire, self._run, self._calls = wire, wire.run, calls
+
+    def create(self, prompt: Prompt, **fields: Unpack[CreateFields]) -> VideoInfo:
+        """Have a video made that needs no reader; answers before anything is made.
+
+        The fields are those of ``CreateFields``; without ``seconds`` it has 4.
+        """
+        return self._run(self._calls.create(prompt, fields))
+
+    def get(self, video_id: str) -> VideoInfo:
+        """Tell how a video is."""
+        return self._run(self._calls.video(video_id))
+
+    def list(self, limit: int = 20, after: str | None = None, order: Order = "desc") -> VideoPage:
+        """One page: ``limit`` (1-100) videos behind the one with the id ``after``."""
+        return self._run(self._calls.page(limit, after, order))
+
+    def all(self, order: Order = "desc", page_size: int = 100) -> Iterator[VideoInfo]:
+        """Yield the videos of all pages."""
+        page = self.list(page_size, None, order)
+        yield from page.data
+        while page.has_more:
+            page = self.list(page_size, page.last_id, order)
+            yield from page.data
+
+    def content(self, video_id: str, variant: Variant = "video") -> bytes:
+        """The video as MP4, or a picture of it. One that is being made is read to its end."""
+        data = bytearray()
+        self._run(self._calls.content(video_id, variant, data.extend))
+        return bytes(data)
+
+    def download(self, video_id: str, path: "str | os.PathLike[str]", variant: Variant = "video") -> int:
+        """The same into a file, which is there when it is whole. Returns its bytes."""
+        return self._run(self._calls.download(video_id, path, variant))
+
+    def wait(self, video_id: str, timeout: float | None = None) -> VideoInfo:
+        """Return when the video has ended, however that was. Raises ``StillRunning`` behind ``timeout`` seconds."""
+        return self._run(self._calls.wait(video_id, timeout))
+
+    def events(self, video_id: str) -> Iterator[Event]:
+        """Yield what happens to a video, from the first event that is kept, until it has ended."""
+        return listening(self._wire, self._calls.events(video_id))
+
+    def prompt(self, video_id: str, prompt: str) -> PromptChange:
+        """Show something else; tells from which block on."""
+        return self._run(self._calls.change_prompt(video_id, prompt))
+
+    def pause(self, video_id: str) -> VideoInfo:
+        """Have no more blocks begun."""
+        return self._run(self._calls.steer(video_id, "pause"))
+
+    def resume(self, video_id: str) -> VideoInfo:
+        """Go on with a paused video."""
+        return self._run(self._calls.steer(video_id, "resume"))
+
+    def cancel(self, video_id: str) -> VideoInfo:
+        """End a video at its next block and keep what was made."""
+        return self._run(self._calls.steer(video_id, "cancel"))
+
+    def delete(self, video_id: str) -> VideoDeleted:
+        """End a video at once, if it runs, and have it forgotten."""
+        return self._run(self._calls.delete(video_id))
+
+    def remix(self, video_id: str, prompt: str) -> VideoInfo:
+        """Have a video made again with another prompt, from the same seed."""
+        return self._run(self._calls.remix(video_id, prompt))
+
+    def extend(self, video_id: str, seconds: float, prompt: str | None = None) -> VideoInfo:
+        """Have a new video made that goes on where an ended one stopped."""
+        return self._run(self._calls.extend(video_id, seconds, prompt))
 
 
-def _boxes(response: httpx.Response) -> Iterator[Box]:
-    splitter = BoxSplitter()
-    try:
-        for data in response.iter_raw():
-            yield from splitter.feed(data)
-    except httpx.TransportError as error:
-        raise HiarError("stream_cut", f"the connection broke: {error}", retryable=True) from error
-    except NotMp4 as error:
-        raise HiarError("bad_stream", f"the answer is not an MP4 stream: {error}") from error
+class ModelList:
+    """The models of a server."""
 
+    def __init__(self, wire: Wire, calls: Calls) -> None:
+        self._run, self._calls = wire.run, calls
 
-def _unreachable(url: str, error: httpx.TransportError) -> HiarError:
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        message = f"no server answers at {url}; start one with 'hiar-server' or give another --url"
-    else:
-        message = f"the connection to {url} broke before an answer came: {error or type(error).__name__}"
-    return HiarError("unreachable", message, retryable=True)
+    def list(self) -> tuple[Model, ...]:
+        """All that can be asked for."""
+        return self._run(self._calls.models())
 
-
-def _refusal(response: httpx.Response) -> HiarError:
-    try:
-        error = response.json()["error"]
-        code, message, param = error["code"], error["message"], error.get("param")
-    except (ValueError, KeyError, TypeError):
-        code, message, param = "unexpected_answer", f"HTTP {response.status_code}; is this a HiAR server?", None
-    retry_after = response.headers.get("Retry-After", "")
-    return HiarError(
-        code,
-        message,
-        param=param,
-        status=response.status_code,
-        retryable=bool(retry_after),
-        retry_after_s=float(retry_after) if retry_after.isdecimal() else None,
-    )
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def get(self, name: str) -> Model:
+        """One of them."""
+        return self._run(self._calls.model(name))

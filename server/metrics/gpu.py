@@ -79,6 +79,7 @@ class NvmlPoller(threading.Thread):
         super().__init__(name="nvml", daemon=True)
         self._nvml, self._collector = nvml, collector
         self._devices, self._visible = devices, visible
+        self._level = logging.INFO if any(name.startswith("cuda") for name in devices) else logging.DEBUG
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -90,7 +91,7 @@ class NvmlPoller(threading.Thread):
         try:
             gpus = Gpus(self._nvml, self._devices, self._visible)
         except self._nvml.NVMLError as error:
-            logger.info("no GPU readings: %s", error)
+            logger.log(self._level, "no GPU readings: %s", error)
             return
         self._collector.is_available = True
         while not self._stopping.is_set():

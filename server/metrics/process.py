@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import pynvml  # type: ignore[import-untyped]
 from prometheus_client import Histogram, ProcessCollector
@@ -13,6 +12,7 @@ from prometheus_client import Histogram, ProcessCollector
 from server.gpus import VISIBLE
 from server.metrics.families import Families
 from server.metrics.gpu import GpuCollector, NvmlPoller
+from server.versions import version_of
 
 _LAG_EVERY_S = 0.25
 
@@ -26,7 +26,7 @@ async def measuring(families: Families, devices: Sequence[str]) -> AsyncIterator
         devices: the names of those that the server uses on this node.
     """
     ProcessCollector(registry=families.registry)
-    families.engine.build.labels(_version("hiar-server"), platform.python_version(), _version("torch")).set(1)
+    families.engine.build.labels(version_of("hiar-server"), platform.python_version(), version_of("torch")).set(1)
     collector = GpuCollector()
     families.registry.register(collector)
     poller = NvmlPoller(pynvml, collector, devices, os.environ.get(VISIBLE))
@@ -45,10 +45,3 @@ async def _measure_lag(lag: Histogram) -> None:
         due = loop.time() + _LAG_EVERY_S
         await asyncio.sleep(_LAG_EVERY_S)
         lag.observe(max(0.0, loop.time() - due))
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from hiar_client.client import Fragment
+from hiar_client import Fragment
 from hiar_client.progress import Progress, ProgressBar, progress_on
 
 
@@ -67,3 +67,47 @@ def test_the_bar_moves_and_leaves_notes(monkeypatch: pytest.MonkeyPatch) -> None
         progress.advance(fragment(0, 9))
         progress.note("[stopped]")
     assert "hiar: [stopped]" in stream.getvalue()
+
+
+def test_the_bar_fits_its_line_and_tells_of_waiting_and_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    clock = Clock()
+    bar = ProgressBar(Terminal(), 2.0, clock)
+    clock.now_s += 3
+    assert bar.line() == "waiting for the first block, 3 s"
+    bar.wait(2)
+    assert bar.line() == "waiting for a place: 2 in the queue, 3 s"
+    bar.advance(fragment(0, 16))
+    assert bar.line().startswith("[############------------]  50% 1.0 s of video, 1 block")
+    assert len(bar.line()) == 59
+    clock.now_s += 7
+    assert "nothing came for 7 s" in bar.line()
+
+
+def test_places_in_the_queue_are_told_once_each() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for place in (3, 3, 2):
+        progress.wait(place)
+    assert stream.getvalue() == "hiar: waiting, place 3 in the queue\nhiar: waiting, place 2 in the queue\n"
+
+
+def test_silence_is_told_once_each_time() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock, is_quiet=True)
+    progress.tick()
+    for wait_s in (1, 6, 6):
+        progress.advance(fragment(0, 9))
+        for _ in range(3):
+            clock.now_s += wait_s / 3
+            progress.tick()
+    assert stream.getvalue().count("hiar: nothing came for 5 s: ") == stream.getvalue().count("\n") == 2
+
+
+def test_quiet_tells_notes_only() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream, is_quiet=True)
+    progress.wait(2)
+    progress.advance(fragment(0, 9))
+    progress.note("stopped")
+    assert stream.getvalue() == "hiar: stopped\n"

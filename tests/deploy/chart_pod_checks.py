@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import hiar_client.cli
+import hiar_client.cli.command
 import server.download.command
 from engine import PARTIAL_NAME
 from engine.fleet.hello import TOKEN_VARIABLE
@@ -24,7 +24,7 @@ KUBERNETES = {"POD_NAME"}
 """For values of others."""
 PROJECTS = [tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in (".", "clients")]
 COMMANDS = {"sh", *(command for project in PROJECTS for command in project["scripts"])}
-PARSERS = {"hiar": hiar_client.cli._parser, "hiar-download": server.download.command._parser}
+PARSERS = {"hiar": hiar_client.cli.command.parser, "hiar-download": server.download.command._parser}
 _SCALES = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from engine import CorruptLatents, EngineOptions, VideoHandle, WorkerLost
-from hiar_client.client import HiarClient
+from hiar_client import Client
 from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
@@ -189,7 +189,7 @@ def test_a_picture_that_stands_still_is_seen_while_it_does() -> None:
     """An alert looks at the rate: a stall that were counted at its end only would be seen when it is over."""
     with (
         serving(engine=EngineOptions(lead_target_s=0.1)) as live,
-        HiarClient(live.url) as client,
+        Client(live.url) as client,
         client.generate("x") as video,
     ):
         shown = iter(video)
@@ -201,8 +201,8 @@ def test_a_picture_that_stands_still_is_seen_while_it_does() -> None:
             return scrape(live.url).value("hiar_stream_stalled_seconds_total")
 
         eventually(lambda: stalled_s() > 0, 20)
-        told = client.video(video.id)
-        assert told["stalls"] == 1 and told["stalled_seconds"] > 0
+        told = video.info()
+        assert told.stalls == 1 and told.stalled_seconds > 0
         before = stalled_s()
         eventually(lambda: stalled_s() > before + 0.2, 10)
         now = scrape(live.url)

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from hiar_client.client import HiarClient
+from hiar_client import Client
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
@@ -121,9 +121,14 @@ def test_the_command_line_client_writes_a_playable_file(url: str, tmp_path: Path
     assert len(frames_of(file.read_bytes())) == 40
 
 
-def test_the_client_library_reads_models(url: str) -> None:
-    with HiarClient(url) as client:
-        assert "tiny" in str(client.models())
+def test_the_client_library_reads_models_and_pictures(url: str) -> None:
+    with Client(url) as client:
+        (model,) = client.models.list()
+        assert model.id == "tiny"
+        with client.generate("a red ball", seconds=1) as video:
+            pictures = list(video.frames())
+    assert [picture.time for picture in pictures] == [number / 16 for number in range(16)]
+    assert len({picture.to_ndarray(format="rgb24").tobytes() for picture in pictures}) == 16
 
 
 def test_sigterm_ends_a_stream_at_a_block_and_leaves_no_process() -> None:

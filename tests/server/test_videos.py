@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from hiar_client import Client
 from hiar_client.boxes import BoxSplitter
-from hiar_client.client import HiarClient
 from tests.media.painted import frame_numbers
 from tests.server.rehearsed_server import (
     FPS,
@@ -113,27 +113,27 @@ def whole_blocks(data: bytes) -> list[bytes]:
 
 
 def test_a_video_that_lingers_survives_its_caller_and_is_read_on(server: RehearsedServer) -> None:
-    with HiarClient(server.url) as client:
+    with Client(server.url) as client:
         with client.generate("x", seconds=20, size=SIZE, fps=FPS, linger_seconds=20) as video:
             had = [fragment.data for _, fragment in zip(range(3), video, strict=False)]
-        eventually(lambda: client.video(video.id)["readers"] == 0, 5)
-        told = client.video(video.id)
-        assert (told["status"], told["end_reason"]) == ("in_progress", None)
+        eventually(lambda: video.info().readers == 0, 5)
+        told = video.info()
+        assert (told.status, told.end_reason) == ("in_progress", None)
         time.sleep(1)
-        with client.read(video.id, len(had)) as rest:
+        with client.watch(video.id, len(had)) as rest:
             assert rest.next_block == 3
             had += [fragment.data for fragment in rest]
         assert rest.end is not None and rest.end.reason == "completed"
-        with client.read(video.id) as whole:
+        with client.watch(video.id) as whole:
             assert [fragment.data for fragment in whole] == had
-        assert client.video(video.id)["seconds_done"] == 20
+        assert video.info().seconds_done == 20
 
 
 def test_one_that_nobody_comes_back_to_ends(server: RehearsedServer) -> None:
-    with HiarClient(server.url) as client:
+    with Client(server.url) as client:
         with client.generate("x", size=SIZE, fps=FPS, linger_seconds=0.5) as video:
             next(iter(video))
-        assert client.video(video.id)["status"] == "in_progress"
+        assert video.info().status == "in_progress"
         told = ended(server, video.id)
         assert (told["status"], told["end_reason"]) == ("cancelled", "client_disconnect")
 
@@ -271,7 +271,7 @@ def test_of_an_endless_video_the_newest_two_minutes_are_kept(server: RehearsedSe
         answer = httpx.get(f"{server.url}/v1/videos/{video}/{address}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (410, "gone")
         assert "the earliest is" in answer.json()["error"]["message"]
-    with HiarClient(server.url) as client, client.read(video, told["first_block"] + 40) as reading:
+    with Client(server.url) as client, client.watch(video, told["first_block"] + 40) as reading:
         assert next(iter(reading)).block == told["first_block"] + 40
     delete(server, video)
 
