@@ -20,7 +20,7 @@ export class Composer {
     $("prompt").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.submit(event);
     });
-    $("stop").addEventListener("click", () => (shown.making ? shown.close() : shown.stop()));
+    $("stop").addEventListener("click", () => shown.stop());
     $("dice").addEventListener("click", () => this.dice());
     $("settings-toggle").addEventListener("click", () => this.toggle("settings-toggle", "settings"));
     $("later").addEventListener("click", () => this.toggle("later", "later-row"));

@@ -1,56 +1,67 @@
 // Plays what the browser can play by itself: a finished file, or HLS where there is no Media Source.
 
 import { Refused, address, later } from "./api.js";
+import { Playing } from "./playing.js";
 
 const RETRY_MS = 2000;
+const FAILURES_MAX = 4;
+const UNPLAYABLE = { code: "unplayable", message: "This browser cannot play the video." };
 
-/** One video on the picture, with the same face as `Playback`. */
-export class PlainPlayback extends EventTarget {
-  connection = "opening";
-  outcome = null;
-  isPlaying = false;
-  isFollowing = true;
-  recent = null;
-  speed = null;
+/** By an address. */
+export class PlainPlayback extends Playing {
   failures = 0;
 
   /** `path` tells the address of a file or of a playlist; `look` gets the video's object from the server. */
   constructor(video, path, look) {
-    super();
-    Object.assign(this, { video, path, look });
-    this.stop = new AbortController();
+    super(video);
+    Object.assign(this, { path, look });
+    this.ears = new AbortController();
   }
 
   async run() {
-    const { signal } = this.stop;
+    const { signal } = this.ears;
     this.video.addEventListener("error", () => this.recover(), { signal });
     this.video.addEventListener("ended", () => this.finish(), { signal });
-    this.video.addEventListener("playing", () => this.tell("open"), { signal });
+    this.video.addEventListener("playing", () => this.show(), { signal });
     this.load(0);
   }
 
   load(time_s) {
+    this.isPlaying = false;
     this.video.src = address(this.path());
     this.video.currentTime = time_s;
-    this.video.play().catch(() => this.tell(this.connection));
+    if (this.mayPlay) this.play();
+  }
+
+  show() {
     this.isPlaying = true;
+    this.failures = 0;
+    this.tell("open");
   }
 
   /** The element gave up: the connection, or the video, is gone. */
   async recover() {
     const time_s = this.video.currentTime;
     this.failures += 1;
-    this.tell("lost");
+    this.tell("opening");
     await later(RETRY_MS);
+    while (!this.outcome && !(await this.isThere())) await later(RETRY_MS);
+    if (this.outcome) this.tell("over");
+    else this.load(time_s);
+  }
+
+  /** Whether the server still has the video; false where it does not answer. */
+  async isThere() {
     try {
       const told = await this.look();
       if (told.status === "failed" && !told.blocks_done) this.outcome = { error: told.error };
+      else if (this.failures > FAILURES_MAX) this.outcome = { error: UNPLAYABLE };
+      return true;
     } catch (error) {
       if (error instanceof Refused && error.status < 500) this.outcome = { error };
-      else if (!this.stop.signal.aborted) return this.recover();
+      else this.tell("lost");
+      return false;
     }
-    if (this.outcome) return this.tell("over");
-    if (!this.stop.signal.aborted) this.load(time_s);
   }
 
   finish() {
@@ -59,39 +70,21 @@ export class PlainPlayback extends EventTarget {
   }
 
   close() {
-    this.stop.abort();
     this.outcome ??= { reason: "left" };
+    this.ears.abort();
   }
 
   retry() {}
 
-  tick() {}
-
-  tell(connection) {
-    this.connection = connection;
-    this.dispatchEvent(new Event("change"));
-  }
-
-  get lead_s() {
-    return Math.max(0, this.end_s - this.video.currentTime);
-  }
-
   get end_s() {
-    const { seekable, duration } = this.video;
+    const { seekable, buffered, duration } = this.video;
     if (Number.isFinite(duration)) return duration;
-    return seekable.length ? seekable.end(seekable.length - 1) : 0;
+    const known = seekable.length ? seekable : buffered;
+    return known.length ? known.end(known.length - 1) : 0;
   }
 
   get start_s() {
     return this.video.seekable.length ? this.video.seekable.start(0) : 0;
-  }
-
-  get isStalled() {
-    return this.isPlaying && !this.video.paused && this.video.readyState < 3 && !this.video.ended;
-  }
-
-  get behind_s() {
-    return this.isFollowing ? 0 : this.lead_s;
   }
 
   seek(time_s) {

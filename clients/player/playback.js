@@ -2,6 +2,7 @@
 
 import { Lost, Refused, later, open } from "./api.js";
 import { Feed } from "./feed.js";
+import { Playing } from "./playing.js";
 import { Recent } from "./recent.js";
 import { piecesOf } from "./stream.js";
 
@@ -14,27 +15,28 @@ const HOLD_BELOW_S = 20;
 const RETRY_MS = [300, 600, 1200, 2400, 4000];
 const JOIN_BLOCKS = 4; // who comes later begins so many before the newest
 const PASSING = [425, 429];
+const BREAKS_MAX = 3;
 const GOES_ON = ["drain"];
 
-/** One video on the picture. Tells `change` whenever something is otherwise. */
-export class Playback extends EventTarget {
+/** Bit by bit, by Media Source. */
+export class Playback extends Playing {
   recent = new Recent();
   feed = null;
-  connection = "opening"; // or open, lost, held, over
-  outcome = null; // {reason} or {error}, once nothing more comes
-  isPlaying = false; // it was begun
-  isFollowing = true; // the viewer did not choose to be behind
   failures = 0;
+  isCut = false; // the server does not answer
   reader = null;
   first = null; // {block, start_s}: of any block that came
   target_s = 0; // where to begin
-  mayPlay = true; // the viewer did not pause
+  opened_s = null; // where what lies in the picture begins
+  breaks = 0;
   arrived = [];
 
   /** `told` has the video's object, `look` gets it anew. `block_s` is the playback time of all blocks but the first. */
   constructor(video, told, block_s, look) {
-    super();
-    Object.assign(this, { video, told, block_s, look });
+    super(video);
+    Object.assign(this, { told, block_s, look });
+    this.ears = new AbortController();
+    video.addEventListener("error", () => this.mend(), { signal: this.ears.signal });
     this.next = Math.max(told().first_block, told().blocks_done - JOIN_BLOCKS);
   }
 
@@ -56,7 +58,7 @@ export class Playback extends EventTarget {
   }
 
   async pause(milliseconds) {
-    if (this.connection !== "held") this.tell(this.failures > 1 ? "lost" : this.connection);
+    if (this.connection !== "held") this.tell(this.isCut && this.failures > 1 ? "lost" : "opening");
     await Promise.race([later(milliseconds), new Promise((resolve) => (this.wake = resolve))]);
   }
 
@@ -66,7 +68,7 @@ export class Playback extends EventTarget {
     this.reader = new AbortController();
     this.isReopened = false;
     const response = await open("GET", this.told().urls.stream, { query: { from: this.next }, signal: this.reader.signal });
-    if (this.mustClear) await this.clear();
+    if (this.mustClear) this.clear();
     this.feed ??= await Feed.open(this.video, response.headers.get("Content-Type"));
     for await (const { init, fragment, signal } of piecesOf(response, () => this.reader.abort())) {
       if (init) this.takeInit(init);
@@ -90,12 +92,11 @@ export class Playback extends EventTarget {
     this.arrived = [...this.arrived.slice(-7), performance.now()];
     this.next += 1;
     this.failures = 0;
-    this.dispatchEvent(new CustomEvent("block", { detail: { block: this.next - 1, start_s } }));
+    this.opened_s ??= start_s;
     this.tell("open");
-    if (this.lead_s > HOLD_ABOVE_S) {
-      this.tell("held");
-      this.reader.abort();
-    }
+    if (start_s - Math.max(this.opened_s, this.video.currentTime) < HOLD_ABOVE_S) return;
+    this.tell("held");
+    this.reader.abort();
   }
 
   takeSignal(signal) {
@@ -126,27 +127,43 @@ export class Playback extends EventTarget {
     if (this.connection === "held" || this.isReopened) return null;
     try {
       const told = await this.look();
+      this.isCut = false;
       if (told.status === "failed") this.outcome = { error: told.error };
       else if (told.status === "cancelled" && this.next >= told.blocks_done) this.outcome = { reason: told.end_reason };
       return told;
     } catch (error) {
+      this.isCut = true;
       if (error instanceof Refused && [401, 404].includes(error.status)) this.outcome = { error };
       return null;
     }
   }
 
   /** Throw away what is in the picture: what comes next does not follow it. */
-  async clear() {
-    this.mustClear = false;
+  clear() {
+    this.mustClear = this.isPlaying = false;
+    this.opened_s = null;
     this.recent.clear();
-    this.isPlaying = false;
     this.feed?.close();
     this.feed = null;
+  }
+
+  /** The element cannot decode what it has: begin anew there. */
+  mend() {
+    if (this.outcome) return;
+    this.breaks += 1;
+    if (this.breaks > BREAKS_MAX) {
+      this.outcome = { error: { code: "unplayable", message: "This browser cannot play the video." } };
+      this.reader?.abort();
+      this.wake?.();
+    } else if (this.first) {
+      this.readFrom(this.video.currentTime);
+    }
   }
 
   /** Let go of the picture and the stream. */
   close() {
     this.outcome ??= { reason: "left" };
+    this.ears.abort();
     this.reader?.abort();
     this.wake?.();
     this.feed?.close();
@@ -154,20 +171,11 @@ export class Playback extends EventTarget {
 
   /** A lost connection may be back: try at once. */
   retry() {
+    if (this.connection !== "open") this.reader?.abort();
     this.wake?.();
   }
 
-  tell(connection) {
-    this.connection = connection;
-    this.dispatchEvent(new Event("change"));
-  }
-
   // --- the picture ---
-
-  /** Seconds of video that lie ready. */
-  get lead_s() {
-    return Math.max(0, this.end_s - this.video.currentTime);
-  }
 
   get end_s() {
     return this.feed?.end_s ?? 0;
@@ -177,7 +185,8 @@ export class Playback extends EventTarget {
   get start_s() {
     const { buffered } = this.video;
     const held_s = buffered.length ? buffered.start(0) : 0;
-    return this.first ? Math.min(held_s, Math.max(0, this.startOf(this.told().first_block))) : held_s;
+    if (!this.first || this.outcome) return held_s;
+    return Math.min(held_s, Math.max(0, this.startOf(this.told().first_block)));
   }
 
   /** Seconds of video a second, over the newest blocks; null before the second one. */
@@ -185,15 +194,6 @@ export class Playback extends EventTarget {
     const { arrived } = this;
     if (arrived.length < 2) return null;
     return ((arrived.length - 1) * this.block_s * 1000) / Math.max(1, arrived.at(-1) - arrived[0]);
-  }
-
-  get isStalled() {
-    return this.isPlaying && !this.video.paused && this.video.readyState < 3 && !this.video.ended;
-  }
-
-  /** How far what is shown lies behind the newest picture that is here. */
-  get behind_s() {
-    return this.isFollowing ? 0 : this.lead_s;
   }
 
   startOf(block) {
@@ -205,17 +205,15 @@ export class Playback extends EventTarget {
     const time = Math.min(Math.max(time_s, this.start_s), Math.max(this.end_s - 0.05, 0));
     this.isFollowing = this.end_s - time < LEAD_TARGET_S + 1;
     const { buffered } = this.video;
-    if (buffered.length && time >= buffered.start(0)) {
-      this.video.currentTime = time;
-    } else if (this.first) {
-      const block = this.first.block + Math.floor((time - this.first.start_s) / this.block_s);
-      this.next = Math.max(this.told().first_block, block);
-      this.target_s = time;
-      this.reopen();
-    }
+    if (buffered.length && time >= buffered.start(0)) this.video.currentTime = time;
+    else if (this.first && !this.outcome) this.readFrom(time);
   }
 
-  reopen() {
+  /** Begin anew with the block of a moment. */
+  readFrom(time_s) {
+    const block = this.first.block + Math.floor((time_s - this.first.start_s) / this.block_s);
+    this.next = Math.max(this.told().first_block, block, 0);
+    this.target_s = time_s;
     this.mustClear = this.isReopened = true;
     this.reader?.abort();
     this.wake?.();
@@ -223,12 +221,15 @@ export class Playback extends EventTarget {
 
   /** Show the newest there is. */
   goLive() {
+    const newest = this.told().blocks_done - JOIN_BLOCKS;
     this.isFollowing = true;
-    this.video.currentTime = Math.max(this.video.currentTime, this.end_s - Math.max(1, this.block_s));
+    if (this.first && newest > this.next) this.readFrom(this.startOf(newest));
+    else this.video.currentTime = Math.max(this.video.currentTime, this.end_s - Math.max(1, this.block_s));
   }
 
   /** Keeps the picture moving: begin, jump over gaps, catch up. Called a few times a second. */
   tick() {
+    super.tick();
     this.feed?.pump();
     if (!this.feed || !this.video.buffered.length) return;
     if (!this.isPlaying) this.begin();
@@ -243,8 +244,7 @@ export class Playback extends EventTarget {
     if (!this.outcome && this.end_s - start_s < needed_s) return;
     if (this.video.currentTime < start_s) this.video.currentTime = start_s;
     this.isPlaying = true;
-    if (!this.mayPlay) return;
-    this.video.play().catch(() => this.tell(this.connection)); // it stays paused, which shows
+    if (this.mayPlay) this.play();
   }
 
   jumpGap() {

@@ -56,7 +56,8 @@ globalThis.player = { shown, plan, server };
 /** Follow how the server is, for ever. */
 async function follow() {
   await look();
-  const isCalm = server.capabilities?.state === "ready" && !server.isLost;
+  const isSteady = !shown.isLive || shown.playback.connection === "open";
+  const isCalm = server.capabilities?.state === "ready" && !server.isLost && isSteady;
   setTimeout(follow, isCalm ? LOOK_READY_MS : LOOK_MS);
 }
 

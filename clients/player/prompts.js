@@ -85,7 +85,7 @@ export class Timeline {
       this.key = key;
       this.items = entries.map((entry) => this.item(entry));
       $("prompts").replaceChildren(...this.items);
-      this.items.at(-1)?.scrollIntoView?.({ block: "nearest" });
+      $("prompts").scrollTo($("prompts").scrollWidth, $("prompts").scrollHeight);
     }
     entries.forEach((entry, index) => this.update(this.items[index], entry));
     this.count(entries.find(({ state }) => state === "next"));

@@ -5,7 +5,7 @@ import { stateOf } from "./states.js";
 
 const GLOW_MS = 500;
 const TITLE = "HiAR live video";
-const OVER_PICTURE = ["waiting", "beginning", "loading", "connecting", "ready", "ended", "failed", "unavailable"];
+const OVER_PICTURE = ["catching-up", "waiting", "beginning", "loading", "connecting", "ready", "ended", "failed", "unavailable"];
 const TITLES = { ready: "What do you want to see?", waiting: "", beginning: "", loading: "", connecting: "" };
 
 /** Shows the state. */

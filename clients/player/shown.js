@@ -11,10 +11,11 @@ const AGAIN_MS = 1500;
 const LOOK_MS = 10_000;
 const PAUSE_AFTER_MS = 700; // a pause of a moment costs nothing
 const TICK_MS = 250;
+const WAIT_MS = 500;
 const BUSY_STARTING = ["starting", "engine_unavailable"];
 const ENDED = ["completed", "failed", "cancelled"];
 
-/** Tells `change` when something is otherwise, `tick` a few times a second, `block` and `steps` as blocks come. */
+/** Tells `change` when something is otherwise, `shown` of another video, `tick` a few times a second, `steps` of a block. */
 export class Shown extends EventTarget {
   told = null; // the server's object of the video
   playback = null;
@@ -23,6 +24,7 @@ export class Shown extends EventTarget {
   making = null; // or asking, lost, loading: before there is a video
   isRecovering = false;
   isStopped = false;
+  queuedAt = null; // a place in the queue for less than a moment is not worth a word
   wantsPause = false;
 
   constructor(video, capabilities) {
@@ -32,7 +34,7 @@ export class Shown extends EventTarget {
       video.addEventListener(name, () => this.tell());
     }
     setInterval(() => this.tick(), TICK_MS);
-    setInterval(() => document.hidden || this.look().catch(() => {}), LOOK_MS);
+    setInterval(() => this.isLive && !document.hidden && this.look().catch(() => {}), LOOK_MS);
     addEventListener("online", () => this.playback?.retry());
     addEventListener("pagehide", () => this.leave());
     addEventListener("pageshow", ({ persisted }) => persisted && this.resume());
@@ -44,6 +46,8 @@ export class Shown extends EventTarget {
 
   tick() {
     this.playback?.tick();
+    if ((this.told?.queue_position ?? null) === null) this.queuedAt = null;
+    else this.queuedAt ??= performance.now();
     this.tell("tick");
   }
 
@@ -51,6 +55,7 @@ export class Shown extends EventTarget {
 
   /** Have a video made and show it. Throws `Refused`. */
   async make(request) {
+    this.release("cancel");
     this.close();
     const word = (this.word = freshWord());
     this.making = "asking";
@@ -84,12 +89,12 @@ export class Shown extends EventTarget {
 
   /** Show a video that there is. `mode`: own, which may be steered, or watch. */
   show(told, mode) {
+    this.release("pause");
     this.close();
     this.mode = mode;
     this.take(told);
     this.playback = this.player();
     this.playback.addEventListener("change", () => this.tell());
-    this.playback.addEventListener("block", ({ detail }) => this.tell("block", detail));
     if (!ENDED.includes(told.status)) this.events = new Events(() => this.told.urls.events, (event) => this.happen(event));
     this.playback.run();
     this.tell("shown");
@@ -106,14 +111,18 @@ export class Shown extends EventTarget {
     return new Playback(this.video, () => this.told, block_s, look);
   }
 
-  /** Let the video go; an endless one of this page is ended. */
+  /** An endless video of this page is not made on when it is shown no more. */
+  release(what) {
+    if (this.isEndless && this.canSteer) this.send(what).catch(() => {});
+  }
+
+  /** Show nothing. */
   close() {
-    if (this.isEndless && this.mode === "own") this.send("cancel").catch(() => {});
     this.word = null;
     this.events?.close();
     this.playback?.close();
     Object.assign(this, { told: null, playback: null, events: null, mode: "none", making: null });
-    Object.assign(this, { isRecovering: false, isStopped: false, wantsPause: false });
+    Object.assign(this, { isRecovering: false, isStopped: false, wantsPause: false, queuedAt: null });
     this.prompts.clear();
   }
 
@@ -175,6 +184,10 @@ export class Shown extends EventTarget {
     return Boolean(this.told) && !this.isEnded;
   }
 
+  get isWaiting() {
+    return this.queuedAt !== null && performance.now() - this.queuedAt > WAIT_MS;
+  }
+
   get isEndless() {
     return this.isLive && this.told.seconds === null;
   }
@@ -205,6 +218,7 @@ export class Shown extends EventTarget {
 
   /** End it: the picture stands still at once. */
   async stop() {
+    if (this.making) return this.giveUp();
     const { id } = this.told;
     this.isStopped = true;
     this.video.pause();
@@ -219,6 +233,12 @@ export class Shown extends EventTarget {
         await later(AGAIN_MS);
       }
     }
+    this.tell();
+  }
+
+  /** Do not wait for an answer any longer; should it come, the video is deleted. */
+  giveUp() {
+    this.close();
     this.tell();
   }
 
@@ -270,9 +290,9 @@ export class Shown extends EventTarget {
     if (this.wantsPause !== this.told?.paused) this.agree();
   }
 
-  /** The page goes: nobody is left for whom an endless video would be made, unless others watch it. */
+  /** The page goes: an endless video waits for it to come back, for an hour. */
   leave() {
-    if (!this.isEndless || this.mode !== "own" || this.told.readers > 1 || this.told.paused) return;
+    if (!this.isEndless || !this.canSteer || this.told.paused) return;
     open("POST", `v1/videos/${this.told.id}/pause`, { keepalive: true }).catch(() => {});
   }
 }

@@ -53,11 +53,16 @@ function nameOfVideo(shown, capabilities) {
   if (playback.outcome?.error) return "failed";
   if (shown.isStopped || (shown.isEnded && video.ended)) return "ended";
   if (shown.isEnded) return video.paused ? "paused" : "playing";
-  if (playback.connection === "lost") return capabilities?.state === "starting" ? "loading" : "lost";
-  if (told.queue_position !== null) return "waiting";
+  if (playback.connection === "lost") return "lost";
+  if (isLoading(capabilities) && (playback.isStalled || !playback.isPlaying)) return "loading";
+  if (shown.isWaiting && told.queue_position !== null) return "waiting";
   if (shown.isPaused && playback.isPlaying && (video.paused || playback.isStalled)) return "paused";
-  if (!playback.isPlaying) return "beginning";
+  if (!playback.isPlaying) return told.blocks_done ? "catching-up" : "beginning";
   return playback.isStalled || shown.isRecovering ? "catching-up" : "live";
+}
+
+function isLoading(capabilities) {
+  return ENGINE[capabilities?.state] === "loading";
 }
 
 function textOf(name, words, { told, playback }) {

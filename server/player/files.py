@@ -28,6 +28,7 @@ NAMES = (
     "pipeline.js",
     "plain.js",
     "playback.js",
+    "playing.js",
     "prompts.js",
     "recent.js",
     "screen.js",
