@@ -6,6 +6,7 @@ The application serves exactly these, and the document tells all of them but pag
 from server.document.answers import CONTENT, CREATED, MAKING, STREAM, events, json, playlist, segment
 from server.document.operation import A_VIDEO, Guard, Operation, Success, Tag
 from server.info.schemas import CapabilitiesAnswer, HealthAnswer, ModelAnswer, ModelsAnswer
+from server.player.files import NAMES
 from server.videos.event_schemas import EventAnswer
 from server.videos.query import (
     CONTENT_HEADERS,
@@ -285,7 +286,7 @@ _PAGES = tuple(
     Operation(id=name, method="GET", path=path, tag=Tag.PAGES, summary=summary, guard=guard)
     for name, path, summary, guard in (
         ("player_page", "/", "The player", Guard.OPEN),
-        ("player_script", "/player.js", "Its program", Guard.OPEN),
+        *((f"player_file_{name}", f"/{name}", "A file of it", Guard.OPEN) for name in NAMES),
         ("document", "/openapi.json", "The API as an OpenAPI document", Guard.OPEN),
         ("document_page", "/docs", "The same, to read", Guard.OPEN),
         ("metrics", "/metrics", "Metrics for Prometheus", Guard.PROBE),

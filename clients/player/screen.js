@@ -1,0 +1,54 @@
+// The picture: what it says of how things stand, and the light around it.
+
+import { $, say } from "./elements.js";
+import { stateOf } from "./states.js";
+
+const GLOW_MS = 500;
+const TITLE = "HiAR live video";
+const OVER_PICTURE = ["waiting", "beginning", "loading", "connecting", "ready", "ended", "failed", "unavailable"];
+const TITLES = { ready: "What do you want to see?", waiting: "", beginning: "", loading: "", connecting: "" };
+
+/** Shows the state. */
+export class Screen {
+  constructor(shown, server) {
+    Object.assign(this, { shown, server });
+    this.isStill = matchMedia("(prefers-reduced-motion: reduce)");
+    shown.addEventListener("change", () => this.show());
+    shown.addEventListener("tick", () => this.show());
+    $("again").addEventListener("click", () => shown.again());
+    setInterval(() => this.glow(), GLOW_MS);
+  }
+
+  show() {
+    const { shown } = this;
+    const state = stateOf(shown, this.server());
+    const pill = $("state");
+    pill.dataset.state = state.name;
+    pill.dataset.tone = state.tone;
+    say(pill, state.text);
+    this.showNotice(state);
+    document.body.dataset.mode = shown.mode;
+    document.title = shown.told ? `${state.text} · ${TITLE}` : TITLE;
+  }
+
+  showNotice({ name, text, detail }) {
+    const { shown } = this;
+    const hasPicture = Boolean(shown.playback?.isPlaying) && !shown.making;
+    const isOver = OVER_PICTURE.includes(name) && (!hasPicture || name === "ended" || name === "failed");
+    const notice = $("notice");
+    notice.hidden = !isOver && !(name === "lost" && !hasPicture);
+    notice.dataset.state = name;
+    notice.dataset.over = hasPicture ? "picture" : "nothing";
+    say($("notice-title"), TITLES[name] ?? text);
+    say($("notice-text"), detail);
+    $("again").hidden = !(name === "ended" && shown.told?.blocks_done > 0 && shown.told.completed_at !== null);
+    $("own").hidden = !(shown.mode === "watch" && (name === "ended" || name === "failed"));
+  }
+
+  /** The picture's own colours, very soft, where it leaves room. */
+  glow() {
+    const { video } = this.shown;
+    if (this.isStill.matches || document.hidden || video.readyState < 2 || video.paused) return;
+    $("glow").getContext("2d").drawImage(video, 0, 0, 8, 8);
+  }
+}
