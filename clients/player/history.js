@@ -68,8 +68,8 @@ export class History {
   }
 
   words(told) {
-    const changes = told.prompts.length - 1;
-    const about = [STATUS[told.status], clockTime(told.seconds_done), changes > 0 ? `${changes + 1} prompts` : "", sinceWhen(told.created_at)].filter(Boolean);
+    const isOver = told.completed_at !== null;
+    const about = [STATUS[told.status], clockTime(told.seconds_done), isOver && sinceWhen(told.created_at)].filter(Boolean);
     return make(
       "span",
       { className: "about" },
