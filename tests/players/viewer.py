@@ -65,7 +65,14 @@ class Viewer:
     def until(self, condition: str) -> None:
         """Wait in the page, whose policy lets nobody evaluate text, until it holds."""
         self.page.evaluate(
-            f"new Promise((done) => {{ (function look() {{ {condition} ? done() : setTimeout(look, 20); }})(); }})"
+            f"""new Promise((done, fail) => {{
+              const until = performance.now() + {PATIENCE_MS};
+              (function look() {{
+                if ({condition}) done();
+                else if (performance.now() < until) setTimeout(look, 20);
+                else fail(new Error("it did not come true"));
+              }})();
+            }})"""
         )
 
     def plays_on(self, seconds: float = 0.3) -> None:
