@@ -10,6 +10,7 @@ ARG VARIANT=cpu
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY deploy/install.py deploy/
+COPY clients/pyproject.toml clients/README.md clients/
 # Before the sources are there, so that a change in them installs no package again; PYTHONPATH then names them. A secret
 # named pip is a pip.conf.
 # What is removed only installs, tests or compiles against the packages.
@@ -47,7 +48,7 @@ WORKDIR /app
 COPY --from=build /app /app
 RUN .venv/bin/python deploy/sbom.py > sbom.cdx.json
 ENV PATH=/app/.venv/bin:$PATH \
-    PYTHONPATH=/app \
+    PYTHONPATH=/app:/app/clients \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PYTHONFAULTHANDLER=1 \

@@ -4,7 +4,8 @@
 
 Readers ask for a path, or with ``body`` post it, and take a few bytes a second into a small window. The half-open send
 half a header and wait. Whoever is cut off comes again, unless ``again`` is false. Says ``ready`` when every reader has
-the first byte of an answer, goes on until its input closes, then tells in JSON how often each was cut off.
+the first byte of an answer, goes on until its input closes, then tells in JSON how often each was cut off. They come
+from 127.0.0.2; with ``apart`` each from an address of its own.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class Crowd:
     def __init__(self, port: int, asked: dict[str, Any]) -> None:
         self._address = ("127.0.0.1", port)
         self._again: bool = asked.get("again", True)
+        self._is_apart: bool = asked.get("apart", False)
         self._bytes_per_s: int = asked["bytes_per_s"]
         self._num_readers: int = asked["readers"]
         self._num_half_open: int = asked["half_open"]
@@ -35,7 +37,7 @@ class Crowd:
 
     async def stay(self) -> None:
         """Until the input closes."""
-        tasks = [asyncio.create_task(self._reader()) for _ in range(self._num_readers)]
+        tasks = [asyncio.create_task(self._reader(number)) for number in range(self._num_readers)]
         tasks += [asyncio.create_task(self._half_open()) for _ in range(self._num_half_open)]
         if self._again:
             for _ in range(self._num_readers):
@@ -46,10 +48,11 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _reader(self) -> None:
+    async def _reader(self, number: int) -> None:
         loop = asyncio.get_running_loop()
+        host = f"127.0.0.{2 + (number if self._is_apart else 0)}"
         while True:
-            with suppress(OSError), await self._connect() as connection:
+            with suppress(OSError), await self._connect(host) as connection:
                 await loop.sock_sendall(connection, self._request)
                 while await loop.sock_recv(connection, max(1, self._bytes_per_s // 2)):
                     self._answered.release()
@@ -67,8 +70,9 @@ class Crowd:
                     pass
             self.cuts["half_open"] += 1
 
-    async def _connect(self) -> socket.socket:
+    async def _connect(self, host: str = "127.0.0.2") -> socket.socket:
         connection = socket.socket()
+        connection.bind((host, 0))
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW_BYTES)
         await asyncio.get_running_loop().sock_connect(connection, self._address)

@@ -5,7 +5,7 @@
 
 A real server with the model that ships. First, in turns, without and with a crowd that reads one running video slowly
 or stops within its header: how long a newcomer waits for its first fragment, how late the server's loop is, how much
-memory it has. Then slow makers hold all places and the queue, and a good client comes.
+memory it has. Then slow makers hold all places, and a good client comes from another address.
 """
 
 import argparse
@@ -35,8 +35,8 @@ PROBE_EVERY_S = 0.02
 SETTLED_S = 3
 """After which a crowd is there and does not come any more: what its coming costs is another question."""
 NUM_PLACES = 2
-PATIENCE_S = 180
-"""Of the good client that comes when all places are held."""
+QUEUE_S = 120
+"""For how long the server lets a request wait for a place."""
 BUCKET = re.compile(r'hiar_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)')
 SLOW_ENDS = re.compile(r'hiar_videos_finished_total\{reason="slow_client"\} (\S+)')
 
@@ -58,10 +58,16 @@ class Side:
 class Hold:
     """What became of slow makers in all places."""
 
-    num_holders: int
+    num_accepted: int
+    """Of the makers, who ran or waited; the others were refused."""
+    is_apart: bool
+    """Whether each had an address of its own."""
     num_slow_ends: int
-    served_s: float | None
-    """How long a good client asked and waited until it had its first fragment; None: for nothing."""
+    """Of theirs by the time at which the good client was served."""
+    refused_s: float
+    """For how long a good client was refused."""
+    served_s: float
+    """How long it waited then for its first fragment."""
 
 
 @dataclass
@@ -95,11 +101,10 @@ class RunningServer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the report."""
     asked = _arguments(arguments)
-    queue = max(0, asked.holders - NUM_PLACES)
-    with running_server("--max-videos", str(NUM_PLACES), "--max-queue", str(queue or 1)) as server:
+    with running_server("--max-videos", str(NUM_PLACES)) as server:
         without, beside, cuts = compare(server, asked.readers, asked.half_open, asked.rounds)
-        hold = hold_all(server, asked.holders) if asked.holders else None
-    text = report(asked, without, beside, cuts, hold)
+    holds = [hold_all(asked.holders, is_apart=is_apart) for is_apart in (False, True)] if asked.holders else []
+    text = report(asked, without, beside, cuts, holds)
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "slow_readers.md").write_text(text)
     print(text)
@@ -109,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def running_server(*flags: str) -> Iterator[RunningServer]:
     """Ready; killed in the end."""
     program = str(Path(sys.executable).with_name("hiar-server"))
-    command = [program, "--port", "0", "--data", "memory", "--max-per-client", "100", *flags]
+    command = [program, "--port", "0", "--data", "memory", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     draining = threading.Thread(target=process.stderr.read)
@@ -168,7 +173,7 @@ def first_fragment_s(server: RunningServer) -> float:
     """Ask for a second of video; returns the seconds until its first bytes."""
     body = {"prompt": PROMPT, "seconds": 1, "size": SIZE, "pace": "fast"}
     began = time.monotonic()
-    with httpx.stream("POST", f"{server.url}/v1/generate", json=body, timeout=60) as answer:
+    with httpx.stream("POST", f"{server.url}/v1/generate", json=body, timeout=QUEUE_S + 10) as answer:
         chunks = answer.raise_for_status().iter_raw()
         next(chunks)
         took = time.monotonic() - began
@@ -190,29 +195,38 @@ def watching(server: RunningServer) -> Iterator[str]:
         reading.join()
 
 
-def hold_all(server: RunningServer, num_holders: int) -> Hold:
-    """Let slow makers take every place and the queue, then ask until one is served."""
-    who = {"readers": num_holders, "half_open": 0, "bytes_per_s": BYTES_PER_S, "again": False}
-    with crowd(server.port, path="/v1/generate", body={"prompt": PROMPT, "size": "128x128"}, **who):
-        while server.num_videos() < num_holders:
-            time.sleep(0.05)
-        served_s = _served_after_s(server)
-        found = SLOW_ENDS.search(server.metrics())
-    return Hold(num_holders, int(float(found[1])) if found else 0, served_s)
+def hold_all(num_holders: int, *, is_apart: bool) -> Hold:
+    """Let slow makers come until no more are accepted, then ask for a video from another address."""
+    who = {"readers": num_holders, "half_open": 0, "bytes_per_s": BYTES_PER_S, "again": False, "apart": is_apart}
+    with running_server("--max-videos", str(NUM_PLACES)) as server:
+        first_fragment_s(server)
+        with crowd(server.port, path="/v1/generate", body={"prompt": PROMPT, "size": "128x128", "pace": "fast"}, **who):
+            num_accepted = _settled(server)
+            refused_s, served_s = _ask_until_served(server)
+            found = SLOW_ENDS.search(server.metrics())
+    return Hold(num_accepted, is_apart, int(float(found[1])) if found else 0, refused_s, served_s)
 
 
-def _served_after_s(server: RunningServer) -> float | None:
-    """Ask until a video begins; None if none does."""
+def _ask_until_served(server: RunningServer) -> tuple[float, float]:
+    """For how long a good client was refused, asking every second, and then how long it waited in the queue."""
     began = time.monotonic()
-    while time.monotonic() - began < PATIENCE_S:
+    while True:
+        asked_at = time.monotonic()
         try:
-            first_fragment_s(server)
-            return time.monotonic() - began
+            return asked_at - began, first_fragment_s(server)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != 429:
                 raise
-            time.sleep(0.5)
-    return None
+        time.sleep(1)
+
+
+def _settled(server: RunningServer) -> int:
+    """How many videos run and wait, once no more come."""
+    before = -1
+    while (now := server.num_videos()) != before or now < NUM_PLACES:
+        before = now
+        time.sleep(SETTLED_S)
+    return now
 
 
 def _probe(url: str, times_s: list[float], done: threading.Event) -> None:
@@ -223,7 +237,7 @@ def _probe(url: str, times_s: list[float], done: threading.Event) -> None:
             times_s.append(time.monotonic() - began)
 
 
-def report(asked: argparse.Namespace, without: Side, beside: Side, cuts: dict[str, int], hold: Hold | None) -> str:
+def report(asked: argparse.Namespace, without: Side, beside: Side, cuts: dict[str, int], holds: Sequence[Hold]) -> str:
     """For people."""
     ratio = median(beside.firsts_s) / median(without.firsts_s)
     sides = (without, beside)
@@ -246,18 +260,20 @@ def report(asked: argparse.Namespace, without: Side, beside: Side, cuts: dict[st
         f"The first fragment takes {ratio:.2f} times as long ({len(beside.firsts_s)} newcomers each).",
         f"Cut off meanwhile: {cuts['readers']} readers, {cuts['half_open']} half-open.",
     ]
-    if hold is not None:
+    for hold in holds:
+        whose = "each from an address of its own" if hold.is_apart else "all from one address"
         lines += [
             "",
-            f"{hold.num_holders} makers that take {BYTES_PER_S} B/s of endless videos hold all {NUM_PLACES} places",
-            f"and the queue; a good client keeps asking, for {PATIENCE_S} s at most. {_served_words(hold)},",
-            f"and {hold.num_slow_ends} of theirs had ended as `slow_client` by then.",
+            f"{asked.holders} makers that take {BYTES_PER_S} B/s of endless videos, {whose}: {hold.num_accepted} hold",
+            f"the {NUM_PLACES} places and wait. A good client that comes from another address",
+            f"{_served_words(hold)}; {hold.num_slow_ends} of theirs had ended as `slow_client` by then.",
         ]
     return "\n".join([*lines, ""])
 
 
 def _served_words(hold: Hold) -> str:
-    return "It was not served" if hold.served_s is None else f"It has its first fragment after {hold.served_s:.0f} s"
+    refused = f"is refused (429) for {hold.refused_s:.0f} s, then " if hold.refused_s else ""
+    return f"{refused}has its first fragment after {hold.served_s:.0f} s"
 
 
 def _row(*cells: str) -> str:
@@ -278,7 +294,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--half-open", type=int, default=200, help="connections without a header (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=8, help="turns (default: %(default)s)")
-    parser.add_argument("--holders", type=int, default=10, help="slow makers of videos (default: %(default)s)")
+    parser.add_argument("--holders", type=int, default=10, help="slow makers of videos; 0: none (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=REPORTS, help="folder of the report (default: benchmarks/reports)")
     return parser.parse_args(arguments)
 

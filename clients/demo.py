@@ -22,8 +22,8 @@ from typing import BinaryIO, NoReturn
 import httpx
 from rich.console import Console
 
-from clients.client import HiarClient, HiarError
-from clients.progress import Progress, progress_on
+from hiar_client.client import HiarClient, HiarError
+from hiar_client.progress import Progress, progress_on
 
 PROMPT = "a large red circle drifts to the right over a night sky"
 READY_TIMEOUT_S = 180.0

@@ -58,7 +58,9 @@ def install(extras: str, *, wants_cuda: bool) -> None:
         _pip("install", "--quiet", PIP)
         _install_torch(torch, wants_cuda)
     _tell(f"the server{f' with {extras}' if extras else ''} and its dependencies")
-    _pip("install", "--quiet", "-c", CONSTRAINTS, "-e", f"{ROOT}[{extras}]" if extras else str(ROOT))
+    # One after the other: an older server had the command that the client brings, and takes it along when it goes.
+    for ours in (f"{ROOT}[{extras}]" if extras else str(ROOT), str(ROOT / "clients")):
+        _pip("install", "--quiet", "-c", CONSTRAINTS, "-e", ours)
     _tell("done")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
+TOPS = ("server", "engine", "kernels", "clients", "training", "benchmarks")
+OURS = (*TOPS, "hiar_client")
 LEAF_NAMES = ("config", "engine_config", "errors", "messages", "observe", "request", "trace", "weight_files")
 PURE = {"engine.law", *(f"engine.{name}" for name in LEAF_NAMES)}
 FOLDERS = {"engine.json_sections", "engine.student_keys", "engine.students", "engine.manifest"}
@@ -31,10 +32,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine.fleet": {"engine.fleet", "engine.forecast", "engine.machine", *LEAVES, "engine.law"},
     "engine": {"engine.engine", "engine.front", "engine.fleet", "engine.forecast", *LEAVES, "engine.law"},
     "server": {"server", "=engine"},
-    "clients": {"clients"},
+    "clients": {"clients", "hiar_client"},
+    "hiar_client": {"hiar_client"},
     "training": {"training", "engine", "kernels"},
     "training.quality": {"training", "engine", "kernels", "benchmarks.gpu.machine"},
-    "benchmarks": {"benchmarks", "engine", "kernels", "clients", "training"},
+    "benchmarks": {"benchmarks", "engine", "kernels", "hiar_client", "training"},
 }
 """Importer -> what of ours it may import; ``=engine`` is the facade without its submodules."""
 
@@ -49,7 +51,7 @@ NO_TORCH = (
     "engine",
     "server.app",
     "server.main",
-    "clients.cli",
+    "hiar_client.cli",
 )
 WITHOUT_WEB = (
     "engine.stage.worker",
@@ -73,11 +75,12 @@ def covers(rule: str, module: str) -> bool:
 
 
 def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[1:] if parts[:2] == ("clients", "hiar_client") else parts).removesuffix(".__init__")
 
 
 def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
+    path = (ROOT / "clients" if covers("hiar_client", name) else ROOT).joinpath(*name.split("."))
     return path.with_suffix(".py").is_file() or path.is_dir()
 
 
@@ -104,7 +107,7 @@ def run_python(program: str) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.parametrize("path", [path for top in OURS for path in sorted((ROOT / top).rglob("*.py"))], ids=name_of)
+@pytest.mark.parametrize("path", [path for top in TOPS for path in sorted((ROOT / top).rglob("*.py"))], ids=name_of)
 def test_imports_point_down(path: Path) -> None:
     importer = name_of(path)
     found = {(importer, name) for name in upward(importer, path.read_text())}
@@ -121,8 +124,8 @@ def test_imports_point_down(path: Path) -> None:
         ("kernels.yuv.formula", "from engine.config import VideoConfig"),
         ("server.app", "from engine.config import Manifest"),
         ("server.app", "from engine import config"),
-        ("clients.cli", "from server.settings import Settings"),
-        ("clients.cli", "import engine"),
+        ("hiar_client.cli", "from server.settings import Settings"),
+        ("hiar_client.cli", "import engine"),
         ("engine.oracle", "from server import app"),
         ("engine.front.desk", "from engine.fleet.group import WorkerGroup"),
         ("engine.fleet.group", "from engine.front.handle import VideoHandle"),
@@ -147,7 +150,8 @@ def test_kernels_do_not_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_top_level_name_is_ours(name: str) -> None:
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin == str(ROOT / name / "__init__.py")
+    folder = ROOT / "clients" if name == "hiar_client" else ROOT
+    assert spec is not None and spec.origin == str(folder / name / "__init__.py")
 
 
 @pytest.mark.slow

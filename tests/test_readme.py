@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import server.settings
-from clients import cli
+from hiar_client import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

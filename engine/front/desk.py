@@ -61,10 +61,10 @@ class Desk:
         self._recoveries = Recoveries(config)
         self._readers = Readers(config, self._milestones)
         self._shelf = Shelf(config)
-        self._queue = Queue()
+        self._register = Register()
+        self._queue = Queue(self._register.live)
         self._commands: list[Command] = []
         self._dispatch = Dispatch(config, self._queue, self._recoveries, self._milestones, self._commands)
-        self._register = Register()
         self._endings = Endings(
             self._register, self._dispatch, self._milestones, self._queue, self._shelf, self._commands
         )

@@ -30,6 +30,9 @@ from engine.front.steps import Steps
 from engine.front.story import Story
 from engine.request import EndReason, TensorBytes, VideoRequest
 
+Place = tuple[int, int]
+"""In the queue: where it stands among those that came, and its own number among them."""
+
 
 class VideoState(StrEnum):
     """Where a video stands."""
@@ -224,8 +227,8 @@ class Video:
         self.linger_s = linger_s
         self.created_at = created_at
         self.state = VideoState.QUEUED
-        self.arrival = 0
-        """Its number in the order in which videos came."""
+        self.place: Place = 0, 0
+        """In the queue, where it waits or waited last."""
         self.chain: int | None = None
         """The chain that makes it; None while it has no pages."""
         self.turn = Turn()

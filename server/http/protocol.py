@@ -160,6 +160,7 @@ def _bound_buffers(connection: socket.socket, limits: TransportLimits) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         # A peer that vanished without a word acknowledges nothing: the kernel then ends the connection. It takes one
-        # that has closed its window for such a peer, so it must wait longer than we do, who know better.
-        timeout_s = limits.send_timeout_s + _KERNEL_WAITS_LONGER_S
+        # that has closed its window for such a peer, and also one whose window never has room for what is next, so it
+        # must wait longer than we do, who know better.
+        timeout_s = max(limits.send_timeout_s, limits.slow_window_s) + _KERNEL_WAITS_LONGER_S
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients import boxes as client_boxes
-from clients.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, split, timescale
+from hiar_client import boxes as client_boxes
+from hiar_client.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, split, timescale
 from server.videos import boxes as server_boxes
 from tests.small_mp4 import TIMESCALE, box, fragment_bytes, init_segment
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from clients.boxes import split
 from engine import WorkerLost
+from hiar_client.boxes import split
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_time
 
-COMMAND = [sys.executable, "-c", "from clients.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from hiar_client.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
 
 

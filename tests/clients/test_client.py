@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.client import End, HiarClient, HiarError
 from engine import EngineOptions, WorkerLost
+from hiar_client.client import End, HiarClient, HiarError
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from clients import demo
-from clients.boxes import split
+from hiar_client.boxes import split
 
 ROOT = Path(__file__).parents[2]
 INSTANT = (sys.executable, "-m", "tests.server.serve_instant")

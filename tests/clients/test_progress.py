@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from clients.client import Fragment
-from clients.progress import Progress, ProgressBar, progress_on
+from hiar_client.client import Fragment
+from hiar_client.progress import Progress, ProgressBar, progress_on
 
 
 class Clock:

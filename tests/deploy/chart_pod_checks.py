@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import clients.cli
+import hiar_client.cli
 import server.download.command
 from engine import PARTIAL_NAME
 from engine.fleet.hello import TOKEN_VARIABLE
@@ -22,8 +22,9 @@ LIBRARIES = {"TRITON_CACHE_DIR", "CUDA_CACHE_PATH", "TORCHINDUCTOR_CACHE_DIR"}
 CLIENTS = {"HIAR_URL", "HF_TOKEN"}
 KUBERNETES = {"POD_NAME"}
 """For values of others."""
-COMMANDS = {*tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"], "sh"}
-PARSERS = {"hiar": clients.cli._parser, "hiar-download": server.download.command._parser}
+PROJECTS = [tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"] for folder in (".", "clients")]
+COMMANDS = {"sh", *(command for project in PROJECTS for command in project["scripts"])}
+PARSERS = {"hiar": hiar_client.cli._parser, "hiar-download": server.download.command._parser}
 _SCALES = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 

@@ -94,7 +94,8 @@ def test_settings_it_makes_are_settings_of_the_server() -> None:
 def test_what_it_runs_are_scripts_of_the_project() -> None:
     (entrypoint,) = given("ENTRYPOINT")
     assert set(json.loads(entrypoint)) == {"hiar-server"}
-    assert set(SCRIPTS) == set(PROJECT["scripts"])
+    client = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text())["project"]
+    assert set(SCRIPTS) == {*PROJECT["scripts"], *client["scripts"]}
 
 
 def test_port_user_and_version() -> None:

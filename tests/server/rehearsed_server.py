@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
-from clients.boxes import BoxSplitter
+from hiar_client.boxes import BoxSplitter
 from tests.media.painted import frame_numbers, frame_times
 
 SIZE, FPS = "96x96", 16

@@ -10,8 +10,8 @@ import time
 import httpx
 import pytest
 
-from clients.boxes import Box, BoxSplitter, signal
 from engine import CorruptLatents, EndReason, EngineOptions, Pace, PromptAt, Quality, VideoState, WorkerLost
+from hiar_client.boxes import Box, BoxSplitter, signal
 from server.settings import TransportLimits
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving

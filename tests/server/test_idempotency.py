@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from clients.boxes import BoxSplitter
 from engine import EngineOptions
+from hiar_client.boxes import BoxSplitter
 from server.errors import ApiError
 from server.http.rates import Rates
 from server.videos.idempotency import LIFETIME_S, MemoryReceipts, Receipt

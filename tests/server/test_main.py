@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clients.boxes import BoxSplitter
-from clients.boxes import signal as signal_of
+from hiar_client.boxes import BoxSplitter
+from hiar_client.boxes import signal as signal_of
 
 pytestmark = pytest.mark.in_time
 

@@ -8,8 +8,8 @@ from typing import IO
 import httpx
 import pytest
 
-from clients.client import HiarClient
 from engine import CorruptLatents, EngineOptions, VideoHandle, WorkerLost
+from hiar_client.client import HiarClient
 from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from clients.client import HiarClient
+from hiar_client.client import HiarClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from clients.boxes import BoxSplitter
-from clients.boxes import signal as signal_of
 from engine import EngineOptions
+from hiar_client.boxes import BoxSplitter
+from hiar_client.boxes import signal as signal_of
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 from tests.server.round_robin import RoundRobin

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine
 
-from clients.boxes import split
+from hiar_client.boxes import split
 from server.videos.store import leases
 from server.videos.store.leases import Leases
 from server.videos.store.rows import Rows, VideoRow

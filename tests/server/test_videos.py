@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from clients.boxes import BoxSplitter
-from clients.client import HiarClient
+from hiar_client.boxes import BoxSplitter
+from hiar_client.client import HiarClient
 from tests.media.painted import frame_numbers
 from tests.server.rehearsed_server import (
     FPS,

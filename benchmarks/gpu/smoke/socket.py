@@ -50,7 +50,7 @@ def over_a_socket(folder: Path, devices: tuple[str, ...], manifest: Manifest, li
     absent = missing(PACKAGES)
     if absent:
         return not_run(NAME, f"for want of {', '.join(absent)}; the rate at a socket is unmeasured")
-    from clients.client import HiarError  # noqa: PLC0415 - its packages may be absent
+    from hiar_client.client import HiarError  # noqa: PLC0415 - its packages may be absent
 
     began_s = time.monotonic()
     end_s = began_s + limit_s
@@ -72,7 +72,7 @@ def over_a_socket(folder: Path, devices: tuple[str, ...], manifest: Manifest, li
 
 def _read_video(url: str, manifest: Manifest) -> tuple[Video, bool]:
     """The video, and whether the server says that it is complete. Raises ``HiarError`` of the client."""
-    from clients.client import HiarClient  # noqa: PLC0415 - its packages may be absent
+    from hiar_client.client import HiarClient  # noqa: PLC0415 - its packages may be absent
 
     width_px, height_px = manifest.video.sizes[0]
     with HiarClient(url) as client:

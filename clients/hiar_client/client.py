@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from clients.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, timescale
+from hiar_client.boxes import Box, BoxSplitter, NotMp4, default_ticks, fragment_length, signal, timescale
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _READ_TIMEOUT_S = 180.0

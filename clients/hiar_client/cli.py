@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from clients.client import DEFAULT_URL, HiarClient, HiarError, Video
-from clients.progress import Progress, progress_on
+from hiar_client.client import DEFAULT_URL, HiarClient, HiarError, Video
+from hiar_client.progress import Progress, progress_on
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells have it."""

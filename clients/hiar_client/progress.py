@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
-from clients.client import Fragment
+from hiar_client.client import Fragment
 
 _LINE_EVERY_S = 2.0
 
