@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, expect
 
 HERE = Path(__file__).parent
 SCRIPTS = tuple((HERE / name).read_text() for name in ("watched.js", "appended.js"))
@@ -34,7 +34,7 @@ class Viewer:
     def close(self) -> None:
         """Leave, and see that the page behaved."""
         self.context.close()
-        assert self.complaints == []
+        assert self.complaints == [], self.complaints
 
     # --- what they do ---
 
@@ -106,8 +106,3 @@ class Viewer:
     def _see(self, request: Request) -> None:
         if not request.url.startswith((self.url, f"blob:{self.url}", "data:")):
             self.complaints.append(f"request to {request.url}")
-
-
-def other_page(viewer: Viewer) -> Page:
-    """Another tab of the same profile."""
-    return viewer.context.new_page()
