@@ -8,14 +8,15 @@ ARG BASE=docker.io/library/python:3.11.15-slim-bookworm@sha256:b18992999dbe963a4
 FROM ${BASE} AS build
 ARG VARIANT=cpu
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY deploy/install.py deploy/
 COPY clients/pyproject.toml clients/README.md clients/
 # Before the sources are there, so that a change in them installs no package again; PYTHONPATH then names them. A secret
 # named pip is a pip.conf.
-# What is removed only installs, tests or compiles against the packages.
+# The two empty folders are what setup.py asks for. What is removed only installs, tests or compiles against the packages.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv .venv \
+    && mkdir -p models/tiny clients/player \
     && PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 .venv/bin/python deploy/install.py --torch "$VARIANT" \
     && .venv/bin/pip uninstall --yes uv pip \
     && rm -rf .venv/lib/python3*/site-packages/torch/test .venv/lib/python3*/site-packages/torch/include \

@@ -10,7 +10,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 8
 DEMO_OUT ?= demo.mp4
 BIN := .venv/bin
-INPUTS := pyproject.toml clients/pyproject.toml constraints.txt deploy/install.py deploy/get_test_tools.py
+INPUTS := pyproject.toml setup.py clients/pyproject.toml constraints.txt deploy/install.py deploy/get_test_tools.py
 
 .PHONY: help install install-dev demo check test test-long image-test lint clean
 

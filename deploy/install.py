@@ -8,6 +8,7 @@ else the CPU build that uv knows how to find; it saves gigabytes of CUDA librari
 
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 PIP = "pip==26.3"
 UV = "uv==0.13.9"
+_QUIET = {"PYTHONWARNINGS": "ignore:Editable installation"}
+"""Without it setuptools tells in a box of eight lines that an editable installation is one."""
 _CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b", re.IGNORECASE)
 _CONDITION = re.compile(r"""(platform_system|platform_machine|sys_platform|extra)\s*==\s*["']([^"']*)["']""")
 
@@ -137,7 +140,7 @@ def _pip(*arguments: str | Path) -> None:
 
 
 def _run(*command: str | Path) -> None:
-    subprocess.run(_words(command), check=True)
+    subprocess.run(_words(command), env={**os.environ, **_QUIET}, check=True)
 
 
 def _words(command: Sequence[str | Path]) -> list[str]:

@@ -5,10 +5,9 @@ Reads no value: the settings do.
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from server.options import OPTIONS, ROOT
+from server.options import OPTIONS
 
 _EXAMPLES = """\
 examples:
@@ -69,6 +68,4 @@ def _shown(default: Any) -> str:
         return "default: auto"
     if isinstance(default, tuple):
         return f"default: {','.join(default)}"
-    if isinstance(default, Path):
-        return f"default: {default.relative_to(ROOT)}"
     return f"default: {default:g}" if isinstance(default, float) else f"default: {default}"

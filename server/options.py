@@ -26,7 +26,6 @@ from server.access_options import ACCESS_OPTIONS
 from server.option import Option, not_negative, one_of, positive, whole, word
 from server.store_options import STORE_OPTIONS
 
-ROOT = Path(__file__).resolve().parents[1]
 MAX_SIDE_PX = 4096
 MAX_STEP = 1000
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -80,7 +79,13 @@ def _text_device(text: str) -> str:
 
 
 OPTIONS = (
-    Option(name="model", read=lambda text: Path(word(text)), expected="a folder", help="folder of the model to serve"),
+    Option(
+        name="model",
+        read=lambda text: Path(word(text)),
+        expected="a folder",
+        help="folder of the model to serve",
+        default="default: the small model that ships with the server",
+    ),
     Option(
         name="preset",
         read=one_of(tuple(PRESETS)),

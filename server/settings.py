@@ -12,7 +12,8 @@ from typing import Any
 from engine import MAX_MASTER_PORT, NO_CHANGES, EngineOptions, Lora, Nodes, Precision, RolloutChanges
 from server.command_line import parser_of
 from server.option import Option
-from server.options import OPTIONS, ROOT
+from server.options import OPTIONS
+from server.shipped import SMALL_MODEL
 
 
 class SettingError(ValueError):
@@ -42,7 +43,7 @@ class TransportLimits:
 class Settings:
     """What an operator can choose."""
 
-    model: Path = ROOT / "models" / "tiny"
+    model: Path = SMALL_MODEL
     preset: str | None = None
     """What the model is; None is what its folder tells."""
     changes: RolloutChanges = NO_CHANGES

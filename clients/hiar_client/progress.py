@@ -6,12 +6,9 @@ Knows fragments only: no HTTP, no file.
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
-from rich.progress import Progress as RichProgress
 
 from hiar_client.client import Fragment
 
@@ -85,14 +82,18 @@ class Progress:
 
 
 class ProgressBar(Progress):
-    """The same on a terminal: one line that moves."""
+    """The same on a terminal: one line that moves. Needs rich."""
 
     def __init__(self, stream: TextIO, seconds: float | None) -> None:
+        from rich.console import Console  # noqa: PLC0415 - no package that the client needs
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import Progress as RichProgress  # noqa: PLC0415
+
         super().__init__(stream)
         console = Console(file=stream)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30))
         self._bar = RichProgress(*columns, console=console, transient=True)
-        self._task: TaskID = self._bar.add_task("waiting for the first block", total=seconds)
+        self._task = self._bar.add_task("waiting for the first block", total=seconds)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -111,7 +112,7 @@ class ProgressBar(Progress):
 
 
 def progress_on(stream: TextIO, seconds: float | None) -> Progress:
-    """A bar if ``stream`` is a terminal that a person looks at, else plain lines."""
-    if stream.isatty() and "CI" not in os.environ:
+    """A bar if ``stream`` is a terminal that a person looks at, and rich is there to draw it; else plain lines."""
+    if stream.isatty() and "CI" not in os.environ and find_spec("rich") is not None:
         return ProgressBar(stream, seconds)
     return Progress(stream)

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from hashlib import sha256
 
-from server.options import ROOT
+from server.shipped import PLAYER
 
-FOLDER = ROOT / "clients" / "player"
 PAGE = "index.html"
 NAMES = (
     "panels.css",
@@ -51,5 +50,5 @@ class PlayerFile:
 
 def read_file(name: str) -> PlayerFile:
     """Read one that is in the list, or the page."""
-    data = (FOLDER / name).read_bytes()
+    data = (PLAYER / name).read_bytes()
     return PlayerFile(data, _TYPES[f".{name.rpartition('.')[2]}"], f'"{sha256(data).hexdigest()[:32]}"')

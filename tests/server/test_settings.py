@@ -265,7 +265,7 @@ def test_help_shows_defaults_and_examples(capsys: pytest.CaptureFixture[str]) ->
     assert caught.value.code == 0
     assert "examples:" in shown
     assert "default: 8000" in shown
-    assert "default: models/tiny" in shown
+    assert "default: the small model" in " ".join(shown.split())
     assert "default: 29500" in shown
     assert "default: the model's own" in " ".join(shown.split())
     assert "default: no limit" in shown
