@@ -20,7 +20,8 @@ export class Composer {
     $("prompt").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.submit(event);
     });
-    $("stop").addEventListener("click", () => shown.stop());
+    $("stop").addEventListener("click", () => this.stop());
+    if (/Mac|iPhone|iPad/.test(navigator.platform)) $("send-keys").textContent = "⌘ + Enter";
     $("dice").addEventListener("click", () => this.dice());
     $("settings-toggle").addEventListener("click", () => this.toggle("settings-toggle", "settings"));
     $("later").addEventListener("click", () => this.toggle("later", "later-row"));
@@ -109,6 +110,11 @@ export class Composer {
     if (number("fps") !== null) request.fps = number("fps");
     if (this.picture.data) request.image = this.picture.data;
     return request;
+  }
+
+  stop() {
+    $("send").focus(); // this button goes
+    this.shown.stop();
   }
 
   addLater() {

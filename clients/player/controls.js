@@ -1,9 +1,8 @@
 // What is done with the picture: play, seek, fullscreen, and the keys for it.
 
-import { $, clockTime } from "./elements.js";
+import { $, clockTime, say } from "./elements.js";
 
 const STEP_S = 5;
-const BEHIND_S = 4;
 const HIDE_MS = 2500;
 const TYPING = "input:not([type=range]), textarea, select, [contenteditable]";
 const PRESSING = "button, a, summary, dialog";
@@ -132,19 +131,19 @@ export class Controls {
     this.showLive(hasPicture);
     if (this.isSeeking) return;
     $("seek").min = String(hasPicture ? playback.start_s : 0);
-    $("seek").max = String(hasPicture ? playback.end_s : 0);
+    $("seek").max = String(hasPicture ? playback.newest_s : 0);
     $("seek").value = String(this.video.currentTime);
     this.showTime(hasPicture ? this.video.currentTime : 0);
   }
 
   showLive(hasPicture) {
-    const { shown } = this;
+    const { shown, video } = this;
     const isLive = hasPicture && shown.isLive;
-    const behind_s = isLive ? shown.playback.behind_s : 0;
+    const isBehind = isLive && !shown.playback.isAtEdge;
     $("live").hidden = hasPicture && !isLive;
     $("live").disabled = !isLive;
-    $("live").dataset.edge = String(isLive && behind_s < BEHIND_S && !shown.isPaused);
-    $("live").textContent = isLive && behind_s >= BEHIND_S ? `Go live, ${Math.round(behind_s)} s` : "Live";
+    $("live").dataset.edge = String(isLive && !isBehind && !shown.isPaused && !shown.playback.isStalled);
+    say($("live"), isBehind ? `Go live, ${Math.round(shown.playback.newest_s - video.currentTime)} s` : "Live");
   }
 
   showTime(time_s) {

@@ -41,7 +41,16 @@ export function clockTime(seconds) {
   return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
 }
 
-/** What to tell of an error of a request. */
+const FIELDS = { prompt: "", seconds: "Length: ", fps: "Pictures a second: ", size: "Size: ", seed: "Seed: ", image: "Picture: " };
+
+/** What to tell of an error of a request: the server's words, with our names of its fields. */
 export function wordsOf(error) {
-  return error.param || error.status ? error.message : "The server does not answer. Try again in a moment.";
+  if (!error.status) return "The server does not answer. Try again in a moment.";
+  const start = `${error.param}: `;
+  if (!error.message.startsWith(start)) return sentence(error.message);
+  return sentence((FIELDS[error.param.split("[")[0]] ?? start) + error.message.slice(start.length));
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -12,8 +12,8 @@ export class Facts {
 
   show() {
     const { told, playback } = this.shown;
-    $("facts-section").hidden = !told;
-    if (!told) return;
+    $("facts-section").hidden = !told?.blocks_done;
+    if (!told?.blocks_done) return;
     const factor = told.realtime_factor;
     const parts = [
       this.shown.isLive && playback.isPlaying ? `${playback.lead_s.toFixed(1)} s ready` : null,

@@ -68,11 +68,12 @@ export class History {
   }
 
   words(told) {
-    const about = [STATUS[told.status], clockTime(told.seconds_done), sinceWhen(told.created_at)].filter(Boolean);
+    const isOver = told.completed_at !== null;
+    const about = [STATUS[told.status], clockTime(told.seconds_done), isOver && sinceWhen(told.created_at)].filter(Boolean);
     return make(
       "span",
       { className: "about" },
-      make("span", { className: "what", textContent: told.prompts.at(-1)?.prompt ?? told.prompt }),
+      make("span", { className: "what", textContent: told.prompt }),
       make("span", { className: "soft small", textContent: about.join(" · ") }),
     );
   }

@@ -4,6 +4,7 @@ import { Refused, address, later } from "./api.js";
 import { Playing } from "./playing.js";
 
 const RETRY_MS = 2000;
+const FOLLOW_S = 5;
 const FAILURES_MAX = 4;
 const UNPLAYABLE = { code: "unplayable", message: "This browser cannot play the video." };
 
@@ -11,10 +12,10 @@ const UNPLAYABLE = { code: "unplayable", message: "This browser cannot play the 
 export class PlainPlayback extends Playing {
   failures = 0;
 
-  /** `path` tells the address of a file or of a playlist; `look` gets the video's object from the server. */
-  constructor(video, path, look) {
-    super(video);
-    Object.assign(this, { path, look });
+  /** `path` tells the address, which may change: of a file or of a playlist. */
+  constructor(video, told, look, path) {
+    super(video, told, look);
+    this.path = path;
     this.ears = new AbortController();
   }
 
@@ -88,7 +89,7 @@ export class PlainPlayback extends Playing {
   }
 
   seek(time_s) {
-    this.isFollowing = this.end_s - time_s < 5;
+    this.isFollowing = this.newest_s - time_s < FOLLOW_S;
     if (this.outcome && !this.outcome.error) this.outcome = null;
     this.video.currentTime = Math.min(Math.max(time_s, this.start_s), this.end_s);
   }

@@ -31,10 +31,10 @@ export class Playback extends Playing {
   breaks = 0;
   arrived = [];
 
-  /** `told` has the video's object, `look` gets it anew. `block_s` is the playback time of all blocks but the first. */
-  constructor(video, told, block_s, look) {
-    super(video);
-    Object.assign(this, { told, block_s, look });
+  /** `block_s` is the playback time of all blocks but the first. */
+  constructor(video, told, look, block_s) {
+    super(video, told, look);
+    this.block_s = block_s;
     this.ears = new AbortController();
     video.addEventListener("error", () => this.mend(), { signal: this.ears.signal });
     this.next = Math.max(told().first_block, told().blocks_done - JOIN_BLOCKS);
@@ -200,12 +200,13 @@ export class Playback extends Playing {
     return this.first.start_s + (block - this.first.block) * this.block_s;
   }
 
-  /** Show another moment; one that is no longer here is read again. */
+  /** Show another moment; one that is not here is read again. */
   seek(time_s) {
-    const time = Math.min(Math.max(time_s, this.start_s), Math.max(this.end_s - 0.05, 0));
-    this.isFollowing = this.end_s - time < LEAD_TARGET_S + 1;
+    const time = Math.min(Math.max(time_s, this.start_s), Math.max(this.newest_s - 0.05, 0));
+    this.isFollowing = this.newest_s - time < LEAD_TARGET_S + 1;
     const { buffered } = this.video;
-    if (buffered.length && time >= buffered.start(0)) this.video.currentTime = time;
+    const isHere = buffered.length && time >= buffered.start(0) && time <= this.end_s + this.block_s;
+    if (isHere) this.video.currentTime = time;
     else if (this.first && !this.outcome) this.readFrom(time);
   }
 
@@ -215,6 +216,7 @@ export class Playback extends Playing {
     this.next = Math.max(this.told().first_block, block, 0);
     this.target_s = time_s;
     this.mustClear = this.isReopened = true;
+    this.connection = "opening";
     this.reader?.abort();
     this.wake?.();
   }

@@ -37,6 +37,7 @@ import { Shown } from "./shown.js";
 
 const LOOK_MS = 2000; // while the server is not ready
 const LOOK_READY_MS = 10_000;
+const SOON_MS = 100;
 
 const server = { capabilities: null, isLost: false };
 const shown = new Shown($("video"), () => server.capabilities ?? {});
@@ -80,10 +81,14 @@ async function look() {
   shown.tell();
 }
 
-/** Show the video that the page's address names. */
+/** Show the video that the page's address names, once it is known how to. */
 async function join() {
   const id = page.watch ?? page.video;
-  if (!id) return;
+  if (!id || shown.told) return;
+  if (!server.capabilities) {
+    setTimeout(join, SOON_MS);
+    return;
+  }
   try {
     const told = await ask("GET", `v1/videos/${encodeURIComponent(id)}`);
     shown.show(told, page.watch ? "watch" : "own");
@@ -91,16 +96,16 @@ async function join() {
   } catch (error) {
     if (!(error instanceof Refused)) setTimeout(join, LOOK_MS);
     else if (error.status === 401 && !page.watch) keys.ask(keys.hasKey ? "That key is not known here." : "");
-    else missing();
+    else missing(error.status === 401 ? "That link has expired." : "That video is not there any more.");
   }
 }
 
-/** There is nothing at the address any more. */
-function missing() {
+/** There is nothing to show at the page's address. */
+function missing(why) {
   history.replaceState(null, "", ".");
   delete page.watch;
   delete page.video;
-  note($("prompt-note"), "That video is not there any more. Make a new one.", "bad");
+  note($("prompt-note"), why, "bad");
   shown.tell();
 }
 

@@ -1,6 +1,8 @@
 // What is common to all ways to play a video in the page.
 
 const STALL_MS = 400; // less than that is a seek, or nobody sees it
+const EDGE_S = 4; // who is no further behind than this sees the newest
+const FOLLOWING_S = 10; // the same for those who did not choose to be behind
 
 /** A video element that plays one video. Tells `change` whenever something is otherwise. */
 export class Playing extends EventTarget {
@@ -13,9 +15,10 @@ export class Playing extends EventTarget {
   speed = null; // seconds of video that come a second
   movedAt = performance.now();
 
-  constructor(video) {
+  /** `told` has the video's object, `look` gets it anew from the server. */
+  constructor(video, told, look) {
     super();
-    this.video = video;
+    Object.assign(this, { video, told, look });
   }
 
   tell(connection) {
@@ -28,9 +31,14 @@ export class Playing extends EventTarget {
     return Math.max(0, this.end_s - this.video.currentTime);
   }
 
-  /** How far what is shown lies behind the newest picture, if the viewer chose that. */
-  get behind_s() {
-    return this.isFollowing ? 0 : this.lead_s;
+  /** The newest moment there is: in the page, or on the server while more is made. */
+  get newest_s() {
+    return this.outcome ? this.end_s : Math.max(this.end_s, this.told().seconds_done);
+  }
+
+  /** Whether it shows the newest, but for what has to lie ready. */
+  get isAtEdge() {
+    return this.newest_s - this.video.currentTime < (this.isFollowing ? FOLLOWING_S : EDGE_S);
   }
 
   /** It would play and has nothing to show. */

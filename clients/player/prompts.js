@@ -111,7 +111,7 @@ export class Timeline {
     button.disabled = this.shown.mode === "watch";
     if (state === "now") button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
-    const words = { past: clockTime(at_seconds), now: "Now", next: "Next", planned: `At ${clockTime(at_seconds)}` };
+    const words = { past: clockTime(at_seconds), now: this.shown.playback?.isPlaying ? "Now" : "First", next: "Next", planned: `At ${clockTime(at_seconds)}` };
     say(button.firstElementChild, words[state]);
   }
 

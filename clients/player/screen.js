@@ -5,8 +5,8 @@ import { stateOf } from "./states.js";
 
 const GLOW_MS = 500;
 const TITLE = "HiAR live video";
-const OVER_PICTURE = ["catching-up", "waiting", "beginning", "loading", "connecting", "ready", "ended", "failed", "unavailable"];
-const TITLES = { ready: "What do you want to see?", waiting: "", beginning: "", loading: "", connecting: "" };
+const OVER_STILL = ["ended", "failed"]; // the picture stands, and words lie over it
+const TITLES = { ready: "What do you want to see?" };
 
 /** Shows the state. */
 export class Screen {
@@ -34,15 +34,15 @@ export class Screen {
   showNotice({ name, text, detail }) {
     const { shown } = this;
     const hasPicture = Boolean(shown.playback?.isPlaying) && !shown.making;
-    const isOver = OVER_PICTURE.includes(name) && (!hasPicture || name === "ended" || name === "failed");
+    const isStill = OVER_STILL.includes(name) || (name === "lost" && shown.playback?.isStalled);
     const notice = $("notice");
-    notice.hidden = !isOver && !(name === "lost" && !hasPicture);
+    notice.hidden = hasPicture && !isStill;
     notice.dataset.state = name;
     notice.dataset.over = hasPicture ? "picture" : "nothing";
     say($("notice-title"), TITLES[name] ?? text);
     say($("notice-text"), detail);
     $("again").hidden = !(name === "ended" && shown.told?.blocks_done > 0 && shown.told.completed_at !== null);
-    $("own").hidden = !(shown.mode === "watch" && (name === "ended" || name === "failed"));
+    $("own").hidden = !(shown.mode === "watch" && OVER_STILL.includes(name));
   }
 
   /** The picture's own colours, very soft, where it leaves room. */

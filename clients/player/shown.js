@@ -81,10 +81,16 @@ export class Shown extends EventTarget {
         if (!isBusy && !(error instanceof Lost)) throw error;
         if (this.word === word) this.making = isBusy ? "loading" : "lost";
         this.tell();
-        await later(AGAIN_MS);
+        await this.untilReady();
       }
     }
     return null;
+  }
+
+  /** A moment, and as long as the server says that it cannot. */
+  async untilReady() {
+    do await later(AGAIN_MS);
+    while (this.making && this.capabilities().state !== "ready");
   }
 
   /** Show a video that there is. `mode`: own, which may be steered, or watch. */
@@ -102,13 +108,12 @@ export class Shown extends EventTarget {
   }
 
   player() {
-    const look = () => this.look();
-    if (ENDED.includes(this.told.status)) return new PlainPlayback(this.video, () => this.told.urls.content, look);
-    if (!canFeed(this.capabilities().mime ?? ANY_H264)) {
-      return new PlainPlayback(this.video, () => this.told.urls.hls, look);
-    }
-    const block_s = (this.capabilities().block_seconds * this.capabilities().fps) / this.told.fps;
-    return new Playback(this.video, () => this.told, block_s, look);
+    const { video, capabilities } = this;
+    const args = [video, () => this.told, () => this.look()];
+    if (ENDED.includes(this.told.status)) return new PlainPlayback(...args, () => this.told.urls.content);
+    const { mime, block_seconds, fps } = capabilities();
+    if (!canFeed(mime ?? ANY_H264)) return new PlainPlayback(...args, () => this.told.urls.hls);
+    return new Playback(...args, (block_seconds * fps) / this.told.fps);
   }
 
   /** An endless video of this page is not made on when it is shown no more. */
@@ -226,7 +231,8 @@ export class Shown extends EventTarget {
     this.tell();
     while (this.told?.id === id) {
       try {
-        this.take(await this.send("cancel"));
+        const told = await this.send("cancel");
+        if (this.told?.id === id) this.take(told);
         break;
       } catch (error) {
         if (error instanceof Refused && error.status < 500) break;

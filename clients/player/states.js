@@ -58,7 +58,8 @@ function nameOfVideo(shown, capabilities) {
   if (shown.isWaiting && told.queue_position !== null) return "waiting";
   if (shown.isPaused && playback.isPlaying && (video.paused || playback.isStalled)) return "paused";
   if (!playback.isPlaying) return told.blocks_done ? "catching-up" : "beginning";
-  return playback.isStalled || shown.isRecovering ? "catching-up" : "live";
+  if (playback.isStalled || shown.isRecovering) return "catching-up";
+  return playback.isFollowing || playback.isAtEdge ? "live" : "playing";
 }
 
 function isLoading(capabilities) {
