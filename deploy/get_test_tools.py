@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,8 +74,9 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: get_test_tools.py FOLDER")
     folder = Path(sys.argv[1])
-    scripts = ((script.package, partial(get_script, script)) for script in SCRIPTS)
-    for what, get in (("Prometheus", get_prometheus), ("players", install_packages), *scripts):
+    tools: dict[str, Callable[[Path], None]] = {"Prometheus": get_prometheus, "players": install_packages}
+    tools |= {script.package: partial(get_script, script) for script in SCRIPTS}
+    for what, get in tools.items():
         try:
             get(folder)
         except NotHad as error:

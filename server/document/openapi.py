@@ -141,9 +141,19 @@ def _success(answer: Success, examples: Examples) -> Json:
 
 def _of_media(media: Media) -> Json:
     if media.data is not None:
-        events = {"type": "array", "items": _reference(media.data)}
-        return {"schema": {"type": "string", "contentMediaType": media.type, "contentSchema": events}}
+        return {"schema": _of_events(media.data)}
     return {} if media.is_text else {"schema": {"type": "string", "format": "binary"}}
+
+
+def _of_events(data: type[BaseModel]) -> Json:
+    """One of many server-sent events: the lines of each are fields."""
+    text = {"type": "string"}
+    json = {**text, "contentMediaType": "application/json", "contentSchema": _reference(data)}
+    return {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {"id": text, "event": {**text, "description": "`type` of the data."}, "data": json},
+    }
 
 
 def _error(status: int, examples: Examples) -> Json:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Request, expect
 
 HERE = Path(__file__).parent
 SCRIPTS = tuple((HERE / name).read_text() for name in ("watched.js", "appended.js"))
@@ -34,7 +34,7 @@ class Viewer:
     def close(self) -> None:
         """Leave, and see that the page behaved."""
         self.context.close()
-        assert self.complaints == []
+        assert self.complaints == [], self.complaints
 
     # --- what they do ---
 
@@ -65,7 +65,14 @@ class Viewer:
     def until(self, condition: str) -> None:
         """Wait in the page, whose policy lets nobody evaluate text, until it holds."""
         self.page.evaluate(
-            f"new Promise((done) => {{ (function look() {{ {condition} ? done() : setTimeout(look, 20); }})(); }})"
+            f"""new Promise((done, fail) => {{
+              const until = performance.now() + {PATIENCE_MS};
+              (function look() {{
+                if ({condition}) done();
+                else if (performance.now() < until) setTimeout(look, 20);
+                else fail(new Error("it did not come true"));
+              }})();
+            }})"""
         )
 
     def plays_on(self, seconds: float = 0.3) -> None:
@@ -99,8 +106,3 @@ class Viewer:
     def _see(self, request: Request) -> None:
         if not request.url.startswith((self.url, f"blob:{self.url}", "data:")):
             self.complaints.append(f"request to {request.url}")
-
-
-def other_page(viewer: Viewer) -> Page:
-    """Another tab of the same profile."""
-    return viewer.context.new_page()
