@@ -1,7 +1,7 @@
 // The form: a prompt, what the video shall be like, and changes of the prompt while it plays.
 
 import { Refused } from "./api.js";
-import { $, make, note, wordsOf } from "./elements.js";
+import { $, make, note, say, wordsOf } from "./elements.js";
 import { examplesFor } from "./examples.js";
 import { StartPicture } from "./picture.js";
 
@@ -11,6 +11,7 @@ const FIELDS = ["seed", "seconds", "size", "fps", "quality", "picture", "dice", 
 /** What the viewer asks for. */
 export class Composer {
   sent = 0;
+  longest = "endless"; // where no length is chosen
 
   /** `plan` keeps prompts for later; `begun` is called where a video was asked for. */
   constructor(shown, plan) {
@@ -38,7 +39,10 @@ export class Composer {
     $("size").replaceChildren(...capabilities.sizes.map((size) => make("option", { value: size, textContent: size.replace("x", " × ") })));
     $("fps").placeholder = String(capabilities.fps);
     $("fps").max = String(capabilities.max_fps);
-    $("prompt").maxLength = capabilities.limits.prompt_length;
+    const { prompt_length, max_seconds } = capabilities.limits;
+    $("prompt").maxLength = prompt_length;
+    $("seconds").placeholder = max_seconds ? `${max_seconds}` : "Endless";
+    this.longest = max_seconds ? `${max_seconds} s` : "endless";
     const examples = examplesFor(capabilities.model);
     if (!$("prompt").value) $("prompt").value = examples[0];
     $("examples").replaceChildren(...examples.map((prompt) => this.example(prompt)));
@@ -141,7 +145,7 @@ export class Composer {
   }
 
   showSummary() {
-    const length = $("seconds").value ? `${$("seconds").value} s` : "endless";
+    const length = $("seconds").value ? `${$("seconds").value} s` : this.longest;
     $("settings-summary").textContent = `${$("size").value.replace("x", " × ")} · ${length} · seed ${$("seed").value}`;
   }
 
@@ -149,7 +153,7 @@ export class Composer {
   show() {
     const { shown } = this;
     const isBusy = Boolean(shown.making) || shown.isLive;
-    $("send").textContent = shown.canSteer ? "Change" : "Start";
+    say($("send"), shown.canSteer ? "Change" : "Start");
     $("send").setAttribute("aria-label", shown.canSteer ? "Change the prompt" : "Start");
     $("send").disabled = Boolean(shown.making);
     $("stop").hidden = !isBusy || shown.mode === "watch";

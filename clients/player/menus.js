@@ -43,7 +43,8 @@ export class Menus {
     }
     $("save-note").hidden = canWhole;
     $("copy-link").disabled = !told;
-    $("share-link").value = told ? this.link() : "Nothing to share yet";
+    const link = told ? this.link() : "Nothing to share yet";
+    if ($("share-link").value !== link) $("share-link").value = link;
   }
 
   /** A page that shows this video, with what lets a viewer in where keys are asked for. */

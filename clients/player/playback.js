@@ -115,8 +115,8 @@ export class Playback extends Playing {
   async moveOn(error) {
     const told = await this.checkEnd();
     if (error.status === 410 && told && told.first_block > this.next && !this.outcome) {
-      this.next = told.first_block;
-      this.mustClear = true;
+      this.next = Math.max(told.first_block, told.blocks_done - JOIN_BLOCKS);
+      this.mustClear = this.isFollowing = true;
     } else if (!this.outcome && told) {
       this.outcome = { error };
     }
@@ -141,6 +141,7 @@ export class Playback extends Playing {
   /** Throw away what is in the picture: what comes next does not follow it. */
   clear() {
     this.mustClear = this.isPlaying = false;
+    this.isJoining = true;
     this.opened_s = null;
     this.recent.clear();
     this.feed?.close();

@@ -10,7 +10,7 @@
 //     input[type=file]#picture, button "Without the picture"
 //   group "Examples": a button each; a tap sends the prompt
 //   list #prompts: items [data-state=past|now|next|planned], each with a button that uses the prompt again
-//   status #countdown: "New prompt shows in 1.5 s"
+//   timer #countdown: "New prompt shows in 1.5 s"; status #announcement tells it once
 //   group "Playback": button "Play" / "Pause", slider "Seek", button #live[data-edge], button "Picture in picture",
 //     button "Fullscreen"; details #save: button "Last 30 seconds", link "Whole video"; details #share: textbox
 //     #share-link, button "Copy"

@@ -18,7 +18,7 @@ export class Playing extends EventTarget {
   /** `told` has the video's object, `look` gets it anew from the server. */
   constructor(video, told, look) {
     super();
-    Object.assign(this, { video, told, look });
+    Object.assign(this, { video, told, look, isJoining: told().blocks_done > 0 });
   }
 
   tell(connection) {

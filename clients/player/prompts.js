@@ -63,6 +63,13 @@ export class Timeline {
     Object.assign(this, { shown, plan, use, items: [] });
     shown.addEventListener("change", () => this.show());
     shown.addEventListener("tick", () => this.show());
+    shown.addEventListener("prompted", ({ detail }) => this.announce(detail));
+  }
+
+  /** The countdown for those who hear: once. */
+  announce(at_seconds) {
+    const left_s = Math.max(0, Math.round(at_seconds - this.shown.video.currentTime));
+    $("announcement").textContent = `The new prompt shows in ${left_s} seconds`;
   }
 
   entries() {

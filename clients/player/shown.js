@@ -10,6 +10,7 @@ const ANY_H264 = 'video/mp4; codecs="avc1.64001e"';
 const AGAIN_MS = 1500;
 const LOOK_MS = 10_000;
 const PAUSE_AFTER_MS = 700; // a pause of a moment costs nothing
+const RETURN_MS = 5000; // a page that is loaded again may be paused by what it said when it went
 const TICK_MS = 250;
 const WAIT_MS = 500;
 const BUSY_STARTING = ["starting", "engine_unavailable"];
@@ -55,7 +56,7 @@ export class Shown extends EventTarget {
 
   /** Have a video made and show it. Throws `Refused`. */
   async make(request) {
-    this.release("cancel");
+    if (this.isEndless && this.canSteer) this.persist("POST", `v1/videos/${this.told.id}/cancel`);
     this.close();
     const word = (this.word = freshWord());
     this.making = "asking";
@@ -75,7 +76,8 @@ export class Shown extends EventTarget {
       try {
         const told = await ask("POST", "v1/videos", { body: request, headers: { "Idempotency-Key": word } });
         if (this.word === word) return told;
-        await ask("DELETE", `v1/videos/${told.id}`);
+        this.persist("DELETE", `v1/videos/${told.id}`);
+        return null;
       } catch (error) {
         const isBusy = error instanceof Refused && BUSY_STARTING.includes(error.code);
         if (!isBusy && !(error instanceof Lost)) throw error;
@@ -95,9 +97,10 @@ export class Shown extends EventTarget {
 
   /** Show a video that there is. `mode`: own, which may be steered, or watch. */
   show(told, mode) {
-    this.release("pause");
+    if (this.isEndless && this.canSteer && this.told.id !== told.id) this.send("pause").catch(() => {});
     this.close();
     this.mode = mode;
+    this.shownAt = performance.now();
     this.take(told);
     this.playback = this.player();
     this.playback.addEventListener("change", () => this.tell());
@@ -114,11 +117,6 @@ export class Shown extends EventTarget {
     const { mime, block_seconds, fps } = capabilities();
     if (!canFeed(mime ?? ANY_H264)) return new PlainPlayback(...args, () => this.told.urls.hls);
     return new Playback(...args, (block_seconds * fps) / this.told.fps);
-  }
-
-  /** An endless video of this page is not made on when it is shown no more. */
-  release(what) {
-    if (this.isEndless && this.canSteer) this.send(what).catch(() => {});
   }
 
   /** Show nothing. */
@@ -163,11 +161,17 @@ export class Shown extends EventTarget {
     if (type === "prompt") this.prompts.set(fields.block, fields);
     if (type === "queued") this.told.queue_position = fields.queue_position;
     if (type === "started") Object.assign(this.told, { queue_position: null, status: "in_progress" });
-    if (type === "paused" || type === "resumed") this.told.paused = type === "paused";
+    if (type === "paused" || type === "resumed") this.takePause(type === "paused");
     if (type === "recovering" || type === "recovered") this.isRecovering = type === "recovering";
     if (type === "block") this.takeBlock(fields);
     if (type === "ended" || type === "failed") this.look().catch(() => {});
     this.tell();
+  }
+
+  takePause(isPaused) {
+    this.told.paused = isPaused;
+    const isOfOldPage = isPaused && !this.wantsPause && performance.now() - this.shownAt < RETURN_MS;
+    if (isOfOldPage) setTimeout(() => this.wantsPause || this.agree(), PAUSE_AFTER_MS);
   }
 
   takeBlock({ steps, ...fields }) {
@@ -218,6 +222,7 @@ export class Shown extends EventTarget {
     const { block, at_seconds } = await this.send("prompt", { prompt });
     if (this.told?.id === id) this.prompts.set(block, { block, at_seconds, prompt });
     this.tell();
+    this.tell("prompted", at_seconds);
     return { block, at_seconds };
   }
 
@@ -229,17 +234,21 @@ export class Shown extends EventTarget {
     this.video.pause();
     this.playback.close();
     this.tell();
-    while (this.told?.id === id) {
+    const told = await this.persist("POST", `v1/videos/${id}/cancel`);
+    if (told && this.told?.id === id) this.take(told);
+    this.tell();
+  }
+
+  /** Ask until there is an answer, whatever is shown meanwhile: nothing may be made on for nobody. */
+  async persist(method, path) {
+    for (;;) {
       try {
-        const told = await this.send("cancel");
-        if (this.told?.id === id) this.take(told);
-        break;
+        return await ask(method, path);
       } catch (error) {
-        if (error instanceof Refused && error.status < 500) break;
+        if (error instanceof Refused && error.status < 500) return null; // it is over already
         await later(AGAIN_MS);
       }
     }
-    this.tell();
   }
 
   /** Do not wait for an answer any longer; should it come, the video is deleted. */

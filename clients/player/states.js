@@ -57,7 +57,7 @@ function nameOfVideo(shown, capabilities) {
   if (isLoading(capabilities) && (playback.isStalled || !playback.isPlaying)) return "loading";
   if (shown.isWaiting && told.queue_position !== null) return "waiting";
   if (shown.isPaused && playback.isPlaying && (video.paused || playback.isStalled)) return "paused";
-  if (!playback.isPlaying) return told.blocks_done ? "catching-up" : "beginning";
+  if (!playback.isPlaying) return playback.isJoining ? "catching-up" : "beginning";
   if (playback.isStalled || shown.isRecovering) return "catching-up";
   return playback.isFollowing || playback.isAtEdge ? "live" : "playing";
 }

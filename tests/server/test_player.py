@@ -4,18 +4,19 @@ import re
 
 import httpx
 
-from server.player.files import FOLDER, NAMES, PAGE
+from server.player.files import NAMES, PAGE
+from server.shipped import PLAYER
 from tests.server.live_server import LiveServer
 
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 def test_every_file_of_the_folder_is_served_as_it_is(live: LiveServer) -> None:
-    assert sorted([PAGE, *NAMES]) == sorted(path.name for path in FOLDER.iterdir())
+    assert sorted([PAGE, *NAMES]) == sorted(path.name for path in PLAYER.iterdir())
     with httpx.Client(base_url=live.url) as client:
         for name in NAMES:
             answer = client.get(f"/{name}")
-            assert answer.content == (FOLDER / name).read_bytes()
+            assert answer.content == (PLAYER / name).read_bytes()
             assert answer.headers["content-type"].startswith(TYPES[name.rpartition(".")[2]])
             assert answer.headers["cache-control"] == "no-cache"
             again = client.get(f"/{name}", headers={"If-None-Match": f'W/{answer.headers["etag"]}, "other"'})
@@ -33,5 +34,5 @@ def test_the_page_names_only_files_that_are_served_and_allows_nothing_inline(liv
     assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", page.text)
     assert set(re.findall(r'(?:src|href)="([\w.]+\.\w+)"', page.text)) <= set(NAMES)
     for name in NAMES:
-        imported = re.findall(r'from "\./([\w.]+)"', (FOLDER / name).read_text())
+        imported = re.findall(r'from "\./([\w.]+)"', (PLAYER / name).read_text())
         assert set(imported) <= set(NAMES), name
