@@ -87,6 +87,7 @@ export class Timeline {
   show() {
     const entries = this.entries();
     $("prompts-section").hidden = !entries.length;
+    $("prompts").tabIndex = this.shown.mode === "watch" ? 0 : -1; // else its buttons let a keyboard scroll it
     const key = entries.map(({ block, at_seconds, prompt }) => `${block} ${at_seconds} ${prompt}`).join("\n");
     if (key !== this.key) {
       this.key = key;

@@ -35,11 +35,16 @@ LOOK = """async () => {
 
 def test_every_state_fits_the_window_and_is_there_for_all(site: LiveServer, opened: Open) -> None:
     viewer = opened(site.url)
-    if AXE_JS.is_file():
-        viewer.page.evaluate(AXE_JS.read_text())
+    let_axe_in(viewer)
     check_state(viewer, "ready")
-    viewer.start()
+    viewer.start("a red star spins in place at night, while the camera comes closer")
+    viewer.sees("live")
+    viewer.change("a blue square drifts to the right over a night sky, and becomes a circle")
     check_state(viewer, "live")
+    guest = opened(site.url, f"?watch={site.engine.opened[-1].id}", viewport={"width": PHONE[0], "height": PHONE[1]})
+    guest.sees("live")
+    let_axe_in(guest)
+    check_faults(guest, "live, for a guest")
     viewer.find("button", "Stop").click()
     check_state(viewer, "ended")
     with all_places_taken(site):
@@ -88,6 +93,11 @@ def check_state(viewer: Viewer, state: str) -> None:
             assert 0 <= box["y"] <= box["y"] + box["height"] <= height, (where, name, box)
         if (width == DESK[0]) == (scheme == "dark"):  # a run takes long, and a scheme is the same on both
             check_faults(viewer, where)
+
+
+def let_axe_in(viewer: Viewer) -> None:
+    if AXE_JS.is_file():
+        viewer.page.evaluate(AXE_JS.read_text())
 
 
 def check_faults(viewer: Viewer, where: str) -> None:
