@@ -29,6 +29,7 @@ export class Composer {
     $("later-add").addEventListener("click", () => this.addLater());
     $("settings").addEventListener("input", () => this.showSummary());
     shown.addEventListener("change", () => this.show());
+    shown.addEventListener("shown", () => this.isAsking || this.recall(shown.told));
     this.show();
   }
 
@@ -83,7 +84,22 @@ export class Composer {
   async begin(prompt) {
     const request = this.request(prompt);
     note($("prompt-note"), "");
-    await this.shown.make(request);
+    this.isAsking = true;
+    try {
+      await this.shown.make(request);
+    } finally {
+      this.isAsking = false;
+    }
+  }
+
+  /** Fill in what a video was made from, to make it again or otherwise. */
+  recall(told) {
+    $("prompt").value = told.prompts.at(-1)?.prompt ?? told.prompt;
+    $("seed").value = String(told.seed);
+    $("size").value = told.size;
+    $("seconds").value = told.seconds ?? "";
+    $("fps").value = String(told.fps);
+    this.showSummary();
   }
 
   async change(prompt) {
