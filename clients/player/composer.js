@@ -1,11 +1,12 @@
 // The form: a prompt, what the video shall be like, and changes of the prompt while it plays.
 
-import { Refused } from "./api.js";
+import { Refused, later } from "./api.js";
 import { $, make, note, say, wordsOf } from "./elements.js";
 import { examplesFor } from "./examples.js";
 import { StartPicture } from "./picture.js";
 
 const SEEDS = 100_000;
+const TOO_FAST_MS = 600;
 const FIELDS = ["seed", "seconds", "size", "fps", "quality", "picture", "dice", "picture-clear"];
 
 /** What the viewer asks for. */
@@ -72,7 +73,7 @@ export class Composer {
     const number = (this.sent += 1);
     if (!prompt.trim()) return this.complain("Describe what the video shall show.");
     try {
-      if (this.shown.canSteer) await this.change(prompt);
+      if (this.shown.canSteer) await this.change(prompt, number);
       else if (!this.shown.making) await this.begin(prompt);
     } catch (error) {
       if (error.code === "prompt_replaced" && number !== this.sent) return;
@@ -102,11 +103,16 @@ export class Composer {
     this.showSummary();
   }
 
-  async change(prompt) {
+  /** Of several that come too fast, the last one counts. */
+  async change(prompt, number) {
     $("send").setAttribute("aria-busy", "true");
     try {
       await this.shown.changePrompt(prompt);
       note($("prompt-note"), "");
+    } catch (error) {
+      if (error.code !== "rate_limited") throw error;
+      await later(TOO_FAST_MS);
+      if (number === this.sent && this.shown.canSteer) await this.change(prompt, number);
     } finally {
       $("send").removeAttribute("aria-busy");
     }
