@@ -51,8 +51,9 @@ function nameOf(shown, { capabilities, isLost }) {
 function nameOfVideo(shown, capabilities) {
   const { playback, told, video } = shown;
   if (playback.outcome?.error) return "failed";
-  if (shown.isStopped || (shown.isEnded && video.ended)) return "ended";
-  if (shown.isEnded) return video.paused ? "paused" : "playing";
+  const isEmpty = told.completed_at !== null && !told.blocks_done;
+  if (shown.isStopped || (shown.isEnded && (video.ended || isEmpty))) return "ended";
+  if (shown.isEnded && playback.isPlaying) return video.paused ? "paused" : "playing";
   if (playback.connection === "lost") return "lost";
   if (isLoading(capabilities) && (playback.isStalled || !playback.isPlaying)) return "loading";
   if (shown.isWaiting && told.queue_position !== null) return "waiting";
