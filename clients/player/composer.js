@@ -1,11 +1,12 @@
 // The form: a prompt, what the video shall be like, and changes of the prompt while it plays.
 
-import { Refused } from "./api.js";
+import { Refused, later } from "./api.js";
 import { $, make, note, say, wordsOf } from "./elements.js";
 import { examplesFor } from "./examples.js";
 import { StartPicture } from "./picture.js";
 
 const SEEDS = 100_000;
+const TOO_FAST_MS = 600;
 const FIELDS = ["seed", "seconds", "size", "fps", "quality", "picture", "dice", "picture-clear"];
 
 /** What the viewer asks for. */
@@ -29,6 +30,7 @@ export class Composer {
     $("later-add").addEventListener("click", () => this.addLater());
     $("settings").addEventListener("input", () => this.showSummary());
     shown.addEventListener("change", () => this.show());
+    shown.addEventListener("shown", () => this.isAsking || this.recall(shown.told));
     this.show();
   }
 
@@ -71,7 +73,7 @@ export class Composer {
     const number = (this.sent += 1);
     if (!prompt.trim()) return this.complain("Describe what the video shall show.");
     try {
-      if (this.shown.canSteer) await this.change(prompt);
+      if (this.shown.canSteer) await this.change(prompt, number);
       else if (!this.shown.making) await this.begin(prompt);
     } catch (error) {
       if (error.code === "prompt_replaced" && number !== this.sent) return;
@@ -83,14 +85,34 @@ export class Composer {
   async begin(prompt) {
     const request = this.request(prompt);
     note($("prompt-note"), "");
-    await this.shown.make(request);
+    this.isAsking = true;
+    try {
+      await this.shown.make(request);
+    } finally {
+      this.isAsking = false;
+    }
   }
 
-  async change(prompt) {
+  /** Fill in what a video was made from, to make it again or otherwise. */
+  recall(told) {
+    $("prompt").value = told.prompts.at(-1)?.prompt ?? told.prompt;
+    $("seed").value = String(told.seed);
+    $("size").value = told.size;
+    $("seconds").value = told.seconds ?? "";
+    $("fps").value = String(told.fps);
+    this.showSummary();
+  }
+
+  /** Of several that come too fast, the last one counts. */
+  async change(prompt, number) {
     $("send").setAttribute("aria-busy", "true");
     try {
       await this.shown.changePrompt(prompt);
       note($("prompt-note"), "");
+    } catch (error) {
+      if (error.code !== "rate_limited") throw error;
+      await later(TOO_FAST_MS);
+      if (number === this.sent && this.shown.canSteer) await this.change(prompt, number);
     } finally {
       $("send").removeAttribute("aria-busy");
     }

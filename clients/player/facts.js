@@ -8,6 +8,7 @@ export class Facts {
     Object.assign(this, { shown, capabilities });
     shown.addEventListener("tick", () => this.show());
     shown.addEventListener("change", () => this.show());
+    $("facts").addEventListener("toggle", () => $("facts").open && shown.isLive && shown.look().catch(() => {}));
   }
 
   show() {

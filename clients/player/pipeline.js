@@ -93,7 +93,7 @@ export class Pipeline {
     const newest = this.boxes.at(-1).block;
     if (this.told === newest) return;
     this.told = newest;
-    $("pipeline").setAttribute("aria-label", `Which step worked on which block, up to block ${newest}`);
+    $("pipeline").setAttribute("aria-label", `Which step works on which block; block ${newest} is done`);
   }
 
   slide() {

@@ -114,6 +114,9 @@ function forget(id) {
   if (shown.told?.id === id) shown.forget();
 }
 
+for (const link of document.querySelectorAll("a[href='.']")) {
+  link.addEventListener("click", ({ ctrlKey, metaKey }) => (shown.isLeftForGood = !ctrlKey && !metaKey));
+}
 shown.addEventListener("unauthorized", () => keys.ask(keys.hasKey ? "That key is not known here." : ""));
 shown.addEventListener("shown", () => {
   if (shown.mode === "own") history.replaceState(null, "", `?video=${shown.told.id}`);

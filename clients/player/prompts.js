@@ -96,7 +96,8 @@ export class Timeline {
       $("prompts").scrollTo($("prompts").scrollWidth, $("prompts").scrollHeight);
     }
     entries.forEach((entry, index) => this.update(this.items[index], entry));
-    this.count(entries.find(({ state }) => state === "next"));
+    const next = entries.findIndex(({ state }) => state === "next");
+    this.count(entries[next], this.items[next]);
   }
 
   item({ prompt, entry, at_seconds }) {
@@ -123,8 +124,15 @@ export class Timeline {
     say(button.firstElementChild, words[state]);
   }
 
-  count(next) {
-    const left_s = next ? next.at_seconds - this.shown.video.currentTime : 0;
+  /** Tell when the next one shows, and let its chip fill up until then. */
+  count(next, item) {
+    const now_s = this.shown.video.currentTime;
+    const left_s = next ? next.at_seconds - now_s : 0;
+    if (item) {
+      item.since_s = Math.min(item.since_s ?? now_s, now_s);
+      const share = (now_s - item.since_s) / Math.max(0.1, next.at_seconds - item.since_s);
+      item.firstElementChild.style.setProperty("--come", `${Math.round(100 * share)}%`);
+    }
     const isShown = Boolean(next) && left_s > 0 && left_s < COUNT_BELOW_S && !this.shown.isEnded;
     $("countdown").hidden = !isShown;
     if (isShown) say($("countdown"), `New prompt shows in ${left_s.toFixed(1)} s`);

@@ -27,6 +27,7 @@ export class Screen {
     pill.dataset.tone = state.tone;
     say(pill, state.text);
     this.showNotice(state);
+    this.fit();
     document.body.dataset.mode = shown.mode;
     document.title = shown.told ? `${state.text} · ${TITLE}` : TITLE;
   }
@@ -43,6 +44,13 @@ export class Screen {
     say($("notice-text"), detail);
     $("again").hidden = !(name === "ended" && shown.told?.blocks_done > 0 && shown.told.completed_at !== null);
     $("own").hidden = !(shown.mode === "watch" && OVER_STILL.includes(name));
+  }
+
+  /** Room for the shape of the picture, also before there is one. */
+  fit() {
+    const [width, height] = (this.shown.told?.size ?? $("size").value).split("x").map(Number);
+    const shape = width && height ? String(width / height) : "1";
+    if ($("screen").style.getPropertyValue("--shape") !== shape) $("screen").style.setProperty("--shape", shape);
   }
 
   /** The picture's own colours, very soft, where it leaves room. */

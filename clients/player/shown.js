@@ -305,9 +305,10 @@ export class Shown extends EventTarget {
     if (this.wantsPause !== this.told?.paused) this.agree();
   }
 
-  /** The page goes: an endless video waits for it to come back, for an hour. */
+  /** The page goes: an endless video waits for it to come back, for an hour, or ends if it will not. */
   leave() {
-    if (!this.isEndless || !this.canSteer || this.told.paused) return;
-    open("POST", `v1/videos/${this.told.id}/pause`, { keepalive: true }).catch(() => {});
+    if (!this.isEndless || !this.canSteer) return;
+    const what = this.isLeftForGood ? "cancel" : "pause";
+    open("POST", `v1/videos/${this.told.id}/${what}`, { keepalive: true }).catch(() => {});
   }
 }
