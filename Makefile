@@ -1,5 +1,6 @@
 # The commands of this project; `make` alone lists them. Tests marked in_time have processes that must keep up: they run
-# one after the other. Types and the other tests take what the cores have left, and what they print comes last.
+# one after the other, and beside them, likewise, those marked in_turn, which wait most of their time. Types and the other
+# tests take what the cores have left. What all but the first print comes last.
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -28,7 +29,7 @@ check: .venv/.installed-dev ## format, lint, types and the tests that take no ti
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 -m "not slow and not in_time and not long"
+	$(BIN)/pytest -q -n 2 -m "not slow and not in_time and not in_turn and not long"
 
 test: .venv/.installed-dev ## everything that CI checks: format, lint, types, tests
 	$(BIN)/ruff format --check .
@@ -36,11 +37,12 @@ test: .venv/.installed-dev ## everything that CI checks: format, lint, types, te
 	@mkdir -p build; \
 	nice -n 19 $(BIN)/mypy >build/types.log 2>&1 & types=$$!; \
 	nice -n 19 $(BIN)/pytest -q -rs --durations 8 -n 2 --dist loadfile --no-loadscope-reorder --timeout 400 \
-		-m "not in_time and not long" >build/tests.log 2>&1 & others=$$!; \
-	trap 'kill $$types $$others' INT TERM; \
+		-m "not in_time and not in_turn and not long" >build/tests.log 2>&1 & others=$$!; \
+	$(BIN)/pytest -q -rs --durations 8 -m in_turn >build/in_turn.log 2>&1 & in_turn=$$!; \
+	trap 'kill $$types $$others $$in_turn' INT TERM; \
 	$(BIN)/pytest -q -rs --durations 8 -m in_time; in_time=$$?; \
-	echo "waiting for the other tests"; wait $$types; types=$$?; wait $$others; others=$$?; \
-	cat build/types.log build/tests.log; exit $$((types | in_time | others))
+	echo "waiting for the other tests"; wait $$types; types=$$?; wait $$in_turn; in_turn=$$?; wait $$others; others=$$?; \
+	cat build/types.log build/in_turn.log build/tests.log; exit $$((types | in_time | in_turn | others))
 
 test-long: .venv/.installed-dev ## a model of true size starts on this machine's cores and makes a block (16 GB of memory)
 	$(BIN)/pytest -q -rs -s -m long

@@ -14,7 +14,7 @@ One line per roll-out and path with its largest absolute error; exit status 0 on
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from benchmarks.parity.rollouts import MOST, compare_rollouts
 from engine import HiarError
 
 
-def main() -> None:
-    """Command line."""
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Command line; exits the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with config.json and recorded tensors")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main() -> None:
         "(default: %(default)s)",
     )
     parser.add_argument("--only", metavar="NAME,NAME", help="roll-outs to compare (default: all of the folder)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     only = None if arguments.only is None else arguments.only.split(",")
     all_ok = True
     try:

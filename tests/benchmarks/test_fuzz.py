@@ -17,7 +17,7 @@ def test_the_same_seed_gives_the_same_cases() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_time
+@pytest.mark.in_turn
 def test_hostile_requests_do_no_harm() -> None:
     outcome = fuzz([*SERVE, "painted"], num_cases=500, seed=1, num_connections=4)
     assert outcome.faults == []
@@ -26,7 +26,7 @@ def test_hostile_requests_do_no_harm() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.in_time
+@pytest.mark.in_turn
 def test_a_server_that_does_harm_is_told() -> None:
     outcome = fuzz([*SERVE, "buggy"], num_cases=120, seed=1, num_connections=4)
     assert any("500" in fault for fault in outcome.faults) and any("tracebacks" in fault for fault in outcome.faults)

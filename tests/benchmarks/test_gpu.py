@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import PARTS
+from benchmarks.gpu.__main__ import PARTS, main
 from benchmarks.gpu.attention import BACKENDS, FLEX, NARROW, OURS
 from benchmarks.gpu.chart import bar_chart
 from benchmarks.gpu.passes import flow_difference, forward_flop, random_model, replayed
@@ -34,9 +34,10 @@ def dry_bench() -> Bench:
     return Bench(device=CPU, dtype=torch.float32, sizes=DRY)
 
 
-def run_gpu(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def run_gpu(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """The command, in this process."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *arguments])
+    main()
 
 
 def numbers(value: object) -> Iterator[float]:
@@ -51,7 +52,8 @@ def numbers(value: object) -> Iterator[float]:
 
 @pytest.mark.slow
 def test_a_dry_run_takes_every_path(tmp_path: Path) -> None:
-    answer = run_gpu("--dry-run", "--out", str(tmp_path))
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(tmp_path)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     report = json.loads((tmp_path / "gpu-cpu.json").read_text())
     assert report["dry_run"] is True
@@ -68,10 +70,8 @@ def test_a_dry_run_takes_every_path(tmp_path: Path) -> None:
     assert ElementTree.parse(tmp_path / "gpu-cpu.svg").findall(".//{*}rect")
 
 
-@pytest.mark.slow
-def test_what_does_not_fit_is_reported_and_not_guessed(tmp_path: Path) -> None:
-    answer = run_gpu("--dry-run", "--out", str(tmp_path), "--only", "rates,attention", "--budget-s", "0")
-    assert answer.returncode == 0, answer.stderr
+def test_what_does_not_fit_is_reported_and_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_gpu(monkeypatch, "--dry-run", "--out", str(tmp_path), "--only", "rates,attention", "--budget-s", "0")
     sections = json.loads((tmp_path / "gpu-cpu.json").read_text())["sections"]
     assert list(sections) == ["attention", "rates"]
     assert all(section["not_run"] and not section["tables"] for section in sections.values())
@@ -85,17 +85,16 @@ def test_it_needs_torch_and_nothing_else() -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
-    answer = run_gpu()
-    assert answer.returncode == 1 and "no CUDA device" in answer.stderr
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        run_gpu(monkeypatch)
 
 
-@pytest.mark.slow
-def test_an_unknown_section_is_refused() -> None:
-    answer = run_gpu("--only", "passes,speed")
-    assert answer.returncode == 2 and "no section speed" in answer.stderr
+def test_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_gpu(monkeypatch, "--only", "passes,speed")
+    assert caught.value.code == 2 and "no section speed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["eager", "replayed"])

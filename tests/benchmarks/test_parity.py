@@ -3,17 +3,38 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from benchmarks.parity.__main__ import main
+
 GOLDEN = Path("tests/data/golden")
 
 
-def parity(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "benchmarks.parity", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+@dataclass(frozen=True)
+class Answer:
+    """Of the command, run in this process: what its workers are forked from is then here for all of these tests."""
+
+    status: object
+    """A number, or a sentence for stderr."""
+    said: str
+
+
+Parity = Callable[..., Answer]
+
+
+@pytest.fixture
+def parity(capsys: pytest.CaptureFixture[str]) -> Parity:
+    def run(folder: Path, *options: str) -> Answer:
+        with pytest.raises(SystemExit) as caught:
+            main([str(folder), *options])
+        return Answer(caught.value.code, capsys.readouterr().out)
+
+    return run
 
 
 @pytest.mark.slow
@@ -21,12 +42,12 @@ def parity(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("name", "workers"), [("public-a", "1"), ("public-b", "5"), ("public-vae", "1"), ("public-text", "1")]
 )
-def test_recorded_numbers_are_met(name: str, workers: str) -> None:
+def test_recorded_numbers_are_met(name: str, workers: str, parity: Parity) -> None:
     result = parity(GOLDEN / name, "--workers", workers)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "all within 0.0001" in result.stdout
+    assert result.status == 0, result.said
+    assert "all within 0.0001" in result.said
     if name in {"public-a", "public-b"}:
-        assert [line.split()[:2] for line in result.stdout.splitlines()[:-1]] == [
+        assert [line.split()[:2] for line in result.said.splitlines()[:-1]] == [
             [order, path] for order in ("step_first", "block_first") for path in ("oracle", "engine,")
         ]
 
@@ -41,16 +62,16 @@ def test_recorded_numbers_are_met(name: str, workers: str) -> None:
         ("causal-forcing-plus-1step", "image", "1"),
     ],
 )
-def test_numbers_of_other_repositories_are_met(name: str, only: str, workers: str) -> None:
+def test_numbers_of_other_repositories_are_met(name: str, only: str, workers: str, parity: Parity) -> None:
     result = parity(GOLDEN / name, "--only", only, "--workers", workers)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert [line.endswith("  ok") for line in result.stdout.splitlines()[:-1]] == [True] * 2 * len(only.split(","))
+    assert result.status == 0, result.said
+    assert [line.endswith("  ok") for line in result.said.splitlines()[:-1]] == [True] * 2 * len(only.split(","))
 
 
 @pytest.mark.slow
-def test_a_rollout_that_is_not_there_is_refused() -> None:
+def test_a_rollout_that_is_not_there_is_refused(parity: Parity) -> None:
     result = parity(GOLDEN / "longlive", "--only", "plain,other")
-    assert result.returncode == 1 and "has no roll-out other; it has plain, switch" in result.stderr
+    assert "has no roll-out other; it has plain, switch" in str(result.status)
 
 
 @pytest.mark.slow
@@ -58,17 +79,18 @@ def test_a_rollout_that_is_not_there_is_refused() -> None:
     ("name", "file", "tensor"),
     [("public-vae", "codec", "encoded"), ("public-text", "encoding", "embeddings")],
 )
-def test_a_wrong_number_is_reported(tmp_path: Path, name: str, file: str, tensor: str) -> None:
+def test_a_wrong_number_is_reported(tmp_path: Path, name: str, file: str, tensor: str, parity: Parity) -> None:
     folder = Path(shutil.copytree(GOLDEN / name, tmp_path / name))
     path = folder / f"{file}.safetensors"
     tensors = load_file(path)
     tensors[tensor].view(-1)[0] += 0.01
     save_file(tensors, path)
     result = parity(folder)
-    assert result.returncode == 1 and "TOO FAR" in result.stdout
+    assert result.status == 1 and "TOO FAR" in result.said
 
 
 @pytest.mark.slow
-def test_a_folder_of_no_kind_is_refused(tmp_path: Path) -> None:
-    result = parity(tmp_path)
+def test_a_folder_of_no_kind_is_refused_by_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.parity", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and "needed one" in result.stderr

@@ -14,7 +14,7 @@ from engine.engine_config import Rehearsal
 from engine.law.placement import PassCosts, place
 from engine.trace import Phase, Span
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 PASS_S = 0.02
 IDLE = -1

@@ -14,7 +14,7 @@ from hiar_client.boxes import split
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 COMMAND = [sys.executable, "-c", "from hiar_client.cli import main; main()"]
 ROOT = Path(__file__).parents[2]

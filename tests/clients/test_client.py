@@ -11,7 +11,7 @@ from hiar_client.client import End, HiarClient, HiarError
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_what_is_not_our_server(answer: bytes, code: str) -> None:
             connection.recv(65536)
             connection.sendall(answer)
 
-    answering = threading.Thread(target=answer_once)
+    answering = threading.Thread(target=answer_once, daemon=True)
     answering.start()
     with HiarClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client, pytest.raises(HiarError) as caught:
         client.generate("a fox")

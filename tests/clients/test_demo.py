@@ -16,7 +16,7 @@ from hiar_client.boxes import split
 ROOT = Path(__file__).parents[2]
 INSTANT = (sys.executable, "-m", "tests.server.serve_instant")
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 
 def instant_server(pace: str) -> list[str]:
@@ -68,10 +68,12 @@ def test_a_signal_ends_the_server_too(tmp_path: Path, number: signal.Signals) ->
     server.chmod(0o755)
     program = f"import sys; sys.executable = {str(bin_folder / 'python')!r}; {program}"
     command = [sys.executable, "-c", program, "--seconds", "600", "--out", str(tmp_path / "demo.mp4")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    started = wait_for_video(process, tmp_path / "demo.mp4")
-    os.kill(process.pid, number)
-    assert process.wait(30) == 130
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            started = wait_for_video(process, tmp_path / "demo.mp4")
+        finally:
+            os.kill(process.pid, number)
+        assert process.wait(30) == 130
     assert not [pid for pid in started if psutil.pid_exists(pid)]
 
 

@@ -49,9 +49,10 @@ class Site:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self.loop.run_forever)
+        self._thread = Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self.engine = Engine(EngineConfig(manifest=MANIFEST, devices=("cpu",)))
+        # Which passes share a forward depends on when tickets come, and the bytes on how they are rounded together.
+        self.engine = Engine(EngineConfig(manifest=MANIFEST, devices=("cpu",), max_segments=1))
         self.begin(self._start()).result(120)
 
     async def _start(self) -> None:

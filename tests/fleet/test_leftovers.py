@@ -15,7 +15,7 @@ import pytest
 
 from engine.fleet import fork_server, scratch
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 FRONT = """
 import asyncio

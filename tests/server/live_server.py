@@ -55,7 +55,7 @@ class LiveServer:
         self.families = Families(MANIFEST.rollout.num_stages)
         config = EngineConfig(manifest=MANIFEST, **vars(self.settings.engine))
         self.engine = InstantEngine(config, self.behaviour, Recorder(self.families))
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -7,7 +7,6 @@ from engine import EngineConfig, Manifest, Observer, WeightsError, WorkerLost
 from server.info.routes import InfoRoutes
 from server.settings import Settings
 from tests.instant import MANIFEST, Behaviour, InstantEngine
-from tests.painted_mp4 import PaintedMedia
 
 
 def behaviour(pace: str) -> Behaviour:
@@ -17,6 +16,8 @@ def behaviour(pace: str) -> Behaviour:
         case "failing":
             return Behaviour(fail_at=1, failure=WorkerLost("a worker died"))
         case "painted":
+            from tests.painted_mp4 import PaintedMedia  # noqa: PLC0415 - imports torch, which takes two seconds
+
             return Behaviour(block_s=0.05, media=PaintedMedia)
         case "buggy":
             InfoRoutes.capabilities = _bug  # type: ignore[method-assign, assignment]

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, read_all, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 LIMIT = 65_536
 JSON = {"content-type": "application/json"}
@@ -172,11 +171,9 @@ def test_the_size_limit_is_exact(shared: LiveServer, chunked: bool) -> None:
 
 def test_a_huge_body_is_refused_before_it_is_read(shared: LiveServer) -> None:
     head = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000000\r\n\r\n"
-    began_s = time.monotonic()
     with socket.create_connection(shared.address, timeout=5) as connection:
         connection.sendall(head)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
-    assert time.monotonic() - began_s < 0.5
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413"), "408 comes to who waits for a body in vain"
 
 
 @pytest.mark.parametrize(

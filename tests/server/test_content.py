@@ -15,7 +15,7 @@ from tests.media.painted import frame_numbers, number_in
 from tests.painted_mp4 import PaintedMedia
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.fixture(scope="module")

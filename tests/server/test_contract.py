@@ -18,7 +18,7 @@ from tests.server.keyed_server import ALICE, line
 from tests.server.live_server import LiveServer, serving
 from tests.server.test_main import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 FEW = 3
 EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", FEW))

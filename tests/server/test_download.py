@@ -18,7 +18,7 @@ from server.download import command
 from server.download.hub import SAFE_SUFFIXES
 from tests.server.hub_site import COMMIT, HubSite, hub_site
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 WEIGHTS = bytes(range(256)) * 1200

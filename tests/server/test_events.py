@@ -14,7 +14,7 @@ from server.videos.event_schemas import EventAnswer
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 EVENT = jsonschema.Draft202012Validator(EventAnswer.model_json_schema())
 

@@ -10,7 +10,7 @@ from tests.instant import Behaviour
 from tests.server.keyed_server import ALICE, BOB, bearer, create
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def ended(live: LiveServer, **fields: object) -> str:

@@ -17,7 +17,7 @@ from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 from tests.small_mp4 import CODECS
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def kinds(boxes: list[Box]) -> list[str]:
@@ -147,7 +147,7 @@ def test_a_full_queue_refuses_at_once() -> None:
         answer = httpx.post(f"{live.url}/v1/generate", json={"prompt": "a fox"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
         assert answer.headers["retry-after"] == "10"
-        assert time.monotonic() - began_s < 1
+        assert time.monotonic() - began_s < 4, "it waited as long as for a first fragment"
 
 
 def test_closing_a_video_that_waits_ends_its_request() -> None:

@@ -19,7 +19,7 @@ from tests.painted_mp4 import PaintedMedia
 from tests.server.keyed_server import ALICE, bearer, line
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.fixture(scope="module")

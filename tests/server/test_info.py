@@ -7,7 +7,7 @@ from engine import EngineState, StartError
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.scrape import Scrape, scrape
 from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, instant_command, run_real
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 VIDEO = {"prompt": "x", "seconds": 1}
 
@@ -71,17 +71,6 @@ def test_a_bug_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
         assert now.value("hiar_errors_total", component="http", kind="internal_error") == 1
         assert now.value("hiar_http_requests_total", method="POST", route="/v1/generate", code="500") == 1
         assert now.value("hiar_http_requests_in_flight", route="/v1/generate") == 0
-
-
-def test_a_client_that_takes_nothing() -> None:
-    with serving(Behaviour(payload_bytes=4_000_000)) as live:
-        with socket.create_connection(live.address) as deaf:
-            head = "POST /v1/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            deaf.sendall(head.encode() + b'Content-Length: 15\r\n\r\n{"prompt": "x"}')
-            eventually(lambda: finished(live) == {"slow_client": 1}, 10)
-        now = scrape(live.url)
-        assert now.value("hiar_stream_send_blocked_seconds_total") >= QUICK.send_timeout_s
-        assert 4e6 < now.value("hiar_stream_sent_bytes_total", protocol="fmp4") < 8e6  # the second was not taken
 
 
 def test_a_request_that_gets_no_place_in_time() -> None:

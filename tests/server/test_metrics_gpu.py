@@ -10,7 +10,7 @@ from tests.server.fake_nvml import FakeNvml, NVMLError
 from tests.server.live_server import eventually
 from tests.server.scrape import Scrape, parse
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def exposed(collector: GpuCollector) -> Scrape:

@@ -11,7 +11,7 @@ from tests.server.keyed_server import ALICE, BOB, bearer, create
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
 from tests.server.test_events import all_events
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def tell(live: LiveServer, video_id: str, what: str) -> httpx.Response:

@@ -17,7 +17,7 @@ from tests.server.fake_nvml import FakeNvml
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_time]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn]
 
 
 def refusal(*flags: str) -> str:

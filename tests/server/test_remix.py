@@ -9,7 +9,7 @@ from engine import PromptAt
 from tests.server.keyed_server import ALICE, BOB, bearer, create
 from tests.server.live_server import LiveServer
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def test_a_remix_differs_in_its_prompt_alone(live: LiveServer) -> None:

@@ -27,7 +27,7 @@ class Callers:
         self._over = threading.Event()
         self.ends: list[dict[str, Any] | int | None] = []
         """How each answer ended: what it said last, or the status that refused it."""
-        self._threads = [threading.Thread(target=self._ask) for _ in range(NUM_CALLERS)]
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(NUM_CALLERS)]
         for thread in self._threads:
             thread.start()
 

@@ -13,9 +13,10 @@ from engine import EndReason, EngineOptions
 from server.videos.live import HideAborts
 from tests.instant import Behaviour
 from tests.server.live_server import QUICK, LiveServer, eventually, serving
+from tests.server.scrape import scrape
 from tests.server.test_metrics_exchanges import finished
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 SMALL = 4096
 PATIENT = replace(QUICK, send_timeout_s=60.0, slow_window_s=1.0)
@@ -60,6 +61,17 @@ def test_a_reader_that_stops_is_a_slow_client_though_the_kernel_has_room() -> No
         with asking(live, "POST /v1/generate", '{"prompt": "x"}'):
             eventually(lambda: finished(live) == {"slow_client": 1}, 10)
         assert live.engine.opened[0].end_reason is EndReason.SLOW_CLIENT
+
+
+def test_what_a_client_that_takes_nothing_was_sent() -> None:
+    """Room for far less than one block is all that it has, so a second one waits until it is cut off."""
+    block_bytes = 4_000_000
+    with serving(Behaviour(payload_bytes=block_bytes)) as live:
+        with asking(live, "POST /v1/generate", '{"prompt": "x"}'):
+            eventually(lambda: finished(live) == {"slow_client": 1}, 10)
+        now = scrape(live.url)
+        assert now.value("hiar_stream_send_blocked_seconds_total") >= QUICK.send_timeout_s
+        assert block_bytes < now.value("hiar_stream_sent_bytes_total", protocol="fmp4") < 2 * block_bytes
 
 
 def test_the_kernel_waits_longer_than_the_server_for_who_takes_nothing_or_little() -> None:

@@ -26,7 +26,7 @@ from tests.server.keyed_server import ALICE, BOB, bearer, line
 from tests.server.live_server import LiveServer, eventually, serving
 from tests.server.test_main import ENVIRONMENT, ROOT
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 
 def create(live: LiveServer, headers: dict[str, str] | None = None, **fields: object) -> str:

@@ -16,7 +16,7 @@ from tests.server.live_server import QUICK, LiveServer, eventually
 from tests.server.otlp_site import Collector, attributes, collecting
 from tests.server.test_main import ENVIRONMENT, ROOT, assert_one_line, instant_command, running
 
-pytestmark = pytest.mark.in_time
+pytestmark = pytest.mark.in_turn
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
