@@ -10,6 +10,8 @@ HERE = Path(__file__).parent
 SCRIPTS = tuple((HERE / name).read_text() for name in ("watched.js", "appended.js"))
 PATIENCE_MS = 30_000
 
+expect.set_options(timeout=PATIENCE_MS)
+
 
 class Viewer:
     """Opens the page. What they ask of it is by role and name, as people find it."""
@@ -60,7 +62,7 @@ class Viewer:
     def sees(self, *states: str) -> None:
         """Wait until the page says that it stands so."""
         pattern = re.compile(f"^({'|'.join(states)})$")
-        expect(self.page.locator("#state")).to_have_attribute("data-state", pattern, timeout=PATIENCE_MS)
+        expect(self.page.locator("#state")).to_have_attribute("data-state", pattern)
 
     def until(self, condition: str) -> None:
         """Wait in the page, whose policy lets nobody evaluate text, until it holds."""

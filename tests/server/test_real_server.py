@@ -103,8 +103,11 @@ def check_steps(events: str) -> None:
     """All steps of all blocks are told: one worker tells of each step before it tells of the block."""
     told = [json.loads(line[6:]) for line in httpx.get(events).text.splitlines() if line.startswith("data: ")]
     blocks = [event["steps"] for event in told if event["type"] == "block"]
-    assert len(blocks) == 8 and all([step["step"] for step in steps] == [0, 1, 2, 3] for steps in blocks)
-    for before, after in itertools.pairwise(step for steps in blocks for step in steps):
+    assert len(blocks) == 9 and all([step["step"] for step in steps] == [0, 1, 2, 3] for steps in blocks)
+    for steps in blocks:
+        assert sorted(steps, key=lambda step: step["began_seconds"]) == steps
+    steps = sorted(itertools.chain(*blocks), key=lambda step: step["began_seconds"])
+    for before, after in itertools.pairwise(steps):
         assert before["worker"] == after["worker"] == 0 and before["took_seconds"] > 0
         assert before["began_seconds"] + before["took_seconds"] <= after["began_seconds"] + 0.0002
 
