@@ -49,6 +49,7 @@ export class History {
     item.dataset.id = told.id;
     item.dataset.status = told.status;
     const watch = make("button", { type: "button", className: "watch" }, this.thumbnail(told), this.words(told));
+    watch.disabled = told.completed_at !== null && !told.blocks_done;
     watch.addEventListener("click", () => {
       $("history").close();
       this.open(told);

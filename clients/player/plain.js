@@ -20,6 +20,11 @@ export class PlainPlayback extends Playing {
   }
 
   async run() {
+    const { completed_at, blocks_done, error, end_reason } = this.told();
+    if (completed_at !== null && !blocks_done) {
+      this.outcome = error ? { error } : { reason: end_reason };
+      return this.tell("over");
+    }
     const { signal } = this.ears;
     this.video.addEventListener("error", () => this.recover(), { signal });
     this.video.addEventListener("ended", () => this.finish(), { signal });

@@ -54,8 +54,11 @@ export class Playing extends EventTarget {
     this.seenTime = currentTime;
   }
 
-  /** Play from here; a browser that does not let it leaves it paused, which shows. */
+  /** Play from here; where the browser wants a person to press Play, it stays paused, which shows. */
   play() {
-    this.video.play().catch(() => this.tell(this.connection));
+    this.video.play().catch((error) => {
+      if (error.name === "NotAllowedError") this.isPlaying = true;
+      this.tell(this.connection);
+    });
   }
 }

@@ -35,7 +35,8 @@ export class Screen {
   showNotice({ name, text, detail }) {
     const { shown } = this;
     const hasPicture = Boolean(shown.playback?.isPlaying) && !shown.making;
-    const isStill = OVER_STILL.includes(name) || (name === "lost" && shown.playback?.isStalled);
+    const { ended, paused } = shown.video;
+    const isStill = (OVER_STILL.includes(name) && (ended || paused)) || (name === "lost" && shown.playback?.isStalled);
     const notice = $("notice");
     notice.hidden = hasPicture && !isStill;
     notice.dataset.state = name;

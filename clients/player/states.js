@@ -26,6 +26,16 @@ const GONE = {
   not_found: "This video is not there any more",
   unauthorized: "This link has expired, or the key is not known",
 };
+const FAILURES = {
+  engine_error: "It could not be made any further. Try again, perhaps with another seed.",
+  engine_oom: "The server has no memory left for it. Try a smaller size.",
+  encoder_failed: "Something broke on the server. Try again.",
+  worker_lost: "Something broke on the server. Try again.",
+  corrupt_latents: "The model lost its way. Another seed or prompt may help.",
+  model_changed: "It was begun with another model, which is not there any more.",
+  storage_full: "The server has no room to keep it.",
+  storage_failed: "The server could not keep it.",
+};
 const ENGINE = { starting: "loading", restarting: "loading", failed: "unavailable", draining: "lost", stopped: "lost" };
 
 /** 1st, 2nd, 3rd, 4th, 11th. */
@@ -51,8 +61,9 @@ function nameOf(shown, { capabilities, isLost }) {
 function nameOfVideo(shown, capabilities) {
   const { playback, told, video } = shown;
   if (playback.outcome?.error) return "failed";
-  if (shown.isStopped || (shown.isEnded && video.ended)) return "ended";
-  if (shown.isEnded) return video.paused ? "paused" : "playing";
+  const isEmpty = told.completed_at !== null && !told.blocks_done;
+  if (shown.isStopped || (shown.isEnded && (video.ended || isEmpty))) return "ended";
+  if (shown.isEnded && playback.isPlaying) return video.paused ? "paused" : "playing";
   if (playback.connection === "lost") return "lost";
   if (isLoading(capabilities) && (playback.isStalled || !playback.isPlaying)) return "loading";
   if (shown.isWaiting && told.queue_position !== null) return "waiting";
@@ -73,9 +84,13 @@ function textOf(name, words, { told, playback }) {
   return words;
 }
 
+function failure({ code, message }) {
+  return code in GONE ? "" : (FAILURES[code] ?? message);
+}
+
 function detailOf(name, { told, playback }) {
   if (name === "waiting") return "It begins by itself when a place is free.";
-  if (name === "failed" && !(playback.outcome.error.code in GONE)) return playback.outcome.error.message;
+  if (name === "failed") return failure(playback.outcome.error);
   if (name === "lost" && told) return "Your video goes on where it was.";
   if (name === "loading") return "This takes a moment after a start.";
   return "";
