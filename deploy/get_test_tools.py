@@ -24,10 +24,11 @@ PACKAGES = {
     "chromium": "chromium",
     "ffmpeg": "ffmpeg",
     "mpv": "mpv",
+    "cvlc": "vlc-bin vlc-plugin-base",
     "npm": "npm",
     "/usr/lib/postgresql/15/bin/initdb": "postgresql",
 }
-"""A program that tells whether it is there, and Debian's package of it. npm is what fetches scripts."""
+"""A program that tells whether it is there, and Debian's packages of it. npm is what fetches scripts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def get_prometheus(folder: Path) -> None:
 
 def install_packages(folder: Path) -> None:
     """Install those of ``PACKAGES`` that are missing. Raises ``NotHad``."""
-    missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
+    missing = [name for program, names in PACKAGES.items() if shutil.which(program) is None for name in names.split()]
     if not missing:
         return
     _require_debian("apt-get")

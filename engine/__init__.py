@@ -12,6 +12,7 @@ from engine.engine_config import (
     Precision,
     is_device,
     no_gpu,
+    no_such_gpu,
 )
 from engine.errors import (
     BlockGone,
@@ -183,6 +184,7 @@ __all__ = [
     "judge",
     "names_of_presets",
     "no_gpu",
+    "no_such_gpu",
     "published_manifest",
     "read_manifest",
     "require_whole_files",

@@ -195,9 +195,17 @@ class Engine:
             EngineUnavailable: in any state but ready.
         """
         self.check(request)
+        self._require_ready()
+        return self._shell.open(request, linger_s, keep)
+
+    def require_room(self, request: VideoRequest) -> None:
+        """Raise ``Overloaded`` or ``EngineUnavailable`` where ``open`` would: before pixels of a video are made."""
+        self._require_ready()
+        self._shell.desk.require_room(request)
+
+    def _require_ready(self) -> None:
         if self.state != EngineState.READY:
             raise _unavailable(self.state)
-        return self._shell.open(request, linger_s, keep)
 
     def restore(self, past: PastVideo, kept: KeptVideo) -> VideoHandle:
         """Go on with a video of an earlier life of the server, behind what was stored of it; it needs no reader.

@@ -23,6 +23,13 @@ def is_device(name: str) -> bool:
     return name == "cpu" or (number != name and number.isascii() and number.isdecimal())
 
 
+def no_such_gpu(device: str, num_gpus: int) -> str:
+    """What is said where a device is asked for that is beyond the GPUs of a machine."""
+    if num_gpus == 0:
+        return no_gpu(device)
+    return f"device {device} does not exist; this machine has {num_gpus} CUDA device{'s' * (num_gpus > 1)}"
+
+
 def no_gpu(device: str) -> str:
     """What is said where a device is asked for on a machine without a GPU."""
     return f"device {device} was asked for, but torch finds no CUDA device; use --devices cpu"
@@ -94,12 +101,15 @@ class Rehearsal:
     pass_s: float
     """Length of a denoise pass and of a cache pass; a forward takes the sum of its passes."""
     decode_s: float = 0.0
+    num_decoder_units: int = 1
+    """Into how many pieces of equal length the decoder may be cut."""
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         """Check lengths."""
         require(self.pass_s > 0, f"{self.pass_s=} is not positive")
         require(self.decode_s >= 0, f"{self.decode_s=} is negative")
+        require(self.num_decoder_units >= 1, f"{self.num_decoder_units=} is below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

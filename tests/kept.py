@@ -16,6 +16,7 @@ class MemoryKept:
     fragments: list[Fragment] = field(default_factory=list)
     prompts: list[tuple[int, str]] = field(default_factory=list)
     recoveries: list[Recovery] = field(default_factory=list)
+    is_paused: bool = False
     outcome: EndReason | HiarError | None = None
     num_stored: int = 0
 
@@ -37,6 +38,10 @@ class MemoryKept:
     def recovered(self, recovery: Recovery) -> None:
         self.recoveries.append(recovery)
 
+    def paused(self, is_paused: bool) -> None:
+        assert self.outcome is None
+        self.is_paused = is_paused
+
     def ended(self, outcome: EndReason | HiarError) -> None:
         assert self.outcome is None or isinstance(outcome, StorageFailed), "it ended twice"
         self.outcome = outcome
@@ -52,6 +57,7 @@ class MemoryKept:
             fragments=tuple(self.fragments[:num_blocks]),
             prompts=tuple(self.prompts),
             recoveries=tuple(self.recoveries),
+            is_paused=self.is_paused,
         )
 
     def reopened(self, past: PastVideo) -> "MemoryKept":
@@ -62,5 +68,6 @@ class MemoryKept:
             fragments=list(past.fragments),
             prompts=list(past.prompts),
             recoveries=list(past.recoveries),
+            is_paused=past.is_paused,
             num_stored=len(past.fragments),
         )

@@ -24,8 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=f"{shlex.quote(sys.executable)} -c 'from server.main import main; main()'",
         help="command of the server, which gets --port (default: the small model)",
     )
+    parser.add_argument(
+        "--keys", action="store_true", help="serve with a key: half of the requests have it, others none or wrong ones"
+    )
     told = parser.parse_args(arguments)
-    outcome = fuzz(shlex.split(told.serve), told.cases, told.seed, told.connections)
+    outcome = fuzz(shlex.split(told.serve), told.cases, told.seed, told.connections, has_keys=told.keys)
     tell(outcome)
     return 1 if outcome.faults else 0
 
@@ -35,7 +38,7 @@ def tell(outcome: Outcome) -> None:
     print(json.dumps(outcome.statuses, sort_keys=True))
     print(
         f"{outcome.num_cases} cases in {outcome.took_s:.0f} s; memory {outcome.memory_mb[0]:.0f} MB after the first "
-        f"tenth, {outcome.memory_mb[1]:.0f} MB at the end; log {outcome.log_bytes / 1e3:.0f} kB"
+        f"half, {outcome.memory_mb[1]:.0f} MB at the end; log {outcome.log_bytes / 1e3:.0f} kB"
     )
     for fault in outcome.faults:
         print(f"FAULT: {fault}")

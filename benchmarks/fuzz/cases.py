@@ -61,13 +61,19 @@ class Request:
         return data
 
 
-def cases(document: dict[str, Any], host: str, ids: list[str], num_cases: int, seed: int) -> list[bytes]:
-    """``ids``: of videos that there are; only the last is deleted. ``host``: of the Host header."""
+def cases(
+    document: dict[str, Any], host: str, ids: list[str], num_cases: int, seed: int, key: str | None = None
+) -> list[bytes]:
+    """``ids``: of videos that there are; only the last is deleted. ``host``: of the Host header. ``key``: the right
+    one, which half of the requests have; the others have none or a wrong one.
+    """
     dice = random.Random(seed)
     operations = [(path, method, one) for path, rows in document["paths"].items() for method, one in rows.items()]
     made = []
     for number in range(num_cases):
         request = _good(dice, host, ids, *operations[number % len(operations)])
+        if key is not None:
+            request.headers += _authorization(dice, key)
         for _ in range(dice.randint(0, CHANGES_MAX)):
             dice.choice(CHANGES)(dice, request)
         made.append(request.raw())
@@ -89,6 +95,14 @@ def _good(dice: random.Random, host: str, ids: list[str], path: str, method: str
         body = json.dumps({**dice.choice(list(examples.values()))["value"]}).encode()
         headers += [(b"Content-Type", b"application/json"), (b"Content-Length", str(len(body)).encode())]
     return Request(method.upper(), path, headers, body)
+
+
+def _authorization(dice: random.Random, key: str) -> list[tuple[bytes, bytes]]:
+    right = b"Bearer " + key.encode()
+    if dice.random() < 0.5:
+        return [(b"Authorization", right)]
+    wrong = (b"", b"Bearer", b"Basic " + right[7:], right[:-1], right * 900, b"Bearer \xff\x00", b"Bearer " + right)
+    return [(b"Authorization", value) for value in dice.sample(wrong, dice.randint(0, 2))]
 
 
 def _other_method(dice: random.Random, request: Request) -> None:

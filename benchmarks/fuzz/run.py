@@ -1,5 +1,6 @@
 """Sends the cases to a server of its own and judges what comes back."""
 
+import hashlib
 import json
 import os
 import re
@@ -23,12 +24,13 @@ from benchmarks.fuzz.cases import cases
 DOCUMENTED = frozenset({502, 503, 504, 505})
 """Statuses of 500 and above that an answer may have."""
 GROWTH_MB = 64
-"""More memory than this, after the first tenth of the cases, is a leak."""
+"""More memory than this, after the first half of the cases, is a leak."""
 _ANSWER_S = 0.5
 _READ_BYTES = 16_384
 _START_S = 120
 _NO_ANSWER = "none"
 _NO_HTTP = "no HTTP"
+_KEY = "hiar_fuzz"
 
 
 @dataclass(frozen=True)
@@ -39,40 +41,58 @@ class Outcome:
     statuses: dict[str, int]
     took_s: float
     memory_mb: tuple[float, float]
-    """Of the API's process: after the first tenth of the cases, and at the end."""
+    """Of the API's process: after the first half of the cases, and at the end."""
     log_bytes: int
     faults: list[str]
 
 
-def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int) -> Outcome:
-    """Start the server, send it the cases, and judge."""
-    with tempfile.TemporaryFile() as log, _served([*command, "--port", "0"], log) as process:
+def fuzz(command: Sequence[str], num_cases: int, seed: int, num_connections: int, *, has_keys: bool = False) -> Outcome:
+    """Start the server, send it the cases, and judge. ``has_keys``: whether it asks for a key."""
+    key = _KEY if has_keys else None
+    with tempfile.TemporaryFile() as log, _served([*command, "--port", "0"], log, key) as process:
         url = _address(log, process)
-        _await_ready(url, process)
-        document = httpx.get(f"{url}/openapi.json").json()
-        ids = [_create(url, seconds) for seconds in (1, 3600, 1)]
-        sent = cases(document, url.removeprefix("http://"), ids, num_cases, seed)
-        began_s = time.monotonic()
-        first, rest = sent[: num_cases // 10], sent[num_cases // 10 :]
-        statuses = _send_all(url, first, num_connections)
-        memory_before = _memory_mb(process.pid)
-        statuses += _send_all(url, rest, num_connections)
-        took_s = time.monotonic() - began_s
-        faults = _faults(statuses) + _health(url, process)
+        with _client(url, key) as good:
+            _await_ready(good, process)
+            ids = [_create(good, seconds) for seconds in (1, 3600, 1)]
+            document, host = good.get("/openapi.json").json(), good.base_url.netloc.decode()
+            sent = cases(document, host, ids, num_cases, seed, key)
+            began_s = time.monotonic()
+            first, rest = sent[: num_cases // 2], sent[num_cases // 2 :]
+            statuses = _send_all(good, first, num_connections, ids)
+            memory_before = _memory_mb(process.pid)
+            statuses += _send_all(good, rest, num_connections, ids)
+            took_s = time.monotonic() - began_s
+            faults = _faults(statuses) + _health(good, process)
         memory = memory_before, _memory_mb(process.pid)
-        if memory[1] - memory[0] > GROWTH_MB:
-            faults.append(f"memory grew by {memory[1] - memory[0]:.0f} MB")
         said = _said(log)
-    tracebacks = re.findall(r"Traceback \(most recent call last\):\n(?:[ |].*\n|\n)*\S.*", said)
-    if "Traceback" in said:
-        faults.append(f"the log has {said.count('Traceback')} tracebacks, such as:\n{tracebacks[0][-1500:]}")
+    faults += _growth(*memory) + _tracebacks(said)
     return Outcome(num_cases, dict(statuses), took_s, memory, len(said), faults)
 
 
+def _client(url: str, key: str | None) -> httpx.Client:
+    """Who asks good things, each on a connection of its own."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=url, headers={**headers, "Connection": "close"})
+
+
+def _growth(before_mb: float, after_mb: float) -> list[str]:
+    return [f"memory grew by {after_mb - before_mb:.0f} MB"] if after_mb - before_mb > GROWTH_MB else []
+
+
+def _tracebacks(said: str) -> list[str]:
+    if "Traceback" not in said:
+        return []
+    found = re.findall(r"Traceback \(most recent call last\):\n(?:[ |].*\n|\n)*\S.*", said)
+    return [f"the log has {said.count('Traceback')} tracebacks, such as:\n{found[0][-1500:]}"]
+
+
 @contextmanager
-def _served(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
+def _served(command: Sequence[str], log: IO[bytes], key: str | None) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {**os.environ, "HIAR_DATA": "memory"}  # nothing is left in the user's folder
-    with subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
+    with (
+        tempfile.NamedTemporaryFile("w") as keys,
+        subprocess.Popen([*command, *_keyed(keys, key)], stdout=log, stderr=log, env=environment) as process,
+    ):
         try:
             yield process
         finally:
@@ -80,6 +100,15 @@ def _served(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Pope
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
+
+
+def _keyed(keys: IO[str], key: str | None) -> list[str]:
+    """The flags of a server that knows this key."""
+    if key is None:
+        return []
+    keys.write(f"fuzz:{hashlib.sha256(key.encode()).hexdigest()}:\n")
+    keys.flush()
+    return ["--keys", keys.name]
 
 
 def _said(log: IO[bytes]) -> str:
@@ -95,10 +124,10 @@ def _address(log: IO[bytes], process: "subprocess.Popen[bytes]") -> str:
     raise TimeoutError("the server does not listen")
 
 
-def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _await_ready(good: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
     for _ in _while_starting(process):
         with suppress(httpx.TransportError):
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if good.get("/readyz").status_code == 200:
                 return
     raise TimeoutError("the server is not ready")
 
@@ -112,17 +141,17 @@ def _while_starting(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         time.sleep(0.05)
 
 
-def _create(url: str, seconds: float) -> str:
-    answer = httpx.post(f"{url}/v1/videos", json={"prompt": "x", "seconds": seconds, "pace": "realtime"})
+def _create(good: httpx.Client, seconds: float) -> str:
+    answer = good.post("/v1/videos", json={"prompt": "x", "seconds": seconds, "pace": "realtime"})
     return str(answer.raise_for_status().json()["id"])
 
 
-def _send_all(url: str, requests: Sequence[bytes], num_connections: int) -> Counter[str]:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    address = host.strip("[]"), int(port)
+def _send_all(good: httpx.Client, requests: Sequence[bytes], num_connections: int, ids: Sequence[str]) -> Counter[str]:
+    assert good.base_url.port is not None, "it is no port of the web's own"
+    address = good.base_url.host, good.base_url.port
     done = threading.Event()
     with ThreadPoolExecutor(num_connections + 1) as threads:
-        sweeping = threads.submit(_sweep, url, done)
+        sweeping = threads.submit(_sweep, good, done, ids)
         try:
             return Counter(threads.map(lambda raw: _status(address, raw), requests))
         finally:
@@ -130,17 +159,21 @@ def _send_all(url: str, requests: Sequence[bytes], num_connections: int) -> Coun
             sweeping.result()
 
 
-def _sweep(url: str, done: threading.Event) -> None:
-    """End the videos that the cases made, so that later ones find a place."""
+def _sweep(good: httpx.Client, done: threading.Event, ids: Sequence[str]) -> None:
+    """End the videos that the cases made, so that later ones find a place; not those of ``ids``."""
     while not done.wait(1):
         with suppress(httpx.HTTPError):
-            running = [one for one in _videos(url) if one["seconds"] != "3600"]
-            for video in running:
-                httpx.post(f"{url}/v1/videos/{video['id']}/cancel")
+            for video in _videos(good):
+                if video["status"] in {"queued", "in_progress"} and video["id"] not in ids:
+                    good.post(f"/v1/videos/{video['id']}/cancel")
 
 
-def _videos(url: str) -> list[dict[str, Any]]:
-    return list(httpx.get(f"{url}/v1/videos", params={"limit": 100}).raise_for_status().json()["data"])
+def _videos(good: httpx.Client) -> Iterator[dict[str, Any]]:
+    page: dict[str, Any] = {"has_more": True, "last_id": None}
+    while page["has_more"]:
+        after = {} if page["last_id"] is None else {"after": page["last_id"]}
+        page = good.get("/v1/videos", params={"limit": 100, **after}).raise_for_status().json()
+        yield from page["data"]
 
 
 def _status(address: tuple[str, int], raw: bytes) -> str:
@@ -164,16 +197,16 @@ def _faults(statuses: Counter[str]) -> list[str]:
     return [f"{statuses[name]} answers were {name}" for name in (*wrong, _NO_HTTP) if statuses[name]]
 
 
-def _health(url: str, process: "subprocess.Popen[bytes]") -> list[str]:
+def _health(good: httpx.Client, process: "subprocess.Popen[bytes]") -> list[str]:
     """Whether it still makes videos."""
     if process.poll() is not None:
         return [f"the server ended with {process.returncode}"]
     try:
-        for video in _videos(url):
-            httpx.delete(f"{url}/v1/videos/{video['id']}")
-        answer = httpx.post(f"{url}/v1/generate", json={"prompt": "x", "seconds": 1}, timeout=60)
+        for video in list(_videos(good)):
+            good.delete(f"/v1/videos/{video['id']}")
+        answer = good.post("/v1/generate", json={"prompt": "x", "seconds": 1}, timeout=60)
     except httpx.HTTPError as error:
-        return [f"the server does not answer: {error}"]
+        return [f"the server does not answer {error.request.method} {error.request.url.path}: {error}"]
     return [] if answer.status_code == 200 else [f"a good request got {answer.status_code}: {json.dumps(answer.text)}"]
 
 

@@ -62,4 +62,5 @@ def _on_shared_cores(config: EngineConfig, costs: PassCosts) -> PassCosts:
         costs,
         denoise_s=tuple(cost_s * slowdown for cost_s in costs.denoise_s),
         decode_s=costs.decode_s * slowdown,
+        units_s=tuple(cost_s * slowdown for cost_s in costs.units_s),
     )

@@ -139,8 +139,8 @@ class Desk:
         match event:
             case events.Asked(video):
                 self._admit(video)
-            case events.Restored(video, change):
-                self._restore(video, change)
+            case events.Restored(video, change, is_paused):
+                self._restore(video, change, is_paused=is_paused)
             case events.PromptAsked(video, text, number):
                 self._commands += self._prompts.change(video, text, number, self._now)
             case events.Paused(video):
@@ -185,10 +185,12 @@ class Desk:
         self.require_room(video.request)
         self._queue_up(video)
 
-    def _restore(self, video: Video, change: HiarError | None) -> None:
+    def _restore(self, video: Video, change: HiarError | None, *, is_paused: bool) -> None:
         outcome = video.progress.whole_reason if video.progress.all_done else change
         if outcome is None:
             self._queue_up(video)
+            if is_paused:
+                self._pauses.pause(video, self._now)
         else:
             self._register.add(video)
             self._endings.give_up(video, outcome, self._now)

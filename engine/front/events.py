@@ -26,6 +26,8 @@ class Restored:
     video: Video
     change: HiarError | None
     """Why it can not go on; None if it can."""
+    is_paused: bool
+    """Whether it goes on only when it is resumed."""
 
 
 @dataclass(frozen=True)

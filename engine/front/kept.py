@@ -44,6 +44,10 @@ class KeptVideo(Protocol):
         """It goes on with other workers."""
         ...
 
+    def paused(self, is_paused: bool) -> None:
+        """It was paused, or is to go on."""
+        ...
+
     def ended(self, outcome: EndReason | HiarError) -> None:
         """It is decided how it ended: nothing is added any more. ``is_interruption`` says if it may be restored.
 
@@ -75,6 +79,8 @@ class PastVideo:
     prompts: tuple[tuple[int, str], ...] = ()
     """Block and text, in the order in which they were told."""
     recoveries: tuple[Recovery, ...] = ()
+    is_paused: bool = False
+    """Whether it goes on only when it is resumed."""
 
 
 def is_interruption(outcome: EndReason | HiarError) -> bool:

@@ -68,7 +68,7 @@ class Pauses:
             return
         self._milestones.watched(video, now)
         video.progress.pause(now)
-        video.story.tell(Paused())
+        _tell(video, is_paused=True)
         self._waiting.add(video, now)
         if video.state == VideoState.RUNNING:
             self._holding.add(video, now)
@@ -84,7 +84,7 @@ class Pauses:
             return
         cursors = video.readers if video.keeper is None else [*video.readers, video.keeper]
         video.progress.resume(cursors, now)
-        video.story.tell(Resumed())
+        _tell(video, is_paused=False)
         if video.state == VideoState.SLEEPING:
             self._line_up(video, now)
         self._dispatch.note(video, now)
@@ -122,6 +122,12 @@ class Pauses:
         self._queue.add(video)
         if video.log.is_prepared:
             self._queue.prepared(video)
+
+
+def _tell(video: Video, *, is_paused: bool) -> None:
+    video.story.tell(Paused() if is_paused else Resumed())
+    if video.kept is not None:
+        video.kept.paused(is_paused)
 
 
 def _require_going_on(video: Video, what: str) -> None:

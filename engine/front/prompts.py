@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from engine.config import RolloutConfig
-from engine.errors import VIDEO_FAILURES, HiarError, PromptReplaced, UnknownVideo, VideoFailed
+from engine.errors import VIDEO_FAILURES, Conflict, HiarError, PromptReplaced, VideoFailed
 from engine.front.events import Ask, Command, PromptRefused, PromptSet, Wake
 from engine.front.story import Prompted
 from engine.front.video import PromptChange, Video, VideoState, WaitingPrompt
@@ -66,6 +66,8 @@ class Prompts:
 
         One prompt of a video is embedded at a time, and the newest waits: one that it replaces is refused.
         """
+        if not _takes_prompts(video):
+            return [_refused(video, number)]
         if not video.is_embedding:
             video.is_embedding = True
             return self._want(Wanted(text, video, number, now))
@@ -131,9 +133,8 @@ class Prompts:
 
 
 def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -> PromptSet | PromptRefused:
-    if video.state not in TAKES_PROMPTS and not video.is_falling_asleep:
-        error = UnknownVideo(f"video {video.id} takes no more prompts: it is {video.state}", "id")
-        return PromptRefused(number, error)
+    if not _takes_prompts(video):
+        return _refused(video, number)
     block = max(video.progress.issued, video.progress.done, video.progress.block_at(0.0))
     if video.log.is_prepared:
         _follow(video, block, wanted.text, embedding)
@@ -143,6 +144,15 @@ def _change(video: Video, wanted: Wanted, number: int, embedding: TensorBytes) -
         video.kept.prompted(block, wanted.text)
     video.prompt_changes.append(PromptChange(block, wanted.asked_at))
     return PromptSet(number, block)
+
+
+def _takes_prompts(video: Video) -> bool:
+    return video.state in TAKES_PROMPTS or video.is_falling_asleep
+
+
+def _refused(video: Video, number: int) -> PromptRefused:
+    why = "has ended" if video.has_outcome else "has no more blocks"
+    return PromptRefused(number, Conflict(f"video {video.id} takes no more prompts: it {why}", "id"))
 
 
 def source_prompts(video: Video) -> list[tuple[int, str]]:

@@ -71,7 +71,7 @@ class Shell:
         video = self._video(past.id, past.request, None, past.created_at, now - age_s)
         video.kept = kept
         refill(video, past, now)
-        self._handle(events.Restored(video, change))
+        self._handle(events.Restored(video, change, past.is_paused))
         return VideoHandle(video, self)
 
     def _video(
@@ -160,7 +160,7 @@ class Shell:
         """Follow another prompt from the next block that has no ticket yet; returns that block.
 
         Raises:
-            UnknownVideo: the video takes no more prompts.
+            Conflict: the video takes no more prompts.
             HiarError: no worker will embed it any more.
         """
         number = next(self._numbers)

@@ -6,10 +6,11 @@ worker's own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from engine.engine_config import EngineConfig
 from engine.law.memory import Held, Item, Share, held_by, held_while_measuring, text_encoder_bytes
-from engine.law.placement import PassCosts, Placement, Plan, place
+from engine.law.placement import DecoderPart, PassCosts, Placement, Plan, place
 from engine.law.rates import frames_per_block
 
 GB = 1e9
@@ -106,18 +107,21 @@ def plan_memory(
         measures: whether the first worker will measure before it serves.
     """
 
-    def fits(index: int, stages: tuple[int, ...], decodes: bool) -> bool:
+    @cache
+    def needed_bytes(share: Share) -> int:
+        return sum(held_by(config, share).values())
+
+    def fits(index: int, stages: tuple[int, ...], part: DecoderPart | None, decodes: bool) -> bool:
         if devices[index].is_cpu:
             return True  # the host's memory is shared, however it is cut
-        held = held_by(config, Share(stages=stages, decodes=decodes))
-        return sum(held.values()) <= devices[index].free_bytes
+        return needed_bytes(Share(stages=stages, decodes=decodes, part=part)) <= devices[index].free_bytes
 
     plan = place(config.manifest.rollout, tuple(device.name for device in devices), costs, fits)
     workers = [
         WorkerMemory(
             placement=replace(placement, embeds_text=False),
             device=device,
-            held=held_by(config, Share(stages=placement.stages, decodes=placement.decodes)),
+            held=held_by(config, Share.of(placement)),
         )
         for placement, device in zip(plan.placements, devices, strict=True)
     ]
@@ -136,7 +140,7 @@ def room_for_videos(config: EngineConfig, memory: MemoryPlan) -> int:
     for count in range(1, 1025):
         trial = replace(config, max_videos=count)
         for worker in memory.workers:
-            held = held_by(trial, Share(stages=worker.placement.stages, decodes=worker.placement.decodes))
+            held = held_by(trial, Share.of(worker.placement))
             if sum(held.values()) + worker.held[Item.TEXT_ENCODER] > worker.device.free_bytes:
                 return most
         most = count

@@ -6,16 +6,20 @@ are estimates, and so is a total. A worker's items lie on its device, but for a 
 memory. ``engine.law.fitting`` compares them with what there is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from engine.config import LATENT_STRIDE_PX, DecoderConfig, DecoderKind, EncoderKind, TransformerConfig
 from engine.engine_config import EngineConfig
 from engine.law.forwards import largest_forward, steady_mixes
+from engine.law.placement import DecoderPart, Placement
 from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_before_block, most_start_blocks
 from engine.law.sizes import (
+    DecoderUnit,
     decoder_state_elements,
+    decoder_units,
     decoder_weights,
     text_weights,
     transformer_linear_weights,
@@ -72,6 +76,13 @@ class Share:
     stages: tuple[int, ...]
     """Denoise stages; empty for a worker that only decodes."""
     decodes: bool
+    part: DecoderPart | None = None
+    """What of the decoder; None for all of it, and where nothing is decoded."""
+
+    @classmethod
+    def of(cls, placement: Placement) -> Self:
+        """That of a placement."""
+        return cls(stages=placement.stages, decodes=placement.decodes, part=placement.part)
 
 
 def held_by(config: EngineConfig, share: Share) -> dict[Item, int]:
@@ -86,9 +97,10 @@ def held_by(config: EngineConfig, share: Share) -> dict[Item, int]:
         running = _segments(config, share) * segment_bytes(config)
     decoder = config.manifest.decoder
     if share.decodes and decoder is not None:
-        state = decoder_state_bytes(config, decoder)
-        decoding = decoding_bytes(config, decoder)
-        held[Item.DECODER] = decoder_weights(decoder) * _itemsize(config) + state * config.on_gpu
+        units = units_of(config, decoder, share.part)
+        state = decoder_state_bytes(config, units)
+        decoding = decoding_bytes(config, decoder) if share.part is None else part_bytes(config, units, share.part)
+        held[Item.DECODER] = decoder_weights(units) * _itemsize(config) + state * config.on_gpu
         held[Item.DECODER_STATE] = (config.max_videos + 1) * state
     held[Item.ACTIVATIONS] = max(running, decoding)
     if config.on_gpu:
@@ -104,8 +116,9 @@ def held_while_measuring(config: EngineConfig) -> int:
     passes = pages + config.segments_limit * segment_bytes(config)
     resting, decoding = weights_bytes(config), 0
     if decoder is not None:
-        resting += decoder_weights(decoder) * _itemsize(config)
-        decoding = decoding_bytes(config, decoder) + 2 * decoder_state_bytes(config, decoder)
+        units = units_of(config, decoder, None)
+        resting += decoder_weights(units) * _itemsize(config)
+        decoding = decoding_bytes(config, decoder) + 2 * decoder_state_bytes(config, units)
     context = GPU_CONTEXT_BYTES if config.on_gpu else CPU_CONTEXT_BYTES
     return context + resting + max(passes, decoding)
 
@@ -143,9 +156,33 @@ def segment_bytes(config: EngineConfig) -> int:
     return most_tokens(config) * (rows * _itemsize(config) + rotations)
 
 
-def decoder_state_bytes(config: EngineConfig, decoder: DecoderConfig) -> int:
-    """Bytes that the decoder remembers of one stream of the largest size."""
-    return max(decoder_state_elements(decoder, size) for size in config.manifest.video.sizes) * _itemsize(config)
+def units_of(config: EngineConfig, decoder: DecoderConfig, part: DecoderPart | None) -> Sequence[DecoderUnit]:
+    """The units of a part of the decoder, or all."""
+    units = decoder_units(decoder)
+    return units if part is None or config.rehearsal is not None else units[part.begin : part.end]
+
+
+def decoder_state_bytes(config: EngineConfig, units: Sequence[DecoderUnit]) -> int:
+    """Bytes that these units of a decoder remember of one stream of the largest size."""
+    return max(decoder_state_elements(units, size) for size in config.manifest.video.sizes) * _itemsize(config)
+
+
+def part_bytes(config: EngineConfig, units: Sequence[DecoderUnit], part: DecoderPart) -> int:
+    """Bytes that a part takes at its peak: two receives that are posted ahead, one that is read, and its widest layer.
+
+    A layer has its input with the history, what it makes, and the branch beside it.
+    """
+    num_frames = config.manifest.rollout.latent_frames_per_block
+    size_px = max(config.manifest.video.sizes, key=lambda size: size[0] * size[1])
+    pixels = size_px[0] // LATENT_STRIDE_PX * (size_px[1] // LATENT_STRIDE_PX)
+    out = [unit.out_frames * num_frames * unit.out_channels * unit.out_scale**2 * pixels for unit in units]
+    largest_in = max(
+        unit.out_frames * num_frames * layer.in_channels * layer.pixels(size_px)
+        for unit in units
+        for layer in unit.layers
+    )
+    received = 0 if part.is_first else 3 * largest_in
+    return (received + 4 * max(*out, largest_in)) * _itemsize(config)
 
 
 def decoding_bytes(config: EngineConfig, decoder: DecoderConfig) -> int:

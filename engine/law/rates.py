@@ -8,11 +8,12 @@ rates. Decoders: the Wan decoder takes 0.2 to 0.33 s for 12 frames of 832x480 on
 
 from dataclasses import dataclass
 
-from engine.config import DecoderKind
+from engine.config import DecoderConfig, DecoderKind
 from engine.engine_config import EngineConfig
 from engine.law.memory import most_tokens, weights_bytes
 from engine.law.placement import PassCosts
 from engine.law.schedule import VAE_TEMPORAL_STRIDE, frames_in_block, passes_of_block
+from engine.law.sizes import decoder_units
 
 GIB = 2**30
 CPU_CORE_FLOPS = 25e9
@@ -66,12 +67,12 @@ def gpu_costs(config: EngineConfig, device: AssumedDevice) -> PassCosts:
     rollout, decoder = config.manifest.rollout, config.manifest.decoder
     products, attention = pass_flop(config, _default_tokens(config), rollout.window_blocks)
     pass_s = products / device.product_flops + attention / device.attention_flops
-    return PassCosts(
-        denoise_s=_by_stages(config, pass_s),
-        decode_s=0.0
-        if decoder is None
-        else _decoded_pixels(config) * DECODE_S_PER_PIXEL[decoder.kind] * H100.product_flops / device.product_flops,
-    )
+    denoise_s = _by_stages(config, pass_s)
+    if decoder is None:
+        return PassCosts(denoise_s=denoise_s, decode_s=0.0)
+    slowness = H100.product_flops / device.product_flops
+    decode_s = _decoded_pixels(config) * DECODE_S_PER_PIXEL[decoder.kind] * slowness
+    return PassCosts(denoise_s=denoise_s, decode_s=decode_s, units_s=_by_units(config, decoder, decode_s))
 
 
 def cpu_costs(config: EngineConfig, num_cores: int) -> PassCosts:
@@ -112,6 +113,15 @@ def _cpu_pass_s(config: EngineConfig, num_cores: int, window_blocks: int) -> flo
 def _by_stages(config: EngineConfig, pass_s: float) -> tuple[float, ...]:
     rollout = config.manifest.rollout
     return tuple(passes_of_block(rollout, count) * pass_s for count in range(1, rollout.num_stages + 1))
+
+
+def _by_units(config: EngineConfig, decoder: DecoderConfig, decode_s: float) -> tuple[float, ...]:
+    """By arithmetic: measured, units of high resolution take up to twice their share (``vae`` spec section 6)."""
+    units, size_px = decoder_units(decoder), config.manifest.video.sizes[0]
+    if len(units) == 1:
+        return ()
+    works = [unit.num_products(size_px) * unit.out_frames for unit in units]
+    return tuple(decode_s * work / sum(works) for work in works)
 
 
 def _default_tokens(config: EngineConfig) -> int:

@@ -174,7 +174,7 @@ class DecodeStage:
         """Do what a block needs before the encoder; the rest is the answer. Raises whatever goes wrong."""
         repeated = ticket.block < video.first_block
         if video.output == Output.LATENTS:
-            _require_finite(latents_FCYX, ticket.block)
+            require_finite(latents_FCYX, ticket.block)
             return partial(_repeat, ticket) if repeated else partial(_pass_latents, ticket, latents_FCYX)
         yuv_TPW, decode_s = self._decode(video, ticket.block, latents_FCYX)
         num_frames = len(yuv_TPW)
@@ -193,7 +193,7 @@ class DecodeStage:
         time is taken.
         """
         assert self._decoder is not None, "a video asked for pictures and the model has no decoder"
-        _require_finite(latents_FCYX, block)
+        require_finite(latents_FCYX, block)
         began_s = time.monotonic()
         pixels_TCYX, video.state = self._decoder.decode(latents_FCYX, video.state)
         yuv_TPW = rgb_to_yuv420p(pixels_TCYX).cpu()
@@ -303,6 +303,7 @@ def _close_encoder(video: DecodeVideo, done: Job) -> None:
     done()
 
 
-def _require_finite(latents_FCYX: Tensor, block: int) -> None:
+def require_finite(latents_FCYX: Tensor, block: int) -> None:
+    """Raise ``CorruptLatents`` for a block with NaN or infinity."""
     if not bool(torch.isfinite(latents_FCYX).all()):
         raise CorruptLatents(f"block {block} came out as NaN or infinity")

@@ -25,15 +25,21 @@ class GraphedDecoder:
     """A decoder that replays all blocks of the captured shapes but the first ones of streams."""
 
     def __init__(
-        self, decoder: Decoder, shapes_FCYX: Iterable[Shape], device: torch.device, captures: Captures
+        self,
+        decoder: Decoder,
+        shapes_FCYX: Iterable[Shape],
+        device: torch.device,
+        captures: Captures,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Capture a steady block of each shape.
 
         Args:
-            decoder: what runs first blocks and other shapes, and is captured.
-            shapes_FCYX: shapes of blocks.
+            decoder: what runs first blocks and other shapes, and is captured; or a part of it.
+            shapes_FCYX: shapes of blocks, or of the activations that a part takes.
             device: where the decoder is.
             captures: how to capture.
+            dtype: of what goes in.
         """
         self.decoder = decoder
         self._steady: dict[Shape, _SteadyBlock] = {}
@@ -42,7 +48,7 @@ class GraphedDecoder:
         """Of the history that replays read, which all shapes share."""
         # The largest first: the histories of the other shapes fit in its buffers, and only one is in use at a time.
         for shape in sorted(shapes_FCYX, key=math.prod, reverse=True):
-            latents_FCYX = torch.zeros(shape, device=device)
+            latents_FCYX = torch.zeros(shape, dtype=dtype, device=device)
             _, state = decoder.decode(latents_FCYX, None)
             buffers = buffers or state.caches
             self.buffer_bytes = self.buffer_bytes or state.num_bytes
@@ -62,7 +68,7 @@ class _SteadyBlock:
     """The captured block of one shape, on tensors that stay where they are."""
 
     def __init__(self, decoder: Decoder, latents_FCYX: Tensor, state: DecodeState, captures: Captures) -> None:
-        """Capture. ``latents_FCYX`` (float32) and ``state`` are what the work reads; the state is written too."""
+        """Capture. ``latents_FCYX`` and ``state`` are what the work reads; the state is written too."""
         self._decoder = decoder
         self._latents_FCYX, self._state = latents_FCYX, state
         self._replay = captures(self._work)

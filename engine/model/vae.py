@@ -17,6 +17,7 @@ from engine.model.vae_layers import (
     AttentionBlock,
     CacheTape,
     Downsample,
+    FirstConv,
     Head,
     ResidualBlock,
     Upsample,
@@ -42,7 +43,7 @@ class WanVae(nn.Module):
         self.conv1 = nn.Conv3d(moments, moments, 1) if with_encoder else None
         self.conv2 = nn.Conv3d(config.latent_channels, config.latent_channels, 1)
         self.decoder = WanDecoder(config)
-        self._statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._statistics = Statistics(config)
 
     def decode(self, latents_TCHW: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
         """Decode the next latent frames of a stream.
@@ -52,18 +53,11 @@ class WanVae(nn.Module):
         [0, 1], [T', 3, 8H, 8W], and the next state. With the published sizes a latent frame gives 4 frames, and the
         first of a stream 1. Raises ``ValueError`` when there is no latent frame.
         """
-        num_latent_frames = latents_TCHW.shape[0]
-        if num_latent_frames == 0:
-            raise ValueError("0 latent frames cannot be decoded")
-        mean_C11, std_C11 = self._statistics_on(latents_TCHW.device)
-        z_TCHW = (latents_TCHW.float() * std_C11 + mean_C11).to(self.conv2.weight.dtype)
-        z_1CTHW = self.conv2(chunk_of(z_TCHW))
-        # A stream's first latent frame skips the doubling of time, so it goes through the network alone.
-        first = 1 if state is None else num_latent_frames
-        chunks_1CTHW = z_1CTHW.tensor_split([first], dim=2)
-        out_1CTHW, caches = run_chunks(self.decoder, chunks_1CTHW, () if state is None else state.caches)
-        pixels_TCHW = (frames_of(out_1CTHW).float() + 1) / 2
-        return pixels_TCHW.clamp_(0, 1), DecodeState(caches)
+        return self.part(0, len(self.decoder.units)).decode(latents_TCHW, state)
+
+    def part(self, begin: int, end: int) -> "WanVaePart":
+        """The units ``begin`` to ``end`` of the decoder, of ``engine.law.sizes.decoder_units``, with these weights."""
+        return WanVaePart(self, begin, end)
 
     def encode(self, pixels_TCHW: Tensor) -> Tensor:
         """Encode a whole clip: RGB in [0, 1], [1 + 4k, 3, 8H, 8W], to the posterior mean, normalised, [1 + k, C, H, W].
@@ -79,19 +73,82 @@ class WanVae(nn.Module):
         h_1CTHW, _ = run_chunks(self.encoder, chunks_1CTHW, ())
         moments_TCHW = frames_of(self.conv1(h_1CTHW)).float()
         posterior_mean_TCHW = moments_TCHW[:, : self.config.latent_channels]
-        mean_C11, std_C11 = self._statistics_on(pixels_TCHW.device)
+        mean_C11, std_C11 = self._statistics.on(pixels_TCHW.device)
         latents_TCHW: Tensor = (posterior_mean_TCHW - mean_C11) / std_C11
         return latents_TCHW
 
-    def _statistics_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+
+class Statistics:
+    """Mean and deviation of each latent channel, [C, 1, 1], on every device where they were asked for."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        self._config = config
+        self._known: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation."""
         # No buffers: with the weights they would be rounded, by up to 0.4 % in bf16. Kept, because a CUDA graph cannot
         # hold the copy to its device. Not made for inference only: an encoder may be trained through.
-        if device not in self._statistics:
+        if device not in self._known:
             with torch.inference_mode(mode=False):
-                mean_C11 = torch.tensor(self.config.latents_mean or (0.0,), device=device).view(-1, 1, 1)
-                std_C11 = torch.tensor(self.config.latents_std or (1.0,), device=device).view(-1, 1, 1)
-            self._statistics[device] = mean_C11, std_C11
-        return self._statistics[device]
+                mean_C11 = torch.tensor(self._config.latents_mean or (0.0,), device=device).view(-1, 1, 1)
+                std_C11 = torch.tensor(self._config.latents_std or (1.0,), device=device).view(-1, 1, 1)
+            self._known[device] = mean_C11, std_C11
+        return self._known[device]
+
+
+class WanVaePart(nn.Module):
+    """Some adjacent units of the decoder; pushed one behind the other, all parts do what the whole does.
+
+    What goes in and out is a block at the part's ends: latents where it is the first, pixels where it is the last, and
+    activations [T, C, H, W] in the type of the weights in between.
+    """
+
+    def __init__(self, vae: WanVae, begin: int, end: int) -> None:
+        super().__init__()
+        units = vae.decoder.units
+        assert 0 <= begin < end <= len(units), f"the decoder has {len(units)} units and no part {begin} to {end}"
+        self.is_first, self.is_last = begin == 0, end == len(units)
+        self.conv2 = vae.conv2 if self.is_first else None
+        self.layers = nn.ModuleList(layer for unit in units[begin:end] for layer in unit)
+        self._statistics = vae._statistics
+        convs = [layer for layer in self.layers.modules() if isinstance(layer, nn.Conv3d)]
+        is_channels_last = any(conv.weight.is_contiguous(memory_format=torch.channels_last_3d) for conv in convs)
+        self._memory_format = torch.channels_last_3d if is_channels_last else torch.contiguous_format
+
+    def decode(self, x_TCHW: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        """Push the next block of a stream through this part.
+
+        ``state`` and what is returned as in ``WanVae.decode``, whose latents and pixels are only the first part's and
+        the last one's. Raises ``ValueError`` when there is no frame.
+        """
+        num_frames = x_TCHW.shape[0]
+        if num_frames == 0:
+            raise ValueError("0 latent frames cannot be decoded")
+        # A stream's first latent frame skips the doubling of time, so it goes through the network alone.
+        first = 1 if state is None else num_frames
+        chunks_1CTHW = self._enter(x_TCHW).tensor_split([first], dim=2)
+        if not self.is_first:  # a hand-over keeps no memory format
+            chunks_1CTHW = tuple(chunk.contiguous(memory_format=self._memory_format) for chunk in chunks_1CTHW)
+        out_1CTHW, caches = run_chunks(self, chunks_1CTHW, () if state is None else state.caches)
+        out_TCHW = frames_of(out_1CTHW)
+        if self.is_last:
+            out_TCHW = ((out_TCHW.float() + 1) / 2).clamp_(0, 1)
+        return out_TCHW, DecodeState(caches)
+
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
+        """Push one chunk: a stream's first latent frame alone, or any number of later ones."""
+        for layer in self.layers:
+            x_1CTHW = layer(x_1CTHW, tape)
+        return x_1CTHW
+
+    def _enter(self, x_TCHW: Tensor) -> Tensor:
+        if self.conv2 is None:
+            return chunk_of(x_TCHW)
+        mean_C11, std_C11 = self._statistics.on(x_TCHW.device)
+        z_TCHW = (x_TCHW.float() * std_C11 + mean_C11).to(self.conv2.weight.dtype)
+        z_1CTHW: Tensor = self.conv2(chunk_of(z_TCHW))
+        return z_1CTHW
 
 
 class WanEncoder(nn.Module):
@@ -142,12 +199,10 @@ class WanDecoder(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.head = Head(channels, RGB)
 
-    def forward(self, z_1CTHW: Tensor, tape: CacheTape) -> Tensor:
-        """Decode one chunk: a stream's first latent frame alone, or any number of later ones."""
-        h_1CTHW: Tensor = self.conv1(tape.extend(z_1CTHW))
-        for layer in [*self.middle, *self.upsamples, self.head]:
-            h_1CTHW = layer(h_1CTHW, tape)
-        return h_1CTHW
+    @property
+    def units(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """The layers in order, between which units the decoder may be cut."""
+        return ((FirstConv(self.conv1), *self.middle), *((layer,) for layer in self.upsamples), (self.head,))
 
 
 def middle_layers(channels: int) -> nn.ModuleList:

@@ -64,6 +64,19 @@ def causal_conv(in_channels: int, out_channels: int) -> nn.Conv3d:
     return nn.Conv3d(in_channels, out_channels, 3, padding=(0, 1, 1))
 
 
+class FirstConv(nn.Module):
+    """A causal convolution that nothing comes before."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x_1CTHW: Tensor, tape: CacheTape) -> Tensor:
+        """Convolve."""
+        out_1CTHW: Tensor = self.conv(tape.extend(x_1CTHW))
+        return out_1CTHW
+
+
 class RmsNorm(nn.Module):
     """Scale each pixel's channel vector to length sqrt(C), then by a learned gain.
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.config import LATENT_STRIDE_PX
-from engine.engine_config import EngineConfig, no_gpu
+from engine.engine_config import EngineConfig, no_gpu, no_such_gpu
 from engine.errors import StartError, StartOutOfMemory
 from engine.law.forwards import largest_forward
+from engine.law.sizes import DecoderUnit
 from engine.law.window import pages_per_writer, writes_pages
 from engine.machine import free_host_bytes, usable_cores
 from engine.media.decode import Encoder
@@ -75,7 +76,7 @@ def open_device(name: str) -> torch.device:
         if not torch.cuda.is_available():
             raise StartError(no_gpu(name))
         if (device.index or 0) >= torch.cuda.device_count():
-            raise StartError(f"device {name} does not exist; this machine has {torch.cuda.device_count()} CUDA devices")
+            raise StartError(no_such_gpu(name, torch.cuda.device_count()))
         torch.cuda.set_device(device)
     return device
 
@@ -178,12 +179,22 @@ def decoder(config: EngineConfig, device: torch.device, progress: Progress) -> D
 
 
 def replayed_decoder(
-    config: EngineConfig, network: Decoder | None, device: torch.device, captures: Captures | None
+    config: EngineConfig,
+    network: Decoder | None,
+    device: torch.device,
+    captures: Captures | None,
+    before: DecoderUnit | None,
 ) -> Decoder | None:
-    """The decoder as a worker runs it: by graphs, where there are any and it has something to capture."""
+    """The decoder, or its part behind unit ``before``, as a worker runs it: by graphs, where there are any and it has
+    something to capture.
+    """
     if captures is None or not isinstance(network, nn.Module):
         return network
-    return GraphedDecoder(network, block_shapes(config.manifest), device, captures)
+    shapes, dtype = block_shapes(config.manifest), torch.float32
+    if before is not None:
+        shapes = tuple(before.out_shape(shape[0], (shape[2], shape[3]), is_first=False) for shape in shapes)
+        dtype = dtype_on(config, device)
+    return GraphedDecoder(network, shapes, device, captures, dtype)
 
 
 def prompts(config: EngineConfig, device: torch.device, progress: Progress) -> Prompts | None:

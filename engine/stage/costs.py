@@ -6,8 +6,10 @@ ticket.
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from engine.config import LATENT_STRIDE_PX, Order
 from engine.engine_config import EngineConfig
@@ -16,6 +18,7 @@ from engine.law.schedule import noise_levels, passes_of_block
 from engine.messages import StartPhase
 from engine.model.decoder import Decoder
 from engine.model.segments import SegmentBatch
+from engine.model.vae import WanVae
 from engine.stage import build
 from engine.stage.network import Network
 from engine.stage.progress import Progress
@@ -34,7 +37,8 @@ def measure(
     denoise_s = _denoise_costs(config, device, model, progress)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # its pages would be missing where the decoder takes its room
-    return PassCosts(denoise_s=denoise_s, decode_s=_decode_cost(config, device, decoder))
+    decode_s = _decode_cost(config, device, decoder)
+    return PassCosts(denoise_s=denoise_s, decode_s=decode_s, units_s=_unit_costs(config, device, decoder))
 
 
 def _denoise_costs(config: EngineConfig, device: torch.device, model: Network, progress: Progress) -> tuple[float, ...]:
@@ -105,18 +109,37 @@ def _decode_cost(config: EngineConfig, device: torch.device, decoder: Decoder | 
     """Seconds from latents to planes on the host; the encoder has a thread of its own beside that."""
     if decoder is None:
         return 0.0
-    manifest = config.manifest
-    width_px, height_px = manifest.video.sizes[0]
-    latents = torch.zeros(
-        manifest.rollout.latent_frames_per_block,
-        manifest.transformer.in_dim,
+    latents_FCYX = _block(config, device)
+    _, state = decoder.decode(latents_FCYX, None)
+    return _seconds(device, lambda: rgb_to_yuv420p(decoder.decode(latents_FCYX, state)[0]).cpu())
+
+
+def _unit_costs(config: EngineConfig, device: torch.device, decoder: Decoder | None) -> tuple[float, ...]:
+    """Seconds of each unit of a decoder that could be cut; none where no other device could take a part of it.
+
+    Arithmetic is no measure of them: units of high resolution wait for memory (``vae`` spec section 6).
+    """
+    if not isinstance(decoder, WanVae) or len(config.devices) == 1:
+        return ()
+    x_TCYX, costs_s = _block(config, device), []
+    for index in range(len(decoder.decoder.units)):
+        part = decoder.part(index, index + 1)
+        _, state = part.decode(x_TCYX, None)
+        costs_s.append(_seconds(device, partial(part.decode, x_TCYX, state)))
+        x_TCYX = part.decode(x_TCYX, state)[0]
+    return tuple(costs_s)
+
+
+def _block(config: EngineConfig, device: torch.device) -> Tensor:
+    """Latents of a block of the default size, [F, C, Y, X]."""
+    width_px, height_px = config.manifest.video.sizes[0]
+    shape = (
+        config.manifest.rollout.latent_frames_per_block,
+        config.manifest.transformer.in_dim,
         height_px // LATENT_STRIDE_PX,
         width_px // LATENT_STRIDE_PX,
-        dtype=build.dtype_on(config, device),
-        device=device,
     )
-    _, state = decoder.decode(latents, None)
-    return _seconds(device, lambda: rgb_to_yuv420p(decoder.decode(latents, state)[0]).cpu())
+    return torch.zeros(shape, dtype=build.dtype_on(config, device), device=device)
 
 
 def _seconds(device: torch.device, work: Callable[[], object]) -> float:

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store, TCPStore
 
 from engine.errors import StartError
-from engine.messages import BlockTicket, Rendezvous
+from engine.messages import BlockTicket, Rendezvous, RestoreTicket
 from engine.trace import Phase, Timer
 
 NUM_POSTED = 2
@@ -42,6 +42,8 @@ SIOCGIFADDR = 0x8915
 """Linux: the address of an interface."""
 
 Shape = tuple[int, int, int, int]
+Carrier = BlockTicket | RestoreTicket
+"""Tickets that tensors travel with."""
 
 
 def join(rendezvous: Rendezvous, rank: int, num_workers: int, device: torch.device) -> None:
@@ -127,7 +129,7 @@ def _open_store(rendezvous: Rendezvous, rank: int, num_workers: int) -> Store:
 class Expected:
     """A receive that is posted."""
 
-    ticket: BlockTicket
+    ticket: Carrier
     latents_FCYX: Tensor
     work: dist.Work
 
@@ -147,7 +149,7 @@ class Inlet:
         self._rank, self._source = dist.get_rank(), source
         self._device, self._dtype = device, dtype
         self._arrived, self._timer = arrived, timer
-        self._announced: deque[tuple[BlockTicket, Shape]] = deque()
+        self._announced: deque[tuple[Carrier, Shape]] = deque()
         self._posted: queue.SimpleQueue[Expected] = queue.SimpleQueue()
         self._num_posted = 0
         self._lock = threading.Lock()
@@ -163,7 +165,7 @@ class Inlet:
         """
         _await(self._met, f"worker {self._rank} and worker {self._source} before it")
 
-    def expect(self, ticket: BlockTicket, shape: Shape) -> None:
+    def expect(self, ticket: Carrier, shape: Shape) -> None:
         """Latents of this ticket come after those of all tickets before it."""
         with self._lock:
             assert self._met.done(), "a block would be taken for the greeting"
@@ -220,7 +222,7 @@ class Outlet:
         self._rank, self._target = dist.get_rank(), target
         self._device, self._timer = device, timer
         self._stream = _own_stream(device)
-        self._waiting: queue.SimpleQueue[tuple[BlockTicket, Tensor, torch.cuda.Event | None]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Carrier, Tensor, torch.cuda.Event | None]] = queue.SimpleQueue()
         self._met: Future[None] = Future()
         _start_thread("outlet", device, self._run)
 
@@ -228,7 +230,7 @@ class Outlet:
         """Block until the next worker has this one's greeting. Raises ``StartError`` when it does not take it."""
         _await(self._met, f"worker {self._rank} and worker {self._target} behind it")
 
-    def send(self, ticket: BlockTicket, latents_FCYX: Tensor) -> None:
+    def send(self, ticket: Carrier, latents_FCYX: Tensor) -> None:
         """Queue the latents; never blocks. They must not change afterwards."""
         computed = None
         if self._stream is not None:

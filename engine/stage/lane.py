@@ -21,8 +21,8 @@ from torch import Tensor
 from engine.engine_config import EngineConfig
 from engine.errors import VideoFailed
 from engine.law.placement import Placement
-from engine.law.schedule import latent_frames_in_block
 from engine.media.decode import DecodeStage
+from engine.media.part import PartStage
 from engine.messages import (
     Beat,
     BlockTicket,
@@ -49,6 +49,7 @@ from engine.model.decoder import Decoder
 from engine.model.graphs import GraphedWan
 from engine.model.tensor_bytes import to_bytes, to_tensor
 from engine.stage import build
+from engine.stage.ends import ends_of
 from engine.stage.handover import Inlet, Outlet, Shape
 from engine.stage.memory import memory_use
 from engine.stage.network import Network
@@ -93,21 +94,27 @@ class Lane:
         self.attention = build.attention_name(model)
         if isinstance(model, GraphedWan):
             warm_forwards(config, model, self._pool, placement.stages, progress)
-        if decoder is not None and device.type == "cuda":
+        if decoder is not None and placement.encodes and device.type == "cuda":
             warm_pictures(config, device)
         self._runner = self._make_runner(model, rig) if model is not None else None
         self._decode: DecodeStage | None = None
-        if placement.decodes:
+        self._part: PartStage | None = None
+        if placement.decodes and not placement.encodes:
+            assert decoder is not None, "what is cut is there"
+            self._part = PartStage(decoder, send, self._timer)
+        elif placement.decodes:
             self._decode = DecodeStage(decoder, lambda ticket: build.open_encoder(config, ticket), send, self._timer)
         self._questions: queue.SimpleQueue[EncodePrompt] = queue.SimpleQueue()
         if placement.text_on_host:
             threading.Thread(target=self._answer_in_turn, name="text", daemon=True).start()
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
-        self._tickets: deque[Ticket] = deque()
+        self._tickets: deque[tuple[Ticket, bool]] = deque()
+        """Each with whether a tensor of the worker before comes with it."""
         self._arrived: deque[Tensor] = deque()
-        self._sizes: dict[str, tuple[int, int, int]] = {}
-        """C, Y, X of a video's latents; it is known from its open ticket until its close ticket passed."""
+        self._in, self._out = ends_of(config, placement.part, rig.decoder_units)
+        self._opened: set[str] = set()
+        """Videos from their open ticket until their close ticket passed."""
         self._dropped: set[str] = set()
         self._num_passed = 0
 
@@ -196,18 +203,24 @@ class Lane:
     # --- tickets in ---
 
     def _line_up(self, ticket: Ticket) -> None:
-        if isinstance(ticket, OpenTicket):
-            channels = self._config.manifest.transformer.in_dim
-            self._sizes[ticket.video] = (channels, ticket.latent_height, ticket.latent_width)
-        self._tickets.append(ticket)
-        if isinstance(ticket, BlockTicket) and self._inlet is not None:
-            self._inlet.expect(ticket, self._shape(ticket))
+        shape = None
+        match ticket:
+            case OpenTicket():
+                self._opened.add(ticket.video)
+                self._in.open(ticket)
+            case CloseTicket():
+                self._in.close(ticket.video)
+            case BlockTicket() | RestoreTicket() if self._inlet is not None:
+                shape = self._in.shape_of(ticket)
+                if shape is not None:
+                    self._inlet.expect(ticket, shape)
+        self._tickets.append((ticket, shape is not None))
 
     def _advance(self) -> None:
         """Let tickets into the first local stage, up to the first block whose latents are still to come."""
         while self._tickets:
-            ticket, latents = self._tickets[0], None
-            if isinstance(ticket, BlockTicket) and self._inlet is not None:
+            (ticket, is_carrier), latents = self._tickets[0], None
+            if is_carrier:
                 if not self._arrived:
                     return
                 latents = self._arrived.popleft()
@@ -218,7 +231,7 @@ class Lane:
                 self._deliver(ticket, latents)
 
     def _cancel(self, video: str) -> None:
-        if video in self._sizes:
+        if video in self._opened:
             self._dropped.add(video)
             if self._runner is not None:
                 self._runner.cancel(video)
@@ -254,17 +267,47 @@ class Lane:
     # --- tickets out ---
 
     def _deliver(self, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
-        """The end of the local stages: on to the next worker, or to the decode stage."""
-        if self._outlet is not None and isinstance(ticket, BlockTicket):
-            self._outlet.send(ticket, self._void(ticket) if latents_FCYX is None else latents_FCYX)
+        """The end of the denoise stages: through a part of the decoder and to the next worker, or to the last stage."""
+        if self._part is not None:
+            latents_FCYX = self._through_part(self._part, ticket, latents_FCYX)
+        if self._outlet is not None:
+            self._hand_over(self._outlet, ticket, latents_FCYX)
         if self._decode is not None:
             self._decode_ticket(self._decode, ticket, latents_FCYX)
         elif isinstance(ticket, CloseTicket):
             self._closed(ticket.video)
         if isinstance(ticket, CloseTicket):
-            del self._sizes[ticket.video]
+            self._opened.discard(ticket.video)
             self._dropped.discard(ticket.video)
         self._num_passed += 1
+
+    def _through_part(self, part: PartStage, ticket: Ticket, x_TCYX: Tensor | None) -> Tensor | None:
+        match ticket:
+            case OpenTicket():
+                part.open(ticket)
+            case BlockTicket() | RestoreTicket():
+                x_TCYX = self._known(ticket) if isinstance(ticket, RestoreTicket) and x_TCYX is None else x_TCYX
+                if x_TCYX is not None and ticket.video not in self._dropped:
+                    self._send(WorkBegins(videos=(ticket.video,)))
+                    return part.push(ticket.video, ticket.block, x_TCYX.to(self._device))
+            case CloseTicket():
+                part.close(ticket.video)
+        return None
+
+    def _hand_over(self, outlet: Outlet, ticket: Ticket, x_TCYX: Tensor | None) -> None:
+        match ticket:
+            case OpenTicket():
+                self._out.open(ticket)
+            case CloseTicket():
+                self._out.close(ticket.video)
+            case BlockTicket() | RestoreTicket():
+                shape = self._out.shape_of(ticket)
+                if shape is not None:
+                    outlet.send(ticket, self._void(shape) if x_TCYX is None else x_TCYX)
+
+    def _known(self, ticket: RestoreTicket) -> Tensor:
+        """What the last denoise stage made of a known block."""
+        return to_tensor(dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1])
 
     def _decode_ticket(self, decode: DecodeStage, ticket: Ticket, latents_FCYX: Tensor | None) -> None:
         match ticket:
@@ -277,8 +320,7 @@ class Lane:
                     self._send(WorkBegins(videos=(ticket.video,)))
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():
-                clean = dict(ticket.latents)[self._config.manifest.rollout.num_stages - 1]
-                decode.restore(ticket, to_tensor(clean), self._device)
+                decode.restore(ticket, self._known(ticket) if latents_FCYX is None else latents_FCYX, self._device)
             case CloseTicket():
                 decode.close(ticket.video, lambda: self._closed(ticket.video))
             case PromptTicket() | ContextTicket():
@@ -287,15 +329,10 @@ class Lane:
     def _closed(self, video: str) -> None:
         self._send(VideoClosed(video=video, pages_used=self._pool.num_used))
 
-    def _shape(self, ticket: BlockTicket) -> Shape:
-        num_frames = latent_frames_in_block(self._config.manifest.rollout, ticket.block)
-        return num_frames, *self._sizes[ticket.video]
-
-    def _void(self, ticket: BlockTicket) -> Tensor:
-        """Latents of a block nobody computed. The next worker may not know yet that the video is gone; NaN ends it
-        typed there, where zeros would be shown."""
-        dtype = build.dtype_on(self._config, self._device)
-        return torch.full(self._shape(ticket), torch.nan, dtype=dtype, device=self._device)
+    def _void(self, shape: Shape) -> Tensor:
+        """What nobody computed. The next worker may not know yet that the video is gone; NaN ends it typed there, where
+        zeros would be shown."""
+        return torch.full(shape, torch.nan, dtype=build.dtype_on(self._config, self._device), device=self._device)
 
     def _make_runner(self, model: Network, rig: Rig) -> Runner:
         return Runner(

@@ -88,6 +88,19 @@ class RehearsedDecoder:
         return paint_frame_numbers(range(first, following), size_px), DecodeState(())
 
 
+class RehearsedPart:
+    """Stands for a part of a decoder that is not the last: hands over the latents."""
+
+    def __init__(self, decode_s: float) -> None:
+        """``decode_s``: seconds that each call takes."""
+        self._decode_s = decode_s
+
+    def decode(self, latents_FCYX: Tensor, state: DecodeState | None) -> tuple[Tensor, DecodeState]:
+        """The same latents, and an empty state."""
+        time.sleep(self._decode_s)
+        return latents_FCYX, DecodeState(())
+
+
 class RehearsedPrompt:
     """Stands for the text encoder."""
 

@@ -9,16 +9,18 @@ import torch
 
 from engine.engine_config import EngineConfig, Fault, Rehearsal
 from engine.errors import StartError
-from engine.law.placement import PassCosts
+from engine.law.placement import DecoderPart, PassCosts
 from engine.law.schedule import passes_of_block
+from engine.law.sizes import DecoderUnit, decoder_units
 from engine.model.decoder import Decoder
 from engine.model.encoder import Encoder, load_encoder
+from engine.model.vae import WanVae
 from engine.stage import build, costs
 from engine.stage.build import Prompts, RecordedPrompt
 from engine.stage.network import Network
 from engine.stage.noise import KeyedNoise, Noise, RecordedNoise
 from engine.stage.progress import Progress
-from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPrompt
+from engine.stage.rehearsal import RehearsedDecoder, RehearsedModel, RehearsedPart, RehearsedPrompt
 
 
 class Rig(Protocol):
@@ -45,6 +47,15 @@ class Rig(Protocol):
 
     def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
         """The network of the decode stage; None for a model that stops at latents. Raises as ``network``."""
+        ...
+
+    @property
+    def decoder_units(self) -> tuple[DecoderUnit, ...]:
+        """Between which the decoder may be cut."""
+        ...
+
+    def part_of(self, decoder: Decoder, part: DecoderPart) -> Decoder:
+        """Some adjacent units of the decoder."""
         ...
 
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
@@ -84,6 +95,17 @@ class Real:
     def decoder(self, device: torch.device, progress: Progress) -> Decoder | None:
         """The model's decoder; see ``Rig``."""
         return build.decoder(self._config, device, progress)
+
+    @property
+    def decoder_units(self) -> tuple[DecoderUnit, ...]:
+        """Those of the model's decoder."""
+        decoder = self._config.manifest.decoder
+        return () if decoder is None else decoder_units(decoder)
+
+    def part_of(self, decoder: Decoder, part: DecoderPart) -> Decoder:
+        """With the weights of those units alone."""
+        assert isinstance(decoder, WanVae), "no other decoder has units"
+        return decoder.part(part.begin, part.end)
 
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
         """The text encoder; see ``Rig``."""
@@ -143,6 +165,17 @@ class Rehearsed:
         """Sleeps; pictures show their frame numbers."""
         return RehearsedDecoder(self._rehearsal.decode_s)
 
+    @property
+    def decoder_units(self) -> tuple[DecoderUnit, ...]:
+        """As many as the rehearsal says; each hands over the latents."""
+        unit = DecoderUnit(layers=(), out_channels=self._manifest.transformer.in_dim, out_scale=1, out_frames=1)
+        return (unit,) * self._rehearsal.num_decoder_units
+
+    def part_of(self, decoder: Decoder, part: DecoderPart) -> Decoder:
+        """Sleeps its share; the last one paints."""
+        decode_s = self._rehearsal.decode_s * (part.end - part.begin) / part.num_units
+        return RehearsedDecoder(decode_s) if part.is_last else RehearsedPart(decode_s)
+
     def prompts(self, device: torch.device, progress: Progress) -> Prompts | None:
         """One row of zeros, whatever the prompt says."""
         return RehearsedPrompt(self._manifest.transformer.text_dim)
@@ -159,7 +192,12 @@ class Rehearsed:
         """Known without measuring."""
         rollout, rehearsal = self._manifest.rollout, self._rehearsal
         passes = [passes_of_block(rollout, k) for k in range(1, rollout.num_stages + 1)]
-        return PassCosts(denoise_s=tuple(n * rehearsal.pass_s for n in passes), decode_s=rehearsal.decode_s)
+        num_units = rehearsal.num_decoder_units
+        return PassCosts(
+            denoise_s=tuple(n * rehearsal.pass_s for n in passes),
+            decode_s=rehearsal.decode_s,
+            units_s=() if num_units == 1 else (rehearsal.decode_s / num_units,) * num_units,
+        )
 
 
 def rig_of(config: EngineConfig) -> Rig:

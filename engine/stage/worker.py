@@ -163,13 +163,18 @@ class Worker:
         else:
             model = None
         network = (network or self._rig.decoder(device, progress)) if placement.decodes else None
+        before = None
+        if placement.part is not None:
+            assert network is not None, "a plan has parts of a decoder that is there"
+            network = self._rig.part_of(network, placement.part)
+            before = None if placement.part.is_first else self._rig.decoder_units[placement.part.begin - 1]
         return Lane(
             config,
             placement,
             device,
             rig=self._rig,
             model=model,
-            decoder=build.replayed_decoder(config, network, device, self._captures),
+            decoder=build.replayed_decoder(config, network, device, self._captures, before),
             prompts=self._load_prompts(placement),
             pictures=self._load_pictures(placement),
             progress=progress,
@@ -186,7 +191,7 @@ class Worker:
         """Beside the text encoder, but in the host's memory where the plan leaves no room on the device."""
         if not placement.embeds_text:
             return None
-        share = Share(stages=placement.stages, decodes=placement.decodes)
+        share = Share.of(placement)
         on_host = placement.text_on_host or not has_room_for_encoder(self._config, share, self.opened.free_bytes)
         device = torch.device("cpu") if on_host else self.device
         encoder = self._rig.encoder(device, self._progress)
@@ -202,8 +207,8 @@ class Worker:
             attention=lane.attention,
             attentions=self._attention.sound,
             dtype=str(build.dtype_on(self._config, self.device)).removeprefix("torch."),
-            encoder="libx264" if placement.decodes else None,
-            codecs=build.default_codecs(self._config) if placement.decodes else None,
+            encoder="libx264" if placement.encodes else None,
+            codecs=build.default_codecs(self._config) if placement.encodes else None,
             takes_pictures=lane.takes_pictures,
             memory=lane.memory_use(),
         )

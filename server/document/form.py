@@ -18,7 +18,8 @@ def form_schema(body: Json) -> Json:
     prompt = {**next(texts), "description": "What to show."}
     files = {name: {"type": "string", "format": "binary", "description": words} for name, words in _FILES.items()}
     told = {name: _without_null(field) for name, field in fields.items()}
-    return {"type": "object", "required": ["prompt"], "properties": {**told, "prompt": prompt, **files}}
+    known = {**told, "prompt": prompt, **files}
+    return {"type": "object", "required": ["prompt"], "properties": known, "additionalProperties": False}
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:

@@ -116,10 +116,11 @@ _STEERING = (
         path=f"{A_VIDEO}/prompt",
         tag=Tag.STEERING,
         summary="Follow another prompt",
-        description="Says from which block on. At most two a second; a newer one replaces one that still waits.",
+        description="Says from which block on. At most two a second; a newer one replaces one that still waits. A "
+        "video that has ended, or has no more blocks, is 409.",
         body=PromptChange,
         answers=(json(PromptChanged, "Where it takes effect."),),
-        errors=(404, 415, 503),
+        errors=(404, 409, 415, 503),
     ),
     Operation(
         id="pause_video",

@@ -117,7 +117,7 @@ def typed(texts: list[tuple[str, str]]) -> dict[str, Any]:
 def _number(name: str, text: str) -> Any:
     if name in _WHOLE and re.fullmatch(r"-?[0-9]{1,20}", text):
         return int(text)
-    if name in _NUMBER and re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?", text):
+    if name in _WHOLE | _NUMBER and re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][-+]?[0-9]{1,3})?", text):
         return float(text)
     return text
 

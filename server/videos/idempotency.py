@@ -6,13 +6,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 
 from engine import UnknownVideo, VideoHandle
 from server.errors import CONFLICT, GONE, INVALID_REQUEST, ApiError
 from server.videos.readable import ToldVideo
-from server.videos.store.rows import Receipt
+from server.videos.store.rows import Receipt, ReceiptTaken, Slip
 
 HEADER = "Idempotency-Key"
 LIFETIME_S = 24 * 3600.0
@@ -67,34 +68,43 @@ class Repeats:
     def __init__(self, receipts: Receipts, find_video: Callable[[str], Awaitable[ToldVideo]]) -> None:
         """``find_video`` raises ``UnknownVideo`` for one that is forgotten."""
         self._receipts, self._find_video = receipts, find_video
-        self._lock = asyncio.Lock()
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        """Of the names that are asked for now."""
 
     async def once(
-        self, request: Request, owner: str, body: str, make: Callable[[], Awaitable[VideoHandle]]
+        self, request: Request, owner: str, body: str, make: Callable[[Slip | None], Awaitable[VideoHandle]]
     ) -> tuple[ToldVideo, bool]:
-        """The video of this request, and whether ``make`` was called for it. ``body`` tells it from others.
+        """The video of this request, and whether ``make`` made it. ``body`` tells it from others.
 
-        Raises ``ApiError`` 409 for another body under the same key, 410 for a video that is forgotten, 400 for what is
-        no key, and what ``make`` raises: a request that was refused is forgotten.
+        ``make`` may store the slip that it is given in one step with the video, and says so in it. Raises ``ApiError``
+        409 for another body under the same key, 410 for a video that is forgotten, 400 for what is no key, and what
+        ``make`` raises: a request that was refused is forgotten.
         """
         key = _key_of(request)
         if key is None:
-            return await make(), True
-        name = _digest(owner, key)
-        asked = _digest(request.url.path, body)
-        async with self._lock:  # two at once must not both be the first
-            receipt = await self._receipts.find(name)
+            return await make(None), True
+        slip = Slip(_digest(owner, key), _digest(request.url.path, body))
+        lock = self._locks.setdefault(slip.name, asyncio.Lock())
+        async with lock:  # two at once must not both be the first
+            receipt = await self._receipts.find(slip.name)
             if receipt is None:
-                video = await make()
-                await self._receipts.keep(name, Receipt(asked, video.id))
-                return video, True
-        if receipt.body != asked:
+                try:
+                    return await self._make(slip, make), True
+                except ReceiptTaken:
+                    receipt = await self._receipts.find(slip.name)
+        if receipt is None or receipt.body != slip.body:
             raise ApiError(CONFLICT, f"this {HEADER} came with another request before", param=HEADER)
         try:
             return await self._find_video(receipt.video_id), False
         except UnknownVideo:
             message = f"the video of this {HEADER} is kept no longer; send another to make it again"
             raise ApiError(GONE, message, param=HEADER) from None
+
+    async def _make(self, slip: Slip, make: Callable[[Slip | None], Awaitable[VideoHandle]]) -> VideoHandle:
+        video = await make(slip)
+        if not slip.is_stored:
+            await self._receipts.keep(slip.name, Receipt(slip.body, video.id))
+        return video
 
 
 def _key_of(request: Request) -> str | None:

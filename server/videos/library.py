@@ -9,7 +9,7 @@ from engine import Engine, RequestError, StorageFailed, UnknownVideo, VideoHandl
 from server.videos.query import Page
 from server.videos.readable import AnyVideo, ToldVideo
 from server.videos.store.elsewhere import RunningElsewhere
-from server.videos.store.rows import Cursor
+from server.videos.store.rows import Cursor, Slip
 from server.videos.store.store import Store
 
 PAUSE_S, TRIES = 0.25, 80
@@ -54,14 +54,14 @@ class Library:
             await asyncio.sleep(PAUSE_S)
         raise StorageFailed("no server goes on with the video yet; ask again")
 
-    async def open_durable(self, request: VideoRequest) -> VideoHandle:
-        """Have a video made that needs no reader; where there is a store, it is accepted for good.
+    async def open_durable(self, request: VideoRequest, slip: Slip | None = None) -> VideoHandle:
+        """Have a video made that needs no reader; where there is a store, it is accepted for good, with its ``slip``.
 
-        Raises what ``Engine.open`` does, and ``StorageFailed``.
+        Raises what ``Engine.open`` does, ``StorageFailed``, and ``ReceiptTaken``.
         """
         if self._store is None:
             return await self._engine.open(request, None)
-        return await self._store.open(self._engine, request)
+        return await self._store.open(self._engine, request, slip)
 
     async def stored_bytes(self, owner: str) -> int:
         """What an owner's durable videos take; nothing, where they are not kept. Raises ``StorageFailed``."""
@@ -101,6 +101,11 @@ class Library:
         if self._store is not None and status.ended_at is not None and self._store.has(video.id):
             return replace(status, expires_at=status.ended_at + self._store.shelf.keep_s)
         return status
+
+    async def written(self, video: AnyVideo) -> None:
+        """Return when what was done to a video outlives the server, where videos do. Raises ``StorageFailed``."""
+        if self._store is not None:
+            await self._store.written(video.id)
 
     async def recorded(self, video: AnyVideo) -> None:
         """Return when an ended video is where it is kept."""

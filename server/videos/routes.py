@@ -33,6 +33,7 @@ from server.videos.resource import PromptChanged, VideoAnswer, VideoDeleted, Vid
 from server.videos.schemas import GenerateRequest, PromptChange, VideoCreate, VideoExtend, bounded, video_request
 from server.videos.starts import Starts
 from server.videos.store.elsewhere import RunningElsewhere
+from server.videos.store.rows import Slip
 from server.videos.upload import Asked, asked_of
 
 PROMPT_CHANGES = 2
@@ -125,23 +126,45 @@ class VideoRoutes:
         caller, fields = caller_of(request.scope), asked.fields
         wanted = video_request(fields, self._engine.manifest, self._settings.max_seconds, caller.client)
         self._owned.require_priority(caller, fields.priority)
-        words, media, asked.media = asked.words, asked.media, None
-        if media is not None:
-            wanted = replace(wanted, start=await self._starts.pixels(media, wanted))
-            del media
-        let_go_of_body(request.scope)
-        video, is_new = await self._repeats.once(
-            request, caller.client, words, lambda: self._make(caller, wanted, linger_s)
-        )
+
+        async def make(slip: Slip | None) -> VideoHandle:
+            return await self._make(caller, await self._started(request, asked, wanted, linger_s), linger_s, slip)
+
+        try:
+            video, is_new = await self._repeats.once(request, caller.client, asked.words, make)
+        finally:
+            asked.media = None  # a stream goes on for long
+            let_go_of_body(request.scope)
         note_video(request.scope, video.id)
         return video, is_new
 
-    async def _make(self, caller: Caller, wanted: VideoRequest, linger_s: float | None) -> VideoHandle:
+    async def _started(
+        self,
+        request: Request,
+        asked: Asked[GenerateRequest] | Asked[VideoCreate],
+        wanted: VideoRequest,
+        linger_s: float | None,
+    ) -> VideoRequest:
+        """The request with the pixels of its media, which only who may have a video has decoded; the body is let go."""
+        media, asked.media = asked.media, None
+        if media is not None:
+            await self._require_limits(caller_of(request.scope), linger_s)
+            self._engine.require_room(wanted)
+            wanted = replace(wanted, start=await self._starts.pixels(media, wanted))
+        let_go_of_body(request.scope)
+        return wanted
+
+    async def _require_limits(self, caller: Caller, linger_s: float | None) -> None:
         if linger_s is None:
             await self._owned.require_storage(caller)
-        self._owned.require_room(caller)  # nothing is awaited before the engine knows of the video
+        self._owned.require_room(caller)
+
+    async def _make(
+        self, caller: Caller, wanted: VideoRequest, linger_s: float | None, slip: Slip | None = None
+    ) -> VideoHandle:
+        await self._require_limits(caller, linger_s)  # nothing is awaited before the engine knows of the video
         if linger_s is None:
-            video = await self._library.open_durable(wanted)
+            video = await self._library.open_durable(wanted, slip)
         else:
             video = await self._engine.open(wanted, linger_s)
         if self._on_made is not None:
@@ -190,12 +213,14 @@ class VideoRoutes:
         """Begin no more blocks of a video until it is resumed; a paused one stays as it is."""
         video = await self._library.video(video_id)
         video.pause()
+        await self._library.written(video)
         return self._answer(request, video)
 
     async def resume(self, video_id: str, request: Request) -> VideoAnswer:
         """Go on with a paused video; one that is not paused stays as it is."""
         video = await self._library.video(video_id)
         video.resume()
+        await self._library.written(video)
         return self._answer(request, video)
 
     async def cancel(self, video_id: str, request: Request) -> VideoAnswer:

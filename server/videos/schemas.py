@@ -45,6 +45,11 @@ def _printable_prompt(text: str) -> str:
     return text
 
 
+def _whole(number: Any) -> Any:
+    """JSON has one kind of number: 7.0 is 7."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 PromptText = Annotated[
     str,
     Field(
@@ -103,6 +108,8 @@ class _VideoFields(_Strict):
         "its last blocks as the model looks back on. In place of `image`.",
         json_schema_extra={"contentEncoding": "base64"},
     )
+
+    _whole = field_validator("seed", "fps", "priority", mode="before")(_whole)
 
     @field_validator("prompt")
     @classmethod

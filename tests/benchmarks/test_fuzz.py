@@ -19,9 +19,9 @@ def test_the_same_seed_gives_the_same_cases() -> None:
 @pytest.mark.slow
 @pytest.mark.in_turn
 def test_hostile_requests_do_no_harm() -> None:
-    outcome = fuzz([*SERVE, "painted"], num_cases=500, seed=1, num_connections=4)
+    outcome = fuzz([*SERVE, "painted"], num_cases=500, seed=1, num_connections=4, has_keys=True)
     assert outcome.faults == []
-    assert outcome.statuses["200"] > 10 and outcome.statuses["400"] > 50
+    assert outcome.statuses["200"] > 10 and outcome.statuses["400"] > 50 and outcome.statuses["401"] > 50
     assert sum(outcome.statuses.values()) == 500
 
 

@@ -31,7 +31,7 @@ def test_a_package_that_cannot_be_had_is_told_with_the_reason(tmp_path: Path) ->
     program(tmp_path / "apt-get", "echo 'W: slow' >&2; echo 'E: no route to the mirror' >&2; exit 100")
     program(tmp_path / "dpkg-deb", "exit 1")
     program(tmp_path / "npm", "echo 'npm error no route to the registry' >&2; exit 1")
-    for name in ("chromium", "ffmpeg", "mpv"):  # else root would be told to install them
+    for name in ("chromium", "ffmpeg", "mpv", "cvlc"):  # else root would be told to install them
         program(tmp_path / name, "exit 0")
     said = fetch(tmp_path / "tools", tmp_path)
     assert "E: no route to the mirror" in said[0] and "skipped" in said[0]
@@ -47,6 +47,7 @@ def test_a_package_that_was_exchanged_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
-    for name in ("prometheus", "promtool", "hls-1.7.4.js", "axe-4.14.1.js", "chromium", "ffmpeg", "mpv", "npm"):
+    names = ("prometheus", "promtool", "hls-1.7.4.js", "axe-4.14.1.js", "chromium", "ffmpeg", "mpv", "cvlc", "npm")
+    for name in names:
         program(tmp_path / name, "exit 0")
     assert [line for line in fetch(tmp_path, tmp_path) if "players" not in line] == []

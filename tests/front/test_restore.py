@@ -15,6 +15,7 @@ from engine import (
     Made,
     ModelChanged,
     Pace,
+    Paused,
     Queued,
     Recovered,
     Recovery,
@@ -223,6 +224,25 @@ def test_an_endless_one_goes_on_behind_the_blocks_that_are_left_of_it() -> None:
             while video.kept.stop < 15:
                 await video.changed()
             assert again.fragments[12:15] == [video.peek(block) for block in range(12, 15)]
+
+    run(body)
+
+
+def test_a_paused_one_waits_until_it_is_resumed() -> None:
+    async def body() -> None:
+        whole = await made()
+        past = replace(past_of(whole, 5), is_paused=True)
+        kept = whole.reopened(past)
+        async with serving() as engine:
+            video, other = engine.restore(past, kept), await engine.open(REQUEST, None)
+            await other.freed()
+            status = video.status()
+            assert (status.state, status.is_paused, status.queue_position) == (VideoState.SLEEPING, True, None)
+            assert kept.is_paused and Paused() in happenings(video)
+            video.resume()
+            assert not kept.is_paused
+            await video.freed()
+        assert kept.fragments == whole.fragments and kept.outcome is EndReason.COMPLETED
 
     run(body)
 

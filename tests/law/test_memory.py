@@ -24,6 +24,7 @@ from engine.law.memory import (
     text_encoder_bytes,
     weights_bytes,
 )
+from engine.law.sizes import decoder_units
 from engine.manifest import WAN_DECODER, WAN_ENCODER, WAN_VIDEO, read_manifest
 from engine.model.capture import Captures
 from engine.model.decoder import build_decoder
@@ -144,7 +145,7 @@ def test_decoding_at_true_shapes_takes_what_is_planned(decoder: DecoderConfig) -
         latents_FCYX = torch.zeros(3, decoder.latent_channels, 60, 104, dtype=torch.bfloat16)
         with LiveBytes() as counted:
             pixels, state = network.decode(latents_FCYX, None)
-    assert decoder_state_bytes(wan(), decoder) == state.num_bytes
+    assert decoder_state_bytes(wan(), decoder_units(decoder)) == state.num_bytes
     beside_state = counted.peak - state.num_bytes
     assert decoding_bytes(wan(), decoder) == pytest.approx(beside_state, rel=0.1), pixels.shape
 
@@ -172,7 +173,7 @@ def test_a_worker_holds_what_it_runs_alone() -> None:
     assert decoding[Item.WEIGHTS] == decoding[Item.PAGES] == decoding[Item.TEXT_BUFFERS] == 0
     denoising = held_by(wan(), Share(stages=(1,), decodes=False))
     assert denoising[Item.DECODER] == denoising[Item.DECODER_STATE] == 0
-    assert decoding[Item.DECODER_STATE] == 3 * decoder_state_bytes(wan(), WAN_DECODER)
+    assert decoding[Item.DECODER_STATE] == 3 * decoder_state_bytes(wan(), decoder_units(WAN_DECODER))
 
 
 def test_a_cpu_has_no_graphs_and_a_rehearsal_no_text_encoder() -> None:

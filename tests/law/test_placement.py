@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import Order, RolloutConfig
-from engine.law.placement import PassCosts, Placement, Plan, place
+from engine.law.placement import WORTH, PassCosts, Placement, Plan, place
 
 HIAR = RolloutConfig()
 BLOCK_FIRST = replace(HIAR, order=Order.BLOCK_FIRST)
@@ -184,3 +184,35 @@ def test_the_slowest_part_is_the_quickest_of_all_cuts(
         end = begin + len(placement.stages) + placement.decodes
         assert placement.load_s == load_s(costs, num_stages, begin, end)
         begin = end
+
+
+UNITS_S = (0.05, 0.045, 0.059, 0.059, 0.046, 0.117, 0.117, 0.117, 0.039, 0.117, 0.117, 0.117)
+
+
+def cut_costs(decode_s: float) -> PassCosts:
+    return replace(EVEN, decode_s=decode_s, units_s=tuple(decode_s * share for share in UNITS_S))
+
+
+def test_a_decoder_that_is_the_slowest_is_cut_over_the_devices_that_are_left() -> None:
+    plan = place(rollout_of(4), devices(7), cut_costs(0.55))
+    (chain,) = plan.chains
+    assert [placement.names[-1] for placement in chain if placement.decodes] == ["decode[0]", "decode[1]", "decode[2]"]
+    parts = [placement.part for placement in chain if placement.part is not None]
+    assert [(part.begin, part.end) for part in parts] == [(0, 6), (6, 9), (9, 12)]
+    assert parts[0].is_first and parts[-1].is_last and [one.encodes for one in chain] == [False] * 6 + [True]
+    assert plan.block_s(0) == pytest.approx(0.55 * 0.376)
+
+
+def test_a_worker_shares_a_denoise_stage_and_the_first_part_of_the_decoder() -> None:
+    plan = place(rollout_of(4), devices(2), cut_costs(0.5))
+    first, second = plan.placements
+    assert first.stages == (0, 1, 2) and not first.decodes and second.stages == (3,) and second.part is None
+    first, second = place(rollout_of(4), devices(2), cut_costs(1.2)).placements
+    assert first.stages == (0, 1, 2, 3) and first.part is not None and first.part.end == second.part.begin  # type: ignore[union-attr]
+
+
+def test_further_chains_are_made_of_devices_that_one_viewer_would_not_feel() -> None:
+    for count, chains in ((8, 1), (9, 1), (14, 2), (16, 2), (21, 3)):
+        plan = place(rollout_of(4), devices(count), cut_costs(0.55))
+        assert len(plan.chains) == chains and len(plan.placements) == count
+        assert max(plan.block_s(chain) for chain in range(chains)) <= 0.21 * WORTH

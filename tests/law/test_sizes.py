@@ -12,6 +12,7 @@ from benchmarks.true_shapes.sizes import MICRO
 from engine.config import DecoderConfig, TextConfig, TransformerConfig
 from engine.law.sizes import (
     decoder_state_elements,
+    decoder_units,
     decoder_weights,
     text_weights,
     transformer_linear_weights,
@@ -22,6 +23,7 @@ from engine.model.decoder import build_decoder
 from engine.model.dit import CausalWan
 from engine.model.fp8_linear import Fp8Linear
 from engine.model.text import umt5_encoder
+from engine.model.vae import WanVae
 
 TINY = read_manifest(Path("models/tiny"))
 TINY_DECODER = REAL.decoders["tiny decoder"]
@@ -63,12 +65,42 @@ def test_weights_and_memory_of_a_decoder(config: DecoderConfig) -> None:
         latents_FCYX = torch.zeros(3, config.latent_channels, size_px[1] // 8, size_px[0] // 8)
         _, state = decoder.decode(latents_FCYX, None)
         _, state = decoder.decode(latents_FCYX, state)
-    assert decoder_weights(config) == count(decoder)
-    assert decoder_state_elements(config, size_px) == sum(tensor.numel() for tensor in state.caches)
+    units = decoder_units(config)
+    assert decoder_weights(units) == count(decoder)
+    assert decoder_state_elements(units, size_px) == sum(tensor.numel() for tensor in state.caches)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_every_unit_of_a_decoder_holds_and_hands_over(is_first: bool) -> None:
+    size = (4, 6)
+    with META, torch.inference_mode():
+        vae = build_decoder(WAN_DECODER)
+        assert isinstance(vae, WanVae)
+        x_TCHW = torch.zeros(3, WAN_DECODER.latent_channels, *size)
+        for index, unit in enumerate(decoder_units(WAN_DECODER)):
+            part = vae.part(index, index + 1)
+            out_TCHW, state = part.decode(x_TCHW, None)
+            if not is_first:
+                out_TCHW, state = part.decode(x_TCHW, state)
+            assert decoder_weights([unit]) == count(part)
+            assert decoder_state_elements([unit], (48, 32)) == sum(tensor.numel() for tensor in state.caches)
+            assert out_TCHW.shape == unit.out_shape(3, size, is_first=is_first)
+            x_TCHW = out_TCHW
+    assert index == len(vae.decoder.units) - 1 == 16
+
+
+def test_shares_of_the_decoders_work_are_those_of_its_specification() -> None:
+    """``vae`` spec section 6; attention is not counted here, 0.4 % of all."""
+    size_px = (832, 480)
+    works = [unit.num_products(size_px) * unit.out_frames for unit in decoder_units(WAN_DECODER)]
+    assert 2 * 3 * sum(works) == pytest.approx(40.6e12, rel=0.02)
+    shares = [work / sum(works) for work in works]
+    assert sum(shares[:5]) == pytest.approx(0.049, abs=0.006)
+    assert shares[9:12] == pytest.approx([0.117] * 3, abs=0.001) and shares[12] == pytest.approx(0.039, abs=0.001)
 
 
 def test_the_published_sizes() -> None:
     """As in spec sections 1.1, 2.4 and 5.4."""
     assert transformer_weights(REAL.transformer) == 1_418_996_800
     assert text_weights(UMT5_XXL) == 5_680_910_336
-    assert decoder_state_elements(WAN_DECODER, (832, 480)) * 2 == pytest.approx(1.89e9, rel=1e-3)
+    assert decoder_state_elements(decoder_units(WAN_DECODER), (832, 480)) * 2 == pytest.approx(1.89e9, rel=1e-3)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.config import DecoderConfig, DecoderKind
-from engine.model.decoder import build_decoder
+from engine.model.decoder import DecodeState, build_decoder, store_channels_last
 from engine.model.vae import WanVae
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "public-vae"
@@ -208,3 +209,32 @@ def diffusers_name(name: str) -> str:
         is_upsampler = place == SMALL.num_res_blocks + 1
         name = f"decoder.up_blocks.{level}.{'upsamplers.0' if is_upsampler else f'resnets.{place}'}.{match[2]}"
     return name
+
+
+@pytest.mark.parametrize("cuts", [(10,), (1, 16), (9, 12), tuple(range(1, 17))])
+@pytest.mark.parametrize("is_channels_last", [False, True])
+def test_parts_that_hand_over_do_what_the_whole_does(
+    small_vae: WanVae, cuts: tuple[int, ...], is_channels_last: bool
+) -> None:
+    vae = WanVae(SMALL, with_encoder=False)
+    vae.load_state_dict(small_vae.state_dict(), strict=False)
+    if is_channels_last:
+        store_channels_last(vae)
+    parts = [vae.part(begin, end) for begin, end in pairwise((0, *cuts, 17))]
+    states: list[DecodeState | None] = [None] * len(parts)
+    whole = None
+    with torch.inference_mode():
+        for num_latent_frames in (3, 3, 1, 2):
+            x_TCHW = latents_TCHW = random_latents(num_latent_frames, num_latent_frames)
+            expected_TCHW, whole = vae.decode(latents_TCHW, whole)
+            for index, part in enumerate(parts):
+                x_TCHW, states[index] = part.decode(x_TCHW.contiguous(), states[index])
+            # Not bit for bit: in what order a layer sums depends on how its input lies in memory.
+            torch.testing.assert_close(x_TCHW, expected_TCHW, rtol=0, atol=1e-5)
+
+
+def test_a_part_holds_no_weights_of_others(small_vae: WanVae) -> None:
+    parts = [small_vae.part(begin, begin + 1) for begin in range(17)]
+    names = [parameter.data_ptr() for part in parts for parameter in part.parameters()]
+    decoding = [*small_vae.conv2.parameters(), *small_vae.decoder.parameters()]
+    assert sorted(names) == sorted(parameter.data_ptr() for parameter in decoding)

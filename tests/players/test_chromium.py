@@ -1,5 +1,6 @@
 """Chromium plays videos: by hls.js, and by a plain video element."""
 
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, Route
 
+from engine.messages import OpenTicket
+from engine.request import Output, Quality, TensorBytes
 from tests.instant import Behaviour
 from tests.painted_mp4 import PaintedMedia
 from tests.players.programs import HLS_JS, make, make_all
@@ -57,6 +60,27 @@ LOAD = """async (url) => {
   video.src = url;
   await once(video, "canplay");
   return video.duration;
+}"""
+
+FEED = """async ([pieces, mime, start]) => {
+  const video = document.querySelector("video");
+  globalThis.seen = watch(video);
+  const source = new MediaSource();
+  video.muted = true;
+  video.src = URL.createObjectURL(source);
+  await once(source, "sourceopen");
+  const buffer = source.addSourceBuffer(mime);
+  for (const piece of pieces) {
+    buffer.appendBuffer(Uint8Array.from(atob(piece), (letter) => letter.charCodeAt(0)));
+    await once(buffer, "updateend");
+  }
+  source.endOfStream();
+  video.currentTime = start;
+  await once(video, "seeked");
+  const begins = shownNumber(video);
+  await video.play();
+  await once(video, "ended");
+  return { begins, ends: shownNumber(video), buffered: [video.buffered.start(0), video.buffered.end(0)], seen };
 }"""
 
 SEEK = """async (time) => {
@@ -110,6 +134,28 @@ def test_a_video_element_plays_a_running_video_to_its_end(server: RehearsedServe
         "its last picture has a start alone"
     )
     assert "error" not in told["seen"]
+
+
+def test_a_video_that_has_run_for_sixty_days_plays(server: RehearsedServer, page: Page) -> None:
+    first = 60 * 24 * 3600 * 16
+    opened = OpenTicket(
+        video="a",
+        seed=0,
+        latent_height=96 // 8,
+        latent_width=96 // 8,
+        fps=16,
+        quality=Quality.DRAFT,
+        output=Output.FRAGMENTS,
+        embedding=TensorBytes(dtype="float32", shape=(0,), data=b""),
+        from_frame=first,
+    )
+    media = PaintedMedia(opened)
+    pieces = [media.init_segment, *(media.fragment(n, 12, first + 12 * n, b"") for n in range(2))]
+    open_empty(page, server.url)
+    mime = f'video/mp4; codecs="{media.codecs}"'
+    told = page.evaluate(FEED, [[b64encode(piece).decode() for piece in pieces], mime, first / 16])
+    assert told["buffered"] == [first / 16, first / 16 + 1.5] and "error" not in told["seen"]
+    assert (told["begins"], told["ends"]) == (first % 2**16, (first + 23) % 2**16)
 
 
 class NoisyMedia(PaintedMedia):

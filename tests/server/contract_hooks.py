@@ -18,14 +18,16 @@ def filter_case(context: HookContext, case: Case) -> bool:
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
-    """Good requests name videos that there are, and prompts in order of time before the end of what is made here; bytes
-    made up are no picture.
+    """Good requests name videos and blocks that there are or come next, and prompts in order of time before the end of
+    what is made here; bytes made up are no picture.
     """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
     if case.query:
         for name in ("after", "_HLS_part"):  # needs a video of the list, and _HLS_msn
             case.query.pop(name, None)
+        if case.query.get("_HLS_msn", 0) not in range(2):  # waits for one of the next two blocks, no later one
+            case.query.pop("_HLS_msn")
     body = case.body
     if not isinstance(body, dict):
         return

@@ -20,6 +20,7 @@ class Timeout(NVMLError):
 
 class FakeNvml:
     NVMLError = NVMLError
+    NVMLError_NotSupported = NotSupported
     NVMLError_LibraryNotFound = pynvml.NVMLError_LibraryNotFound
     NVMLError_DriverNotLoaded = pynvml.NVMLError_DriverNotLoaded
     NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_AGGREGATE_ECC = 0, 1, 1
@@ -38,6 +39,8 @@ class FakeNvml:
         self.xids: list[tuple[int, int]] = []
         self.energy_mj = 5_000
         self.count = 2
+        self.is_cut = False
+        """Whether the first is cut into instances."""
 
     def nvmlInit(self) -> None:
         if self.absent is not None:
@@ -57,6 +60,9 @@ class FakeNvml:
 
     def nvmlDeviceGetIndex(self, gpu: int) -> int:
         return gpu
+
+    def nvmlDeviceGetMigMode(self, gpu: int) -> list[int]:
+        return self._of(gpu, [int(self.is_cut), 0])
 
     def nvmlDeviceGetUUID(self, gpu: int) -> str:
         return self._of(gpu, f"GPU-{gpu}", f"GPU-{gpu}")

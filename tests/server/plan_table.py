@@ -14,7 +14,10 @@ from server.main import main
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- plans: begin -->", "<!-- plans: end -->"
-SITES = ((1, "h100-80"), (4, "h100-80"), (5, "h100-80"), (1, "rtx4090"), (5, "rtx4090"), (1, "l40s"))
+SITES = (
+    *((count, "h100-80") for count in (1, 4, 5, 6, 8, 16)),
+    *((1, "rtx4090"), (5, "rtx4090"), (1, "l40s")),
+)
 """Number and kind of GPUs."""
 WORKER = re.compile(r"^cuda:\d.* (\d+\.\d+) +(\d+\.\d+)$", re.MULTILINE)
 """A worker's row: total, and what its device has."""

@@ -68,9 +68,9 @@ WRONG_FIELDS = [
     ),
     *(({"prompt": "a", "seconds": value}, "seconds") for value in (0, -0.0, -1, "5", True, [], 1e308, 86_401)),
     *(({"prompt": "a", "seconds": float(value)}, "seconds") for value in ("nan", "inf", "-inf")),
-    *(({"prompt": "a", "seed": value}, "seed") for value in (-1, 2**64, 1.0, "1", True, float("nan"))),
+    *(({"prompt": "a", "seed": value}, "seed") for value in (-1, 2**64, 1.5, "1", True, float("nan"))),
     *(({"prompt": "a", "size": value}, "size") for value in ("", "1x1", "832", "832X480", "480x832", 832, "8x8\n")),
-    *(({"prompt": "a", "fps": value}, "fps") for value in (0, -1, 61, 121, 16.0, "16", True)),
+    *(({"prompt": "a", "fps": value}, "fps") for value in (0, -1, 61, 121, 16.5, 1e308, "16", True)),
     *(({"prompt": "a", "pace": value}, "pace") for value in ("", "slow", 1)),
     *(({"prompt": "a", "quality": value}, "quality") for value in ("", "best", None)),
     *(({"prompt": "a", "priority": value}, "priority") for value in (-1, 10, 0.5, False)),
@@ -106,6 +106,7 @@ def test_what_the_model_does_not_make_is_told_with_what_it_makes(stays_starting:
         {"prompt": "line\nbreak\tand \u202ertl", "seconds": 0.5},
         {"prompt": "x", "seconds": 1e-9},
         {"prompt": "x", "seconds": 1, "size": None, "fps": 60, "seed": 0, "model": None},
+        {"prompt": "x", "seconds": 1, "fps": 16.0, "seed": 7.0, "priority": 0.0},
     ],
 )
 def test_what_is_just_within_bounds_is_served(shared: LiveServer, body: dict[str, object]) -> None:
@@ -271,6 +272,8 @@ def test_connections_are_kept(shared: LiveServer) -> None:
         ("GET", "/v1/generate/", 404),
         ("GET", "/v1/videos/%2e%2e%2f%00", 404),
         ("GET", "/../../etc/passwd", 404),
+        ("GET", "/v1/videos/../index.m3u8", 404),
+        ("GET", "/v1/videos/x/blocks/..%2f..%2fetc%2fpasswd.m4s", 404),
         ("DELETE", "/v1/videos/unknown", 404),
         ("GET", "/v1/generate", 405),
         ("PUT", "/v1/videos/x", 405),

@@ -50,7 +50,7 @@ def test_the_document_is_kept(server: LiveServer, tmp_path: Path) -> None:
     settings.write_text(SETTINGS)
     flags = ["--max-examples", str(EXAMPLES), "--seed", "1", "--request-timeout", "20"]
     key = ["--header", f"Authorization: Bearer {ALICE}"] if server.settings.keys is not None else []
-    phases = "examples,fuzzing" if key and EXAMPLES <= FEW else "examples,coverage,fuzzing"
+    phases = "examples,coverage,fuzzing" + (",stateful" if key or EXAMPLES > FEW else "")
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run"]
     answer = subprocess.run(
         [*command, f"{server.url}/openapi.json", "--phases", phases, *flags, *key],

@@ -1,5 +1,6 @@
 """The file of keys: what a line is, when it is in force, and how one is added."""
 
+import hmac
 import re
 import stat
 from pathlib import Path
@@ -35,6 +36,21 @@ def test_a_file_that_is_wrong_is_told_by_its_line(tmp_path: Path, text: str, par
         KeyRing(path)
     assert all(part in str(caught.value) for part in (str(path), *parts))
     assert ALICE not in str(caught.value)
+
+
+def test_a_secret_is_compared_with_every_key_whichever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, compared, compare = tmp_path / "keys", list[bytes](), hmac.compare_digest
+    path.write_text(line("alice", ALICE) + line("bob", BOB) + line("slow", SLOW))
+    ring = KeyRing(path)
+
+    def counted(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    for secret in (ALICE, SLOW, "", ALICE[:-1], "x" * 10_000):
+        ring.find(secret.encode())
+    assert len(compared) == 5 * 3, "the time that an answer takes tells nothing of a key"
 
 
 def test_a_line_is_name_digest_and_limits(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from engine import Pixels
+from engine import EngineOptions, Pixels
+from server.videos.decoding import MediaDecoder
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 from tests.server.media import NO_MEDIA, clip, gradient, greys, still
@@ -70,7 +71,7 @@ def test_text_in_other_spellings(live: LiveServer) -> None:
 
 
 def test_a_form_without_a_file_is_a_request_as_any(live: LiveServer) -> None:
-    fields = {"prompt": (None, "x"), "seconds": (None, "1"), "seed": (None, "7"), "priority": (None, "0")}
+    fields = {"prompt": (None, "x"), "seconds": (None, "1"), "seed": (None, "7"), "priority": (None, "0.0")}
     answer = post(live, files=fields)
     assert answer.status_code == 200 and answer.json()["seed"] == 7
     lingering = post(live, "/v1/generate", files={**fields, "linger_seconds": (None, "0.5")})
@@ -190,3 +191,26 @@ def test_memory_is_flat_whatever_comes(live: LiveServer) -> None:
     for _ in range(5):
         upload()
     assert process.memory_info().rss - before < 5 * len(noise), "what was uploaded is kept"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [({"max_per_client": 1}, "rate_limited"), ({"engine": EngineOptions(max_videos=1, max_queue=0)}, "overloaded")],
+    ids=["limit of a client", "full queue"],
+)
+def test_nothing_is_decoded_for_who_may_have_no_video(
+    settings: dict[str, Any], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Behaviour(first_block_s=3600), **settings) as live:
+        request = {"json": {"prompt": "x", "image": text(PICTURE)}, "headers": {"Idempotency-Key": "a"}}
+        first = post(live, **request)
+        monkeypatch.setattr(MediaDecoder, "decode", _never)
+        again = post(live, **request)
+        assert first.status_code == again.status_code == 200 and first.json()["id"] == again.json()["id"]
+        for path in ("/v1/videos", "/v1/generate"):
+            answer = post(live, path, json={"prompt": "x", "image": text(b"no picture")})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, code)
+
+
+async def _never(*_arguments: object) -> Pixels:
+    raise AssertionError("it was decoded")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from engine import no_gpu
-from server.preflight import has_no_gpu
+from engine import EngineConfig, StartError, no_gpu
+from server.preflight import absent_gpu, has_no_gpu, refuse_hopeless
+from tests.instant import MANIFEST
 from tests.server.fake_nvml import FakeNvml
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -58,6 +59,32 @@ def test_a_gpu_is_called_absent_only_where_that_is_sure(absent: Exception | None
     nvml = FakeNvml()
     nvml.absent = absent
     assert has_no_gpu(nvml, "libno-such-driver.so") is told
+
+
+@pytest.mark.parametrize(
+    ("devices", "visible", "is_cut", "told"),
+    [
+        (["cuda:0", "cuda:9"], None, False, "device cuda:9 does not exist; this machine has 2 CUDA devices"),
+        (["cuda:0", "cuda:1"], "1,0", False, None),
+        (["cuda:1"], "1", False, "device cuda:1 does not exist; this machine has 1 CUDA device"),
+        (["cuda:1"], "0,-1,1", False, "device cuda:1 does not exist; this machine has 1 CUDA device"),
+        (["cuda:0"], "", False, no_gpu("cuda:0")),
+        (["cuda:9"], None, True, None),
+        (["cuda:2"], "MIG-a,MIG-b", True, "device cuda:2 does not exist; this machine has 2 CUDA devices"),
+    ],
+)
+def test_a_gpu_beyond_those_there_are(devices: list[str], visible: str | None, is_cut: bool, told: str | None) -> None:
+    nvml = FakeNvml()
+    nvml.is_cut = is_cut
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert absent_gpu(devices, nvml, environment) == told
+
+
+def test_a_gpu_beyond_those_there_are_is_told_before_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.preflight.pynvml", FakeNvml())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(StartError, match="device cuda:9 does not exist; this machine has 2 CUDA devices"):
+        refuse_hopeless(EngineConfig(manifest=MANIFEST, devices=("cuda:9",)))
 
 
 def test_cuda_without_nvml_is_left_to_the_workers() -> None:

@@ -18,6 +18,7 @@ from engine.law.schedule import latent_frames_in_block
 from engine.request import TensorBytes
 from server.settings import SettingError, Settings, read_settings
 from server.videos.store.folders import Appender, LocalFolder
+from server.videos.store.journal import contents_of
 from server.videos.store.opening import open_store
 from server.videos.store.rows import Rows, VideoRow
 from tests.instant import MANIFEST, Behaviour
@@ -112,7 +113,7 @@ def test_an_ended_video_is_made_again_cancelled_in_vain_and_deleted(tmp_path: Pa
         assert (further["seed"], further["prompt"], further["extended_from_video_id"]) == (7, "x", video_id)
         continues = live.engine.opened[-1].request.continues
         assert continues is not None and continues.first_frame == 48
-        assert httpx.post(f"{address}/prompt", json={"prompt": "y"}).status_code == 404
+        assert httpx.post(f"{address}/prompt", json={"prompt": "y"}).status_code == 409
         assert httpx.delete(address).json()["deleted"] is True
         assert httpx.get(address).status_code == 404
         assert not (tmp_path / "videos" / video_id).exists()
@@ -165,6 +166,25 @@ def test_a_stopped_server_loses_no_job(tmp_path: Path) -> None:
     with serving(data=str(tmp_path)) as live:
         assert told(live, ids[0])["blocks_done"] >= done
         assert [ended(live, video_id)["end_reason"] for video_id in ids] == ["completed"] * 3
+
+
+def test_a_paused_job_stays_paused_after_another_start(tmp_path: Path) -> None:
+    with serving(Behaviour(block_s=0.05), data=str(tmp_path)) as live:
+        ids = [create(live, seconds=10) for _ in range(2)]
+        for video_id in ids:
+            eventually(lambda: told(live, ids[0])["blocks_done"] > 1)
+            assert httpx.post(f"{live.url}/v1/videos/{video_id}/pause").json()["paused"]
+            at_once = contents_of(LocalFolder(tmp_path / "videos").sources(video_id))  # as if all were killed now
+            assert at_once.is_paused
+        httpx.post(f"{live.url}/v1/videos/{ids[1]}/resume")
+    with serving(data=str(tmp_path)) as live:
+        assert ended(live, ids[1])["status"] == "completed"
+        paused = told(live, ids[0])
+        assert (paused["status"] in {"queued", "in_progress"}, paused["paused"]) == (True, True)
+    with serving(data=str(tmp_path)) as live:
+        assert told(live, ids[0])["paused"] and told(live, ids[0])["blocks_done"] == paused["blocks_done"]
+        httpx.post(f"{live.url}/v1/videos/{ids[0]}/resume")
+        assert ended(live, ids[0])["status"] == "completed"
 
 
 def test_the_same_request_gets_the_same_video_after_another_start(tmp_path: Path) -> None:
@@ -276,7 +296,7 @@ def test_half_a_block_is_cut_off_and_the_rest_can_be_watched(torn: tuple[Path, s
 def test_a_database_that_does_not_answer_refuses_jobs_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(rows: Rows, row: VideoRow) -> None:
+    def failing(rows: Rows, row: VideoRow, *_receipt: object) -> None:
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
     with serving(data=str(tmp_path)) as live:
@@ -313,6 +333,14 @@ def test_what_is_wrong_with_the_store_is_told_in_a_sentence(tmp_path: Path, flag
     with pytest.raises(SettingError) as refused:
         open_store(read_settings(arguments, {}))
     assert str(refused.value).startswith(said)
+
+
+def test_an_object_store_without_its_package_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SettingError, match=r"^--store: s3://bucket/x needs another package: .*hiar-server\[s3\]"):
+        open_store(read_settings(["--store", "s3://bucket/x", "--data", str(tmp_path)], {}))
 
 
 def test_a_database_of_a_later_server_is_refused(tmp_path: Path) -> None:

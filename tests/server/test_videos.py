@@ -24,6 +24,7 @@ from tests.server.rehearsed_server import (
     eventually,
     rehearsed_server,
 )
+from tests.server.scrape import scrape
 
 pytestmark = [pytest.mark.slow, pytest.mark.in_time]
 
@@ -76,6 +77,15 @@ def test_two_readers_and_a_late_one_get_the_same_bytes(server: RehearsedServer) 
     after = Viewer(server, path=f"/v1/videos/{first.video}/content")
     after.finish()
     assert after.numbers == first.numbers and after.end is None
+
+
+def test_the_event_loop_is_on_time_while_pictures_are_encoded(server: RehearsedServer) -> None:
+    """Mostly: other processes of the machine may have the processor."""
+    for video in [create(server, seconds=5, seed=seed, pace="fast")["id"] for seed in (1, 2)]:
+        assert ended(server, video)["status"] == "completed"
+    now = scrape(server.url)
+    looks = now.value("hiar_event_loop_lag_seconds_count")
+    assert looks >= 4 and now.value("hiar_event_loop_lag_seconds_bucket", le="0.05") >= looks / 2
 
 
 def test_a_reader_cut_anywhere_goes_on_where_it_was(server: RehearsedServer) -> None:

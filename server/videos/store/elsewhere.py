@@ -20,7 +20,7 @@ class RunningElsewhere:
             id=self.id,
             request=self.request,
             state=VideoState.RUNNING if blocks else VideoState.QUEUED,
-            is_paused=False,
+            is_paused=self._contents.is_paused,
             is_queued=not blocks,
             queue_position=None,
             created_at=self.created_at,

@@ -18,7 +18,6 @@ from engine import (
     HiarError,
     InitSegment,
     PromptAt,
-    UnknownVideo,
     VideoRequest,
     VideoStatus,
 )
@@ -125,8 +124,8 @@ class EndedVideo:
         await asyncio.Event().wait()
 
     async def change_prompt(self, text: str) -> int:
-        """Raises ``UnknownVideo``: it takes no prompts any more."""
-        raise UnknownVideo(f"video {self.id} takes no more prompts: it is ended", "id")
+        """Raises ``Conflict``: it takes no prompts any more."""
+        raise Conflict(f"video {self.id} takes no more prompts: it has ended", "id")
 
     def extended(self, seconds: float, prompt: str | None, owner: str) -> VideoRequest:
         """The request for a video that continues it, with its last prompt or another; not on the event loop.

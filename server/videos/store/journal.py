@@ -31,6 +31,8 @@ class Kind(IntEnum):
     RECOVERY = 3
     GIVEN = 4
     """Bytes of the request."""
+    PAUSE = 5
+    """It was paused, or is to go on."""
 
 
 def record(kind: Kind, words: dict[str, Any], data: bytes = b"") -> bytes:
@@ -92,6 +94,7 @@ class Contents:
     recoveries: list[Recovery] = field(default_factory=list)
     given: list[tuple[Source, int, int]] = field(default_factory=list)
     """Where bytes of the request lie: file, offset, length."""
+    is_paused: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -139,6 +142,8 @@ def _take(found: Contents, source: Source, kind: Kind, words: dict[str, Any], of
             found.given.append((source, offset, length))
         case Kind.PROMPT:
             found.prompts.append((words["block"], words["text"]))
+        case Kind.PAUSE:
+            found.is_paused = words["is_paused"]
         case Kind.RECOVERY:
             found.recoveries.append(Recovery(block=words["block"], exact=words["exact"]))
         case Kind.BLOCK:

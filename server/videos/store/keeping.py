@@ -56,6 +56,10 @@ class Keeping:
         """It goes on with other workers."""
         self._writer.write(self._life, record(Kind.RECOVERY, {"block": recovery.block, "exact": recovery.exact}))
 
+    def paused(self, is_paused: bool) -> None:
+        """It was paused, or is to go on."""
+        self._writer.write(self._life, record(Kind.PAUSE, {"is_paused": is_paused}))
+
     def ended(self, outcome: EndReason | HiarError) -> None:
         """It is decided how it ended."""
         self.is_interrupted = is_interruption(outcome)

@@ -3,6 +3,8 @@
 A server holds all videos whose rows name it, for as long as its own row says, by the database's clock. When that is
 over any other takes them, in one statement, so that one server gets each. Who was late finds out at its next heartbeat,
 and what it still writes spoils nothing: its files are its own (``journal``), and it does not end rows of another's.
+
+A lease does not have to run out where it is certain that its server is dead: see ``presence``.
 """
 
 import asyncio
@@ -10,10 +12,12 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine, and_, delete, insert, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from server.videos.store.presence import Presence
 from server.videos.store.rows import VideoRow, video_of
 from server.videos.store.schema import holders, videos
 
@@ -32,11 +36,14 @@ _log = logging.getLogger(__name__)
 class Leases:
     """This server's. Each call is a transaction; raises ``sqlalchemy.exc.SQLAlchemyError``."""
 
-    def __init__(self, database: Engine, *, is_alone: bool) -> None:
-        """``is_alone``: no other server can be at work on this database."""
+    def __init__(self, database: Engine, *, is_alone: bool, seen_in: Path | None = None) -> None:
+        """``is_alone``: no other server can be at work on this database. ``seen_in``: where servers of this machine see
+        each other; None for nowhere. Raises ``OSError`` where that cannot be written.
+        """
         self._database, self._is_alone = database, is_alone
         self.holder = secrets.token_hex(16)
         """This process's name."""
+        self._presence = None if seen_in is None else Presence(seen_in, self.holder)
         self.url = ""
         """Where others reach it."""
 
@@ -51,7 +58,9 @@ class Leases:
 
     def take(self) -> list[VideoRow]:
         """Take the videos that nobody holds any more, the oldest first."""
+        dead = self._dead()
         with self._database.begin() as connection:
+            connection.execute(delete(holders).where(holders.c.id.in_(dead)))
             before = self._held(connection)
             gone = videos.c.holder.not_in(select(holders.c.id).where(holders.c.until > _now(connection)))
             others = videos.c.holder != self.holder
@@ -60,6 +69,9 @@ class Leases:
             wanted = select(videos).where(videos.c.holder == self.holder, videos.c.ended_at.is_(None))
             found = [video_of(row) for row in connection.execute(wanted.order_by(videos.c.created_at, videos.c.id))]
             connection.execute(delete(holders).where(holders.c.until < _now(connection) - 100 * LEASE_S))
+        for holder in dead:
+            assert self._presence is not None
+            self._presence.forget(holder)
         return [row for row in found if row.id not in before]
 
     def holder_url(self, video_id: str) -> str | None:
@@ -74,6 +86,15 @@ class Leases:
         """Be at work no more: others may take what is held at once."""
         with self._database.begin() as connection:
             connection.execute(delete(holders).where(holders.c.id == self.holder))
+        if self._presence is not None:
+            self._presence.leave()
+
+    def _dead(self) -> list[str]:
+        try:
+            return [] if self._presence is None else self._presence.dead()
+        except OSError as error:
+            _log.warning("whether other servers of this machine live cannot be seen: %s", error)
+            return []
 
     def _held(self, connection: Connection) -> frozenset[str]:
         return frozenset(

@@ -1,6 +1,7 @@
 """Opens the store that the settings name, before anything is served. What is wrong with it is told in one sentence."""
 
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from server.settings import SettingError, Settings
 from server.videos.store.asking import Asking
 from server.videos.store.folders import Folder, LocalFolder, folder_of
-from server.videos.store.leases import CLOCKS, Leases
+from server.videos.store.leases import CLOCKS, LEASE_S, Leases
 from server.videos.store.receipts import StoredReceipts
 from server.videos.store.rows import Rows
 from server.videos.store.schema import migrate
@@ -24,6 +25,7 @@ from server.videos.store.store import Store
 
 MEMORY = "memory"
 _VIEWER_SECRET = "viewer tokens"
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,7 +74,7 @@ def _opened(settings: Settings, data: Path, lock: IO[str] | None) -> OpenStore:
     folder = _folder(settings.store, data)
     rows, asking = Rows(database), Asking()
     shelf = Shelf(rows, folder, asking, keep_s=settings.keep_hours * 3600, keep_bytes=settings.keep_bytes)
-    leases = Leases(database, is_alone=lock is not None)
+    leases = Leases(database, is_alone=True) if lock is not None else _shared_leases(database, settings, data)
     return OpenStore(
         store=Store(rows, folder, shelf, leases, asking),
         receipts=StoredReceipts(rows, asking),
@@ -80,6 +82,15 @@ def _opened(settings: Settings, data: Path, lock: IO[str] | None) -> OpenStore:
         is_shared=lock is None,
         lock=lock,
     )
+
+
+def _shared_leases(database: Engine, settings: Settings, data: Path) -> Leases:
+    if settings.data != MEMORY:
+        try:
+            return Leases(database, is_alone=False, seen_in=data / "servers")
+        except OSError as error:
+            _log.warning("jobs wait %g s after a kill: %s cannot be written (%s)", LEASE_S, data, error.strerror)
+    return Leases(database, is_alone=False)
 
 
 def _locked(data: Path) -> IO[str]:
@@ -102,7 +113,11 @@ def _locked(data: Path) -> IO[str]:
 def _folder(url: str | None, data: Path) -> Folder:
     try:
         return LocalFolder(data / "videos") if url is None else folder_of(url)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise SettingError(
+            f"--store: {url} needs another package: {error}; for s3: pip install 'hiar-server[s3]'"
+        ) from error
+    except (OSError, ValueError) as error:
         raise SettingError(f"--store: {url or data / 'videos'} cannot be used: {error}") from error
 
 

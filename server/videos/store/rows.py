@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from server.videos.store.schema import receipts, secrets, videos
@@ -40,6 +40,20 @@ class Receipt:
     video_id: str
 
 
+@dataclass
+class Slip:
+    """A receipt whose video is still to be made."""
+
+    name: bytes
+    body: bytes
+    is_stored: bool = False
+    """Whether it was stored with its video."""
+
+
+class ReceiptTaken(Exception):
+    """Another server made a video for this receipt a moment before."""
+
+
 @dataclass(frozen=True)
 class Cursor:
     """Where a page of the list begins: behind a video."""
@@ -54,10 +68,20 @@ class Rows:
     def __init__(self, database: Engine) -> None:
         self._database = database
 
-    def add(self, row: VideoRow) -> None:
-        """A video is accepted."""
-        with self._database.begin() as connection:
-            connection.execute(insert(videos).values(**vars(row)))
+    def add(self, row: VideoRow, slip: Slip | None = None, kept_after: float = 0.0) -> None:
+        """A video is accepted, and the receipt of its request with it. Receipts before ``kept_after`` are too old.
+
+        Raises ``ReceiptTaken``; then nothing is accepted.
+        """
+        try:
+            with self._database.begin() as connection:
+                if slip is not None:
+                    _add_receipt(connection, slip.name, Receipt(slip.body, row.id), row.created_at, kept_after)
+                connection.execute(insert(videos).values(**vars(row)))
+        except IntegrityError as error:
+            if slip is None:
+                raise
+            raise ReceiptTaken from error
 
     def end(self, video_id: str, holder: str, ended_at: float, ending: str, num_bytes: int) -> None:
         """A video has ended, unless it was removed or another holds it."""
@@ -118,9 +142,8 @@ class Rows:
     def keep_receipt(self, name: bytes, receipt: Receipt, now: float, kept_after: float) -> None:
         """Keep a receipt, and forget those that are too old."""
         with self._database.begin() as connection:
-            connection.execute(delete(receipts).where(or_(receipts.c.name == name, receipts.c.kept_at <= kept_after)))
-            values = {"name": name, "body": receipt.body, "video_id": receipt.video_id, "kept_at": now}
-            connection.execute(insert(receipts).values(values))
+            connection.execute(delete(receipts).where(receipts.c.name == name))
+            _add_receipt(connection, name, receipt, now, kept_after)
 
     def secret(self, name: str, proposed: bytes) -> bytes:
         """The secret of this name: the one that is there, or the proposed one from now on."""
@@ -139,6 +162,12 @@ class Rows:
         theirs = and_(videos.c.owner == owner, videos.c.ended_at > ended_after, videos.c.id.not_in(without))
         with self._database.begin() as connection:
             return int(connection.scalar(select(func.sum(videos.c.num_bytes)).where(theirs)) or 0)
+
+
+def _add_receipt(connection: Connection, name: bytes, receipt: Receipt, now: float, kept_after: float) -> None:
+    connection.execute(delete(receipts).where(receipts.c.kept_at <= kept_after))
+    values = {"name": name, "body": receipt.body, "video_id": receipt.video_id, "kept_at": now}
+    connection.execute(insert(receipts).values(values))
 
 
 def video_of(row: Row[Any]) -> VideoRow:

@@ -9,6 +9,7 @@ import logging
 from typing import NamedTuple
 
 from engine import Engine, EngineUnavailable, PastVideo, StorageFailed, VideoHandle, VideoRequest
+from server.videos.idempotency import LIFETIME_S
 from server.videos.store.asking import Asking
 from server.videos.store.ending import Ending
 from server.videos.store.folders import Folder
@@ -16,7 +17,7 @@ from server.videos.store.journal import contents_of
 from server.videos.store.keeping import Keeping
 from server.videos.store.leases import BEAT_S, Heartbeat, Leases
 from server.videos.store.plain import from_plain, to_plain
-from server.videos.store.rows import Rows, VideoRow
+from server.videos.store.rows import ReceiptTaken, Rows, Slip, VideoRow
 from server.videos.store.shelf import Shelf
 from server.videos.store.writer import Writer
 
@@ -47,10 +48,10 @@ class Store:
 
     # --- accepting ---
 
-    async def open(self, engine: Engine, request: VideoRequest) -> VideoHandle:
-        """Have a video made that needs no reader; returns when it is accepted for good.
+    async def open(self, engine: Engine, request: VideoRequest, slip: Slip | None = None) -> VideoHandle:
+        """Have a video made that needs no reader; returns when it is accepted for good, with its ``slip``.
 
-        Raises what ``Engine.open`` does, and ``StorageFailed``.
+        Raises what ``Engine.open`` does, ``StorageFailed``, and ``ReceiptTaken``.
         """
         begun: list[Keeping] = []
 
@@ -62,15 +63,17 @@ class Store:
         keeping = begun[-1]
         keeping.hold(video)
         try:
-            await self._accept(video, request, keeping, engine.manifest.name)
-        except StorageFailed:
+            await self._accept(video, request, keeping, engine.manifest.name, slip)
+        except (StorageFailed, ReceiptTaken):
             await video.forget()
             await keeping.written(is_last=True)
             raise
         self._watch(video, keeping)
         return video
 
-    async def _accept(self, video: VideoHandle, asked: VideoRequest, keeping: Keeping, model: str) -> None:
+    async def _accept(
+        self, video: VideoHandle, asked: VideoRequest, keeping: Keeping, model: str, slip: Slip | None
+    ) -> None:
         blobs: list[bytes] = []
         request = json.dumps(to_plain(asked, blobs))
         for blob in blobs:
@@ -88,7 +91,9 @@ class Store:
             num_blocks=video.num_blocks,
             holder=self._leases.holder,
         )
-        await self._asking.ask(lambda: self._rows.add(row))
+        await self._asking.ask(lambda: self._rows.add(row, slip, row.created_at - LIFETIME_S))
+        if slip is not None:
+            slip.is_stored = True
 
     # --- taking up ---
 
@@ -146,6 +151,7 @@ class Store:
             earlier_bytes=sum(place.length for place in contents.blocks[:first]),
             prompts=tuple(contents.prompts),
             recoveries=tuple(contents.recoveries),
+            is_paused=contents.is_paused,
         )
 
     def _lose(self, held: frozenset[str]) -> None:
@@ -198,6 +204,14 @@ class Store:
             if one.video.request.owner == owner
         }
         return sum(here.values()) + await self.shelf.stored_bytes(owner, without=here.keys())
+
+    async def written(self, video_id: str) -> None:
+        """Return when all that was told of a video is on the disk, if it belongs there. Raises ``StorageFailed``."""
+        live = self._live.get(video_id)
+        if live is not None:
+            await live.keeping.written()
+            if live.keeping.trouble is not None:
+                raise live.keeping.trouble
 
     async def recorded(self, video_id: str) -> None:
         """Return when a video that has ended is in the store, if it belongs there."""
