@@ -1,17 +1,22 @@
-"""Gets what tests need and pip has not: Prometheus, players, PostgreSQL's programs, hls.js.
+"""Gets what tests need and pip has not: Prometheus, players, PostgreSQL's programs, hls.js, axe-core.
 
     .venv/bin/python deploy/get_test_tools.py .venv/tools
 
 Programs of Debian are installed where this runs as root, but Prometheus, which would bring a service, is only
-unpacked into the folder; so is hls.js. PostgreSQL gets no cluster and nothing is started. Tests are skipped without
-what they need; so where something cannot be had, this says so and is no failure. Standard library only.
+unpacked into the folder; so are scripts for pages. PostgreSQL gets no cluster and nothing is started. Tests are skipped
+without what they need; so where something cannot be had, this says so and is no failure. Standard library only.
 """
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 PROMETHEUS = ("prometheus", "promtool")
@@ -23,8 +28,39 @@ PACKAGES = {
     "npm": "npm",
     "/usr/lib/postgresql/15/bin/initdb": "postgresql",
 }
-"""A program that tells whether it is there, and Debian's packages of it. npm is what fetches hls.js."""
-HLS_JS = "1.7.4"
+"""A program that tells whether it is there, and Debian's packages of it. npm is what fetches scripts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """A script of npm, which pages of tests load from the folder."""
+
+    package: str
+    version: str
+    sha512: str
+    """Of the package, in base64, as npm tells it."""
+    path: str
+    """In the package."""
+    name: str
+    """Of its file in the folder, without version."""
+
+
+SCRIPTS = (
+    Script(
+        package="hls.js",
+        version="1.7.4",
+        sha512="3GlxGdPvT2YHvQYOt+yOzT/DEior/qJVNIylHA77kgeoBTdQQqi70GwefNEUmHQeNGyjC8U62+bruqW/Tpm+tg==",
+        path="dist/hls.min.js",
+        name="hls",
+    ),
+    Script(
+        package="axe-core",
+        version="4.14.1",
+        sha512="FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        path="axe.min.js",
+        name="axe",
+    ),
+)
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/none.conf")
 """Where Debian's PostgreSQL is told that an installation makes no cluster."""
 SKIPPED = "tests that need it will be skipped"
@@ -39,7 +75,9 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: get_test_tools.py FOLDER")
     folder = Path(sys.argv[1])
-    for what, get in (("Prometheus", get_prometheus), ("players", install_packages), ("hls.js", get_hls_js)):
+    tools: dict[str, Callable[[Path], None]] = {"Prometheus": get_prometheus, "players": install_packages}
+    tools |= {script.package: partial(get_script, script) for script in SCRIPTS}
+    for what, get in tools.items():
         try:
             get(folder)
         except NotHad as error:
@@ -80,19 +118,23 @@ def install_packages(folder: Path) -> None:
     _tell(f"installed {' '.join(missing)}")
 
 
-def get_hls_js(folder: Path) -> None:
-    """Put ``hls.js`` into the folder. Raises ``NotHad``."""
-    if (folder / f"hls-{HLS_JS}.js").is_file():
+def get_script(script: Script, folder: Path) -> None:
+    """Put a script into the folder. Raises ``NotHad``."""
+    file = folder / f"{script.name}-{script.version}.js"
+    if file.is_file():
         return
     if shutil.which("npm") is None:
         raise NotHad("there is no npm")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        _run(scratch, "npm", "pack", "--silent", f"hls.js@{HLS_JS}")
-        shutil.unpack_archive(scratch / f"hls.js-{HLS_JS}.tgz", scratch)
+        _run(scratch, "npm", "pack", "--silent", f"{script.package}@{script.version}")
+        package = scratch / f"{script.package}-{script.version}.tgz"
+        if base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() != script.sha512:
+            raise NotHad(f"{package.name} is not what it was when its hash was taken")
+        shutil.unpack_archive(package, scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(scratch / "package" / "dist" / "hls.min.js", folder / f"hls-{HLS_JS}.js")
-    _tell(f"hls.js {HLS_JS} is in {folder}")
+        shutil.copy2(scratch / "package" / script.path, file)
+    _tell(f"{script.package} {script.version} is in {folder}")
 
 
 def _download(scratch: Path, *options: str) -> Path:

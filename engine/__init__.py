@@ -43,6 +43,7 @@ from engine.front.handle import VideoHandle
 from engine.front.kept import KeptVideo, PastVideo, Recovery, is_interruption
 from engine.front.log import InitSegment
 from engine.front.reader import Reader
+from engine.front.steps import Step
 from engine.front.story import (
     Ended,
     Happening,
@@ -161,6 +162,7 @@ __all__ = [
     "StartProgress",
     "StartTimes",
     "Started",
+    "Step",
     "StorageFailed",
     "StorageFull",
     "UnknownVideo",

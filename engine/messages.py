@@ -378,8 +378,9 @@ class VideoClosed:
 
 ToWorker = MeasureCosts | Assign | Ticket | Question | Cancel | Shutdown
 OfStart = DeviceOpened | StartProgress | CostsMeasured | WorkerReady | StartFailed
+OfWork = Beat | Idle
 OfVideo = InitReady | BlockDone | BlockRepeated | LatentsSaved | VideoBroken | VideoClosed
 Answer = PromptEncoded | PromptFailed | PixelsEncoded | PixelsFailed
-ForFront = Answer | OfVideo
-"""What is about a video; the rest is about the worker."""
-FromWorker = OfStart | WorkBegins | Beat | Idle | ForFront
+ForFront = Answer | OfVideo | OfWork
+"""What tells of videos; the rest is about the worker."""
+FromWorker = OfStart | WorkBegins | ForFront

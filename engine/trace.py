@@ -1,7 +1,8 @@
 """What workers did and when: the record, and the one timer that fills it.
 
-Times are seconds of the host's monotonic clock, so the spans of all workers of one host share an axis. Knows no
-device: who times work that runs behind the host's back waits for it first.
+Times are seconds of the host's monotonic clock, so the spans of all workers of one host share an axis; those of other
+nodes are put on the front's when they arrive (``engine.fleet.clocks``). Knows no device: who times work that runs
+behind the host's back waits for it first.
 """
 
 import time

@@ -133,7 +133,7 @@ def _of_server(info: InfoRoutes, player: PlayerRoutes) -> Answers:
         "get_liveness": info.livez,
         "get_readiness": info.readyz,
         "player_page": player.page,
-        "player_script": player.script,
+        **{f"player_file_{name}": answer for name, answer in player.files.items()},
     }
 
 

@@ -55,6 +55,7 @@ from engine.messages import (
     VideoClosed,
 )
 from engine.request import Pixels, TensorBytes
+from tests.instant_work import passes_of
 from tests.small_mp4 import CODECS, SmallMedia
 
 NUM_PAGES = 16
@@ -192,6 +193,7 @@ class InstantChain:
 
     def _make(self, ticket: BlockTicket, media: SmallMedia) -> None:
         video, block, behaviour = ticket.video, ticket.block, self._behaviour
+        self._say(self.ranks[0], passes_of(ticket, self.ranks, self._rollout.num_stages, self._takes_s(ticket)))
         if ticket.save:
             self._save(ticket)
         if block < media.opened.first_block:

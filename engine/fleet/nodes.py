@@ -12,6 +12,7 @@ import os
 from engine.engine_config import EngineConfig
 from engine.errors import StartError
 from engine.fleet import wire
+from engine.fleet.clocks import ClockOfNode
 from engine.fleet.fork_server import prepare_workers
 from engine.fleet.hello import hello_of, objection
 from engine.fleet.local import LocalWorker, OnLost, OnMessage, WorkerHandle
@@ -91,6 +92,7 @@ class _Node:
         """Set at each frame."""
         self.is_lost = False
         self._writer = writer
+        self._clock = ClockOfNode()
         self._num_workers = 0
 
     def open_worker(self, device: str, on_message: OnMessage, on_lost: OnLost) -> RemoteWorker:
@@ -120,7 +122,7 @@ class _Node:
         if isinstance(message, wire.WorkerEnded):
             handle.ended(f"node {self.rank}: {message.sentence}")
         elif isinstance(message, FromWorker):
-            handle.receive(message)
+            handle.receive(self._clock.on_ours(message))
 
     def lose(self) -> None:
         """Cut the connection and tell every handle. Idempotent."""

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from engine.engine_config import EngineConfig
@@ -227,6 +228,8 @@ class Supervisor:
         if isinstance(message, Beat | Idle):
             spans = tuple(span for span in message.spans if span.video != warm_up.VIDEO)
             self._observer.worker_worked(rank, spans, message.rests)
+            if spans:
+                self._on_message(rank, replace(message, spans=spans))
         elif isinstance(message, ForFront):
             self._on_message(rank, message)
 

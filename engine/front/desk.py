@@ -30,12 +30,15 @@ from engine.front.tickets import fragment_of, in_own_blocks
 from engine.front.video import Turn, Video, VideoState, VideoStatus
 from engine.law.placement import Plan
 from engine.messages import (
+    Beat,
     BlockDone,
     BlockRepeated,
     ForFront,
+    Idle,
     InitReady,
     LatentsSaved,
     OfVideo,
+    OfWork,
     PixelsEncoded,
     PixelsFailed,
     PromptEncoded,
@@ -272,10 +275,17 @@ class Desk:
             case PixelsFailed():
                 if (refused := self._pictures.refused(message)) is not None:
                     self._endings.break_off(*refused, self._now)
+            case Beat() | Idle():
+                self._note_work(message)
             case _:
                 video = self._register.by_id.get(message.video)
                 if video is not None and video in self._register.live:  # else it ended while this was under way
                     self._hear_of(video, rank, in_own_blocks(video, message))
+
+    def _note_work(self, work: OfWork) -> None:
+        for span in work.spans:
+            if (video := self._register.by_id.get(span.video)) is not None:
+                self._milestones.worked(video, span)
 
     def _hear_of(self, video: Video, rank: int, message: OfVideo) -> None:
         match message:

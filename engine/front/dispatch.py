@@ -107,6 +107,7 @@ class Dispatch:
         video.chain = chain
         video.progress.issued = video.progress.returned = block
         video.progress.awaited = None
+        video.steps.forget_from(video.progress.done)
         video.move(VideoState.RUNNING)
         self._out.append(Wake(video))
         self.note(video, now)

@@ -7,10 +7,12 @@ Keeps nothing: what it needs is in the video. Knows no ticket and no worker.
 from engine.errors import HiarError, StorageFailed
 from engine.front.log import InitSegment
 from engine.front.pacing import realtime_factor
+from engine.front.steps import Step
 from engine.front.story import Ended, Made, Recovered, Started
 from engine.front.video import Video
 from engine.observe import Observer
 from engine.request import EndReason, Fragment, Pace
+from engine.trace import Phase, Span
 
 
 class Milestones:
@@ -33,6 +35,15 @@ class Milestones:
         is_first = last is None or progress.done == progress.excused_block
         self._observer.block_made(fragment, None if last is None or is_first else now - last, lead_s)
 
+    def worked(self, video: Video, span: Span) -> None:
+        """A worker did something for a video; what is told of with a block is kept until then."""
+        block = span.block - video.progress.before
+        if span.phase != Phase.DENOISE or video.started_at is None or block < video.num_told:
+            return
+        assert span.stage is not None, "a denoise pass is of a stage"
+        began_s, took_s = span.began_s - video.started_at, span.ended_s - span.began_s
+        video.steps.add(block, Step(span.stage, span.rank, began_s, took_s))
+
     def begun(self, video: Video, init_segment: InitSegment) -> None:
         """Its first workers have its encoder open."""
         if video.kept is not None:
@@ -50,7 +61,8 @@ class Milestones:
         while video.num_told < video.num_safe:
             block, video.num_told = video.num_told, video.num_told + 1
             seconds_done = video.seconds_of(video.num_told)
-            video.story.tell(Made(block, seconds_done, progress.lead_s(now), realtime_factor(progress, now)))
+            lead_s, factor = progress.lead_s(now), realtime_factor(progress, now)
+            video.story.tell(Made(block, seconds_done, lead_s, factor, video.steps.take(block)))
         outcome = video.failure or video.end_reason
         if outcome is None or video.is_settled:
             return

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from engine.errors import HiarError
+from engine.front.steps import Step
 from engine.request import EndReason
 
 KEPT = 128
@@ -37,6 +38,8 @@ class Made:
     seconds_done: float
     lead_s: float | None
     realtime_factor: float | None
+    steps: tuple[Step, ...] = ()
+    """Its denoise passes, in order, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)

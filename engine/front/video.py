@@ -26,6 +26,7 @@ from engine.errors import HiarError, StorageFailed
 from engine.front.kept import KeptVideo, Recovery
 from engine.front.log import BlockLog
 from engine.front.pacing import Cursor, Progress, realtime_factor
+from engine.front.steps import Steps
 from engine.front.story import Story
 from engine.request import EndReason, TensorBytes, VideoRequest
 
@@ -222,6 +223,7 @@ class Video:
         self.bell = bell
         self.log = log
         self.story = Story()
+        self.steps = Steps()
         self.linger_s = linger_s
         self.created_at = created_at
         self.state = VideoState.QUEUED

@@ -315,6 +315,8 @@ class Lane:
                 decode.open(ticket)
             case BlockTicket():
                 if latents_FCYX is not None and ticket.video not in self._dropped:
+                    if self._runner is not None:
+                        self._send(self._beat())  # here: the block's last step is told of before the block
                     self._send(WorkBegins(videos=(ticket.video,)))
                     decode.finish_block(ticket, latents_FCYX)
             case RestoreTicket():

@@ -55,6 +55,12 @@ def text(media_type: str, description: str) -> Success:
     return Success(description=description, media=(Media(type=media_type, is_text=True),), headers=("Cache-Control",))
 
 
+def events(data: type[BaseModel], description: str) -> Success:
+    """Server-sent events."""
+    media = Media(type="text/event-stream", is_text=True, data=data)
+    return Success(description=description, media=(media,), headers=("Cache-Control",))
+
+
 def playlist() -> Success:
     """A playlist of HLS."""
     return text("application/vnd.apple.mpegurl", "The playlist.")

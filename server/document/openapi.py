@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from server.document.answers import BEFORE, CREATED, errors_of
 from server.document.examples import Examples
 from server.document.form import form_schema
-from server.document.operation import HEADERS, TAGS, Guard, Json, Operation, Success
+from server.document.operation import HEADERS, TAGS, Guard, Json, Media, Operation, Success
 from server.document.operations import OPERATIONS
 from server.document.served import Served, narrowed
 from server.errors import ERRORS
@@ -135,11 +135,25 @@ def _success(answer: Success, examples: Examples) -> Json:
         example = examples.of_answer(answer.model)
         told["content"] = {"application/json": json if example is None else {**json, "example": example}}
     if answer.media:
-        told["content"] = {
-            media.type: {} if media.is_text else {"schema": {"type": "string", "format": "binary"}}
-            for media in answer.media
-        }
+        told["content"] = {media.type: _of_media(media) for media in answer.media}
     return told
+
+
+def _of_media(media: Media) -> Json:
+    if media.data is not None:
+        return {"schema": _of_events(media.data)}
+    return {} if media.is_text else {"schema": {"type": "string", "format": "binary"}}
+
+
+def _of_events(data: type[BaseModel]) -> Json:
+    """One of many server-sent events: the lines of each are fields."""
+    text = {"type": "string"}
+    json = {**text, "contentMediaType": "application/json", "contentSchema": _reference(data)}
+    return {
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {"id": text, "event": {**text, "description": "`type` of the data."}, "data": json},
+    }
 
 
 def _error(status: int, examples: Examples) -> Json:
@@ -181,7 +195,9 @@ def _form_reference(model: type[BaseModel]) -> Json:
 def _schemas(operations: Iterable[Operation], served: Served) -> dict[str, Any]:
     """Of bodies what is sent, of answers what is received."""
     bodies = {row.body for row in operations if row.body is not None}
-    answers = {answer.model for row in operations for answer in row.answers if answer.model is not None}
+    answered = [answer for row in operations for answer in row.answers]
+    answers = {answer.model for answer in answered if answer.model is not None}
+    answers |= {media.data for answer in answered for media in answer.media if media.data is not None}
     ordered = [
         *((model, "validation") for model in sorted(bodies, key=lambda one: one.__name__)),
         *((model, "serialization") for model in sorted(answers | {ErrorAnswer}, key=lambda one: one.__name__)),

@@ -10,6 +10,8 @@ A_VIDEO = "/v1/videos/{video_id}"
 """The address of a video."""
 Json = dict[str, Any]
 """A piece of the document."""
+Model = type[BaseModel]
+"""Of JSON."""
 
 
 class Tag(StrEnum):
@@ -55,6 +57,8 @@ class Media:
 
     type: str
     is_text: bool = False
+    data: Model | None = None
+    """Of events: what the data of each is."""
 
 
 @dataclass(frozen=True, kw_only=True)

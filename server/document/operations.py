@@ -3,9 +3,11 @@
 The application serves exactly these, and the document tells all of them but pages.
 """
 
-from server.document.answers import CONTENT, CREATED, MAKING, STREAM, json, playlist, segment, text
+from server.document.answers import CONTENT, CREATED, MAKING, STREAM, events, json, playlist, segment
 from server.document.operation import A_VIDEO, Guard, Operation, Success, Tag
 from server.info.schemas import CapabilitiesAnswer, HealthAnswer, ModelAnswer, ModelsAnswer
+from server.player.files import NAMES
+from server.videos.event_schemas import EventAnswer
 from server.videos.query import (
     CONTENT_HEADERS,
     CONTENT_QUERY,
@@ -186,12 +188,13 @@ _READING = (
         path=f"{A_VIDEO}/events",
         tag=Tag.READING,
         summary="Follow what happens to a video",
-        description="Server-sent events until it has ended: `queued`, `started`, `prompt`, `block`, `recovering`, "
-        "`recovered`, `ended`, `failed`. Each one's `data` is a JSON object.",
+        description="Server-sent events until it has ended: `queued`, `started`, `prompt`, `block`, `paused`, "
+        "`resumed`, `recovering`, `recovered`, `ended`, `failed`. Each one's `data` is a JSON object. That of a "
+        "`block` has in `steps` when its denoising steps ran, which shows the pipeline at work.",
         guard=Guard.VIEWER,
         parameters=(LAST_EVENT_ID,),
         answers=(
-            text("text/event-stream", "Events."),
+            events(EventAnswer, "Events; the `data` of each is an `EventAnswer`."),
             Success(status=204, description="It ended; all is told."),
         ),
         errors=(404,),
@@ -284,7 +287,7 @@ _PAGES = tuple(
     Operation(id=name, method="GET", path=path, tag=Tag.PAGES, summary=summary, guard=guard)
     for name, path, summary, guard in (
         ("player_page", "/", "The player", Guard.OPEN),
-        ("player_script", "/player.js", "Its program", Guard.OPEN),
+        *((f"player_file_{name}", f"/{name}", "A file of it", Guard.OPEN) for name in NAMES),
         ("document", "/openapi.json", "The API as an OpenAPI document", Guard.OPEN),
         ("document_page", "/docs", "The same, to read", Guard.OPEN),
         ("metrics", "/metrics", "Metrics for Prometheus", Guard.PROBE),

@@ -1,26 +1,43 @@
-"""The player's page and program."""
+"""The player's page, programs and styles."""
 
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
 from starlette.responses import Response
 
-from server.shipped import PLAYER
+from server.player.files import NAMES, PAGE, PlayerFile, read_file
 
 _POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; media-src 'self' blob:; "
-    "frame-ancestors 'none'"
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
+_ALL = {"Cache-Control": "no-cache"}
+_PAGE = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"}
+"""The page's address may hold a viewer token, which no other server may see."""
 
 
 class PlayerRoutes:
     """The browser player, read once at start."""
 
     def __init__(self) -> None:
-        self._page = (PLAYER / "index.html").read_bytes()
-        self._script = (PLAYER / "player.js").read_bytes()
+        self._page = read_file(PAGE)
+        self.files = {name: _answering(read_file(name)) for name in NAMES}
+        """What answers each file's address."""
 
-    async def page(self) -> Response:
+    async def page(self, request: Request) -> Response:
         """The player."""
-        return Response(self._page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+        return _answer(request, self._page, _PAGE)
 
-    async def script(self) -> Response:
-        """The player's program."""
-        return Response(self._script, media_type="text/javascript")
+
+def _answering(file: PlayerFile) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return _answer(request, file, {})
+
+    return answer
+
+
+def _answer(request: Request, file: PlayerFile, headers: dict[str, str]) -> Response:
+    headers = {"ETag": file.etag, **_ALL, **headers}
+    if file.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(file.data, media_type=file.media_type, headers=headers)

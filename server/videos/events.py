@@ -22,6 +22,7 @@ from engine import (
     Recovering,
     Resumed,
     Started,
+    Step,
 )
 from server.errors import INVALID_REQUEST, ApiError, row_of
 from server.http.envelope import is_head
@@ -129,6 +130,16 @@ def _block(made: Made) -> dict[str, Any]:
         "seconds_done": round(made.seconds_done, 6),
         "lead_seconds": None if made.lead_s is None else round(made.lead_s, 3),
         "realtime_factor": None if made.realtime_factor is None else round(made.realtime_factor, 3),
+        "steps": [_step(step) for step in made.steps],
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "step": step.number,
+        "worker": step.rank,
+        "began_seconds": round(step.began_s, 4),
+        "took_seconds": round(step.took_s, 4),
     }
 
 

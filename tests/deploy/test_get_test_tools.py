@@ -22,8 +22,9 @@ def program(path: Path, body: str) -> None:
 
 def test_another_system_is_told_and_not_stopped(tmp_path: Path) -> None:
     said = fetch(tmp_path / "tools", tmp_path)
-    assert [line.split(": ")[1] for line in said] == ["Prometheus", "players", "hls.js"]
-    assert "not a Debian system" in said[0] and "not a Debian system" in said[1] and "there is no npm" in said[2]
+    assert [line.split(": ")[1] for line in said] == ["Prometheus", "players", "hls.js", "axe-core"]
+    assert "not a Debian system" in said[0] and "not a Debian system" in said[1]
+    assert "there is no npm" in said[2] and "there is no npm" in said[3]
 
 
 def test_a_package_that_cannot_be_had_is_told_with_the_reason(tmp_path: Path) -> None:
@@ -38,7 +39,15 @@ def test_a_package_that_cannot_be_had_is_told_with_the_reason(tmp_path: Path) ->
     assert not (tmp_path / "tools").exists()
 
 
+def test_a_package_that_was_exchanged_is_not_unpacked(tmp_path: Path) -> None:
+    program(tmp_path / "npm", "for name in hls.js-1.7.4 axe-core-4.14.1; do echo bad >$name.tgz; done")
+    said = fetch(tmp_path / "tools", tmp_path)
+    assert all("is not what it was" in line and "skipped" in line for line in said[2:]) and len(said) == 4
+    assert not (tmp_path / "tools").exists()
+
+
 def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
-    for name in ("prometheus", "promtool", "hls-1.7.4.js", "chromium", "ffmpeg", "mpv", "cvlc", "npm"):
+    names = ("prometheus", "promtool", "hls-1.7.4.js", "axe-4.14.1.js", "chromium", "ffmpeg", "mpv", "cvlc", "npm")
+    for name in names:
         program(tmp_path / name, "exit 0")
     assert [line for line in fetch(tmp_path, tmp_path) if "players" not in line] == []

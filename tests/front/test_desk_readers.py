@@ -19,7 +19,7 @@ from engine.front.events import (
     Stopped,
     TimePassed,
 )
-from engine.front.keeping import RECORD_BYTES
+from engine.front.keeping import record_bytes
 from engine.front.pacing import Cursor
 from engine.front.readers import start_reading
 from engine.front.video import Video, VideoState
@@ -29,6 +29,8 @@ from engine.messages import (
 from engine.request import EndReason, PromptAt
 from tests.front import making
 from tests.front.desk_stage import FAST, Stage
+
+A_RECORD_BYTES = record_bytes(making.TINY.rollout)
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def test_an_ended_video_answers_for_a_time(stage: Stage) -> None:
 
 
 def test_ended_videos_have_a_bound_together_and_the_oldest_go_first() -> None:
-    stage = Stage(kept_bytes=3 * (RECORD_BYTES + 100))
+    stage = Stage(kept_bytes=3 * (A_RECORD_BYTES + 100))
     stage.serve()
     for name in "abcde":
         finished(stage, name)
@@ -203,11 +205,11 @@ def test_ended_videos_have_a_bound_together_and_the_oldest_go_first() -> None:
 
 
 def test_long_prompts_count() -> None:
-    stage = Stage(kept_bytes=3 * (RECORD_BYTES + 100))
+    stage = Stage(kept_bytes=3 * (A_RECORD_BYTES + 100))
     stage.serve()
     for name in "abc":
         finished(stage, name)
-    finished(stage, "d", prompt="x" * (RECORD_BYTES // 4))
+    finished(stage, "d", prompt="x" * (A_RECORD_BYTES // 4))
     assert [video.id for video in stage.desk.videos] == ["c", "d"]
 
 

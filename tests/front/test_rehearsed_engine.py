@@ -17,6 +17,7 @@ from engine import (
     EngineConfig,
     EngineState,
     EngineUnavailable,
+    Made,
     Observer,
     Output,
     Overloaded,
@@ -181,8 +182,26 @@ def test_every_pass_wait_and_transfer_leaves_a_span() -> None:
                 assert sorted(s.block for s in spans if s.phase == Phase.CACHE and s.stage == stage) == [*blocks][:-1]
             for phase in (Phase.SEND, Phase.RECEIVE):
                 assert sorted(s.block for s in spans if s.phase == phase) == sorted([*blocks] * 4)
+            check_the_diagonal(video, spans)
 
     asyncio.run(body())
+
+
+def check_the_diagonal(video: VideoHandle, spans: list[Span]) -> None:
+    """What is told with blocks are the passes of the workers, and neighbouring blocks are under way at once."""
+    happenings = [happened[1] for after in range(20) if (happened := video.happened(after)) is not None]
+    steps = {one.block: one.steps for one in happenings if isinstance(one, Made)}
+    measured = {(s.block, s.stage): s for s in spans if s.phase == Phase.DENOISE}
+    whole = [block for block in range(8) if len(steps[block]) == len(steps[block + 1]) == 4]
+    assert len(whole) >= 4, "hardly a step was known when its block was told of"
+    first_s = measured[0, 0].began_s - steps[0][0].began_s
+    for block in whole:
+        for step in steps[block]:
+            span = measured[block, step.number]
+            assert span.rank == step.rank and span.began_s - first_s == pytest.approx(step.began_s, abs=1e-6)
+        begins, ends = [s.began_s for s in steps[block]], [s.began_s + s.took_s for s in steps[block]]
+        assert all(ended < began for ended, began in zip(ends, begins[1:], strict=False)), "steps run one by one"
+        assert steps[block + 1][0].began_s < begins[3], "the next block begins before this one's last step"
 
 
 def start_error(config: EngineConfig) -> str:

@@ -1,13 +1,21 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, Page
 
+from engine import EngineOptions
+from server.settings import TransportLimits
+from tests.instant import Behaviour
+from tests.painted_mp4 import PaintedMedia
 from tests.players.programs import chromium
+from tests.players.viewer import Viewer
+from tests.server.live_server import LiveServer, serving
 from tests.server.rehearsed_server import RehearsedServer, rehearsed_server
 
 BROKEN_SEED = 66
 """Of videos that fail at block 3."""
+Open = Callable[..., Viewer]
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +41,24 @@ def page(browser: Browser) -> Iterator[Page]:
     yield opened
     opened.close()
     assert errors == []
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[LiveServer]:
+    """Two places, and a second and a half of video ahead of who watches. Its pictures show their numbers."""
+    engine = EngineOptions(max_videos=2, lead_target_s=1.5)
+    with serving(Behaviour(block_s=0.05, media=PaintedMedia), TransportLimits(), engine=engine) as live:
+        yield live
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Open]:
+    """Lets viewers open the player; in the end none of their pages may have done anything wrong."""
+    with ExitStack() as leaving:
+
+        def open_page(url: str, query: str = "", **profile: object) -> Viewer:
+            viewer = Viewer(browser, url, query, **profile)
+            leaving.callback(viewer.close)
+            return viewer
+
+        yield open_page

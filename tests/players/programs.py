@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.media.painted import number_in
 
-HLS_JS = Path(__file__).parents[2] / ".venv" / "tools" / "hls-1.7.4.js"
+TOOLS = Path(__file__).parents[2] / ".venv" / "tools"
+HLS_JS, AXE_JS = TOOLS / "hls-1.7.4.js", TOOLS / "axe-4.14.1.js"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

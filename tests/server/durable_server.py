@@ -32,8 +32,10 @@ INSTANT = ("-m", "tests.server.serve_instant")
 class DurableServer:
     """One process tree."""
 
-    def __init__(self, arguments: Sequence[object], environment: Mapping[str, str] = ENVIRONMENT) -> None:
-        command = [sys.executable, *map(str, arguments), "--port", "0"]
+    def __init__(
+        self, arguments: Sequence[object], environment: Mapping[str, str] = ENVIRONMENT, port: int = 0
+    ) -> None:
+        command = [sys.executable, *map(str, arguments), "--port", str(port)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=dict(environment), stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -111,9 +113,9 @@ class DurableServer:
 
 
 @contextlib.contextmanager
-def durable(*arguments: object, environment: Mapping[str, str] = ENVIRONMENT) -> Iterator[DurableServer]:
+def durable(*arguments: object, environment: Mapping[str, str] = ENVIRONMENT, port: int = 0) -> Iterator[DurableServer]:
     """A server for a while; ended by force if the test has not ended it."""
-    server = DurableServer(arguments, environment)
+    server = DurableServer(arguments, environment, port)
     try:
         yield server
     finally:

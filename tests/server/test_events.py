@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from engine import EngineOptions, WorkerLost
+from server.videos.event_schemas import EventAnswer
 from tests.instant import Behaviour
 from tests.server.live_server import LiveServer, eventually, serving
 
 pytestmark = pytest.mark.in_turn
+
+EVENT = jsonschema.Draft202012Validator(EventAnswer.model_json_schema())
 
 
 def create(live: LiveServer, **fields: object) -> str:
@@ -52,6 +56,11 @@ def test_a_video_is_told_while_it_is_made_and_again_afterwards() -> None:
         block = told[4][1]
         assert (block["block"], block["blocks_done"], block["seconds_done"]) == (1, 2, 21 / 16)
         assert block["realtime_factor"] > 0
+        assert [step["step"] for step in block["steps"]] == [0, 1, 2, 3]
+        ends = [step["began_seconds"] + step["took_seconds"] for step in block["steps"]]
+        assert 0.1 < block["steps"][0]["began_seconds"] < ends[0] < ends[3] < 10, "seconds since it left the queue"
+        assert ends[3] - block["steps"][0]["began_seconds"] == pytest.approx(0.1, abs=0.001)
+        assert all(EVENT.is_valid(data) for _, data in told)
         assert told[-1][1].items() >= {"end_reason": "completed", "blocks_done": 3, "seconds_done": 2.0}.items()
         assert all_events(video) == told and all_events(video, **{"Last-Event-ID": "4"}) == told[4:]
         assert httpx.get(f"{video}/events", headers={"Last-Event-ID": "7"}).status_code == 204
@@ -98,6 +107,7 @@ def test_a_loss_a_change_and_a_failure_are_told() -> None:
             rest = list(coming)
         prompts = [data for data in rest if data["type"] == "prompt"]
         assert [(data["block"], data["prompt"]) for data in prompts] == [(changed["block"], "y")]
+        assert all(EVENT.is_valid(data) for data in (recovered, *rest))
         assert rest[-1]["type"] == "failed" and rest[-1]["error"] == {
             "code": "worker_lost",
             "message": "a worker died",

@@ -3,6 +3,7 @@
 import re
 
 from engine import EndReason, EngineConfig
+from server.player.files import NAMES
 from server.settings import TransportLimits
 from server.videos.boxes import SIGNAL_UUID
 from server.videos.schemas import LINGER_MAX
@@ -10,8 +11,8 @@ from tests.server.live_server import LiveServer
 from tests.server.test_main import ROOT
 
 TEXT = (ROOT / "docs" / "http.md").read_text()
-UNTOLD = {"GET /", "GET /player.js"}
-"""Addresses of the page."""
+UNTOLD = {"GET /", *(f"GET /{name}" for name in NAMES)}
+"""Addresses of the page and its files."""
 
 
 def test_every_address_is_told(live: LiveServer) -> None:

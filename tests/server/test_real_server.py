@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import itertools
+import json
 import signal
 import socket
 import subprocess
@@ -94,6 +96,20 @@ def test_a_prompt_goes_in_and_a_playing_mp4_comes_out(url: str) -> None:
             assert moments == [frame / 16 for frame in range(len(moments))], "not valid at a fragment boundary"
     assert len(frames_of(bytes(received))) == 96
     assert arrivals[0] < arrivals[-1] / 2, "the first fragment came with the last"
+    check_steps(f"{url}/v1/videos/{response.headers['X-Video-Id']}/events")
+
+
+def check_steps(events: str) -> None:
+    """All steps of all blocks are told: one worker tells of each step before it tells of the block."""
+    told = [json.loads(line[6:]) for line in httpx.get(events).text.splitlines() if line.startswith("data: ")]
+    blocks = [event["steps"] for event in told if event["type"] == "block"]
+    assert len(blocks) == 9 and all([step["step"] for step in steps] == [0, 1, 2, 3] for steps in blocks)
+    for steps in blocks:
+        assert sorted(steps, key=lambda step: step["began_seconds"]) == steps
+    steps = sorted(itertools.chain(*blocks), key=lambda step: step["began_seconds"])
+    for before, after in itertools.pairwise(steps):
+        assert before["worker"] == after["worker"] == 0 and before["took_seconds"] > 0
+        assert before["began_seconds"] + before["took_seconds"] <= after["began_seconds"] + 0.0002
 
 
 def test_the_same_request_gives_the_same_file(url: str) -> None:
