@@ -62,10 +62,12 @@ def test_the_server_tells_its_version(capsys: pytest.CaptureFixture[str]) -> Non
     assert re.fullmatch(r"hiar-server \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("is_expected", [True, False])
-def test_no_gpu_is_told_only_where_one_was_asked_for(caplog: pytest.LogCaptureFixture, is_expected: bool) -> None:
+@pytest.mark.parametrize(("device", "is_expected"), [("cuda:0", True), ("cpu", False)])
+def test_no_gpu_is_told_only_where_one_was_asked_for(
+    caplog: pytest.LogCaptureFixture, device: str, is_expected: bool
+) -> None:
     nvml = FakeNvml()
     nvml.absent = NVMLError("library not found")
     with caplog.at_level(logging.INFO):
-        NvmlPoller(nvml, GpuCollector(), is_expected=is_expected).run()
+        NvmlPoller(nvml, GpuCollector(), [device], None).run()
     assert ("no GPU readings" in caplog.text) is is_expected
