@@ -34,6 +34,7 @@ from kernels.elementwise.formula import (
     residual_modulated_norm,
     rms_norm,
 )
+from kernels.product import SegmentLinear, product
 
 LEAST_SIGMA = 0.01
 """Noise level that stands in for lower ones in the flow of a model that predicts clean latents: 0 has no flow."""
@@ -52,10 +53,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
+        self.q = SegmentLinear(config.dim, config.dim)
+        self.k = SegmentLinear(config.dim, config.dim)
+        self.v = SegmentLinear(config.dim, config.dim)
+        self.o = SegmentLinear(config.dim, config.dim)
         self.norm_q = RMSNorm(config.dim)
         self.norm_k = RMSNorm(config.dim)
 
@@ -71,7 +72,9 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
         self.cross_attn = Attention(config)
         self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+            SegmentLinear(config.dim, config.ffn_dim),
+            nn.GELU(approximate="tanh"),
+            SegmentLinear(config.ffn_dim, config.dim),
         )
 
     def forward(
@@ -157,7 +160,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
-        self.head = nn.Linear(config.dim, config.in_dim * config.patch_px**2)
+        self.head = SegmentLinear(config.dim, config.in_dim * config.patch_px**2)
 
     def forward(self, x_GLE: Tensor, time_GE: Tensor) -> Tensor:
         """Returns patches [G, L, patch_y * patch_x * C], channels fastest."""
@@ -184,9 +187,9 @@ class CausalWan(nn.Module):
             nn.Linear(config.text_dim, config.dim), nn.GELU(approximate="tanh"), nn.Linear(config.dim, config.dim)
         )
         self.time_embedding = nn.Sequential(
-            nn.Linear(config.freq_dim, config.dim), nn.SiLU(), nn.Linear(config.dim, config.dim)
+            SegmentLinear(config.freq_dim, config.dim), nn.SiLU(), SegmentLinear(config.dim, config.dim)
         )
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(config.dim, 6 * config.dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), SegmentLinear(config.dim, 6 * config.dim))
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.head = Head(config)
 
@@ -283,10 +286,7 @@ class CausalWan(nn.Module):
         size = self.config.patch_px
         patches = latents_GFCYX.to(self.dtype).unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
         patches_GLX = patches.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(1, 3)
-        embedded: Tensor = functional.linear(
-            patches_GLX, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias
-        )
-        return embedded
+        return product(patches_GLX, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
     def unpatchify(self, patches_GLX: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Put patches, channels fastest, back into latents [G, F, C, Y, X]."""

@@ -12,10 +12,11 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import gelu, layer_norm
 
 from kernels.dispatch import uses_triton
 from kernels.fp8.formula import PageScales, store_page
+from kernels.product import product
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -148,4 +149,4 @@ def linear_gelu(x_GLE: Tensor, weight_FE: Tensor, bias_F: Tensor) -> Tensor:
     if x_GLE.is_cuda and x_GLE.dtype in HALF_TYPES:
         out_XF: Tensor = torch._addmm_activation(bias_F, x_GLE.flatten(0, -2), weight_FE.t(), use_gelu=True)
         return out_XF.view(*x_GLE.shape[:-1], -1)
-    return gelu(linear(x_GLE, weight_FE, bias_F), approximate="tanh")
+    return gelu(product(x_GLE, weight_FE, bias_F), approximate="tanh")
