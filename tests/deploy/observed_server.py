@@ -105,4 +105,4 @@ def _gpu_readings() -> Iterator[str]:
 def _reading(index: int, value: float) -> GpuReading:
     labels = {None: (None,), "reason": ("power_cap", "hw_thermal"), "kind": ("corrected", "uncorrected")}
     values = tuple((family.name, label, value) for family in GPU_FAMILIES for label in labels[family.label])
-    return GpuReading(index=index, uuid=f"GPU-{index}", name="a GPU", driver="1", values=values)
+    return GpuReading(gpu=str(index), uuid=f"GPU-{index}", name="a GPU", driver="1", values=values)
