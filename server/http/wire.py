@@ -44,6 +44,7 @@ class Wire:
         self._look_every_s = min(limits.send_timeout_s, limits.slow_window_s) / _LOOKS
         self._loop = asyncio.get_running_loop()
         self._num_given = 0
+        self._is_cut = False
 
     @property
     def num_waiting(self) -> int:
@@ -81,6 +82,8 @@ class Wire:
                 self._look(limit, self._num_given - self.num_waiting)
                 try:
                     await send(message)
+                    if self._is_cut:  # a send that waited returns then as if all were well
+                        raise ClientTooSlow
                     if message["type"] == "http.response.body" and not message.get("more_body", False):
                         await self._drain()  # nobody waits for the last bytes otherwise, whoever does not take them
                 finally:
@@ -97,6 +100,7 @@ class Wire:
 
     def _cut(self) -> Never:
         """End the connection at once: what still waits would keep it open as long as the client likes."""
+        self._is_cut = True
         self._transport.abort()
         raise ClientTooSlow
 

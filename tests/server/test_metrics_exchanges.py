@@ -207,4 +207,4 @@ def test_a_picture_that_stands_still_is_seen_while_it_does() -> None:
         eventually(lambda: stalled_s() > before + 0.2, 10)
         now = scrape(live.url)
         assert now.total("hiar_errors_total") == now.total("hiar_engine_restarts_total") == 0, "late is no fault"
-        assert told["status"] == "in_progress"
+        assert told.status == "in_progress"
