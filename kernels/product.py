@@ -13,8 +13,8 @@ from torch.nn import functional
 
 
 def product(x_GE: Tensor, weight_FE: Tensor, bias_F: Tensor | None) -> Tensor:
-    """``x @ weight.T + bias`` for [G, ..., E], a segment at a time on a CPU that infers. Returns [G, ..., F]."""
-    if len(x_GE) == 1 or x_GE.device.type != "cpu" or not torch.is_inference_mode_enabled():
+    """``x @ weight.T + bias`` for [G, ..., E], a segment at a time on a CPU. Returns [G, ..., F]."""
+    if len(x_GE) == 1 or x_GE.device.type != "cpu":
         return functional.linear(x_GE, weight_FE, bias_F)
     return torch.cat([functional.linear(x_1E, weight_FE, bias_F) for x_1E in x_GE.split(1)])
 

@@ -63,6 +63,7 @@ from hiar_client.events import (
     RecoveringEvent,
     ResumedEvent,
     StartedEvent,
+    Step,
 )
 from hiar_client.exchange import Retries
 from hiar_client.fragments import End, Fragment
@@ -164,6 +165,7 @@ __all__ = [
     "Starting",
     "State",
     "Status",
+    "Step",
     "StillRunning",
     "StorageFailed",
     "StorageFull",

@@ -45,6 +45,16 @@ class PromptEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """A denoising step of a block. Times are since the video left the queue."""
+
+    step: int
+    worker: int
+    began_seconds: float
+    took_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockEvent:
     """A block is there."""
 
@@ -55,6 +65,8 @@ class BlockEvent:
     seconds_done: float
     lead_seconds: float | None
     realtime_factor: float | None
+    steps: tuple[Step, ...]
+    """Those that were known when it was told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,11 +312,14 @@ def _start_thread(name: str, device: torch.device, body: Callable[[], None]) -> 
         if device.type == "cuda":
             # What is current is a thread's own. Another device's context would be made on leaving a stream of this one.
             torch.cuda.set_device(device)
+        is_over = False
         try:
             with torch.inference_mode():
                 body()
-        except RuntimeError:
-            traceback.print_exc()
-            os._exit(1)
+            is_over = True
+        finally:  # whatever it was: without this thread the worker would wait for ever
+            if not is_over:
+                traceback.print_exc()
+                os._exit(1)
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -176,6 +176,7 @@ def test_a_lost_neighbour_ends_a_sender(tmp_path: Path) -> None:
         while sender.process.is_alive():
             try:
                 sender.tell("again")
+                time.sleep(0.001)  # sent without a pause they would keep the thread that sends from its turn
             except ConnectionError:
                 sender.process.join(WAIT_S)
         assert sender.process.exitcode == 1
